@@ -1,0 +1,49 @@
+"""The trace id and the span id of a run: the same in every process and at every time."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+_PERSON = b"rocketry-otel"
+
+
+class Identity(NamedTuple):
+    """The ids of a run, as integers of 128 and 64 bits, never zero."""
+
+    trace_id: int
+    span_id: int
+
+    @property
+    def trace_hex(self) -> str:
+        """The trace id as Jaeger's search box takes it: 32 hexadecimal digits."""
+        return f"{self.trace_id:032x}"
+
+    @property
+    def span_hex(self) -> str:
+        """The span id as 16 hexadecimal digits."""
+        return f"{self.span_id:016x}"
+
+
+def identity_of(task_name: str, run_id: str | None, began: int) -> Identity:
+    """Return the ids of the run that ``task_name``, ``run_id`` and ``began`` name.
+
+    A hash rather than the run id itself: ratio samplers read the low bits of a trace id, and
+    those of a UUID are not uniform. The beginning is part of the name because a function of
+    the user's (Rocketry's ``func_run_id``) may give the same id to several runs.
+
+    Args:
+        task_name: Name of the task.
+        run_id: Rocketry's id of the run; ``None`` if the repository does not keep it, so that
+            what is computed from the repository later is the same.
+        began: When the run record was created, in nanoseconds since the epoch.
+
+    Returns:
+        The ids.
+    """
+    name = "\x00".join((task_name, run_id or "", str(began)))
+    digest = blake2b(name.encode("utf-8"), digest_size=24, person=_PERSON).digest()
+    return Identity(
+        trace_id=int.from_bytes(digest[:16], "big") or 1,
+        span_id=int.from_bytes(digest[16:], "big") or 1,
+    )

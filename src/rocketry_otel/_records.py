@@ -1,0 +1,56 @@
+"""The record model that keeps all that telemetry is made of."""
+
+from __future__ import annotations
+
+from pydantic.v1 import BaseModel, Field
+
+
+class TaskEventRecord(BaseModel):
+    """One task event as a Red Bird repository keeps it.
+
+    The first three fields are those of Rocketry's ``MinimalRecord``, without which Rocketry
+    cannot read its own state. Every further field is optional and of a plain type, so that
+    each repository (memory, CSV, SQL, MongoDB, JSON) holds it as it is. With this model a
+    record sent a second time is the same telemetry as the first time.
+
+    Attributes:
+        task_name: Name of the task.
+        action: ``run``, ``success``, ``fail``, ``terminate``, ``inaction`` or ``crash``.
+        created: When the event was logged, in seconds since the epoch.
+        run_id: What Rocketry calls the run; ``None`` where it gives none.
+        start: When the run started, in seconds since the epoch, as Rocketry reports it: that
+            of the task's latest run.
+        end: When the run ended, in seconds since the epoch.
+        runtime: Seconds between ``start`` and ``end``.
+        message: The log message.
+        exc_text: The traceback of a failure.
+        exc_type: The qualified name of the exception.
+        exc_message: The exception's own text.
+        process: Id of the process that logged the event.
+        thread: Identifier of the thread that logged the event. Text, since the number does
+            not fit the integer column of every database.
+        execution: ``main``, ``async``, ``thread`` or ``process``, where it is known.
+        links: Runs that this run waited for, as JSON.
+        attributes: Attributes that the task or the user's hooks added, as JSON.
+        trace_id: The run's trace id: 32 hexadecimal digits, as Jaeger's search box takes it.
+        span_id: The run's span id: 16 hexadecimal digits.
+    """
+
+    task_name: str
+    action: str = Field(description="run, success, fail, terminate, inaction or crash")
+    created: float
+    run_id: str | None = None
+    start: float | None = None
+    end: float | None = None
+    runtime: float | None = None
+    message: str | None = None
+    exc_text: str | None = None
+    exc_type: str | None = None
+    exc_message: str | None = None
+    process: int | None = None
+    thread: str | None = None
+    execution: str | None = None
+    links: str | None = None
+    attributes: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None

@@ -1,0 +1,231 @@
+"""Pairing events into runs.
+
+Nothing is held open for a run but the event that began it. Live handling, replay and crash
+recovery all feed their events to the same tracker, in the order in which they were logged.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ._events import CRASH, ENDINGS, RUN, TaskEvent
+from ._identity import Identity, identity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace.sampling import SamplingResult
+
+OPEN_RUNS_LIMIT = 10_000
+_ENDED_RUNS_LIMIT = 4_096
+
+_Key = tuple[str, ...]
+
+
+class _Ended(NamedTuple):
+    """What is remembered of a run that has ended: not its events, which may be large."""
+
+    identity: Identity
+    began_with_id: bool | None
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A run of a task, from its beginning to its end.
+
+    Attributes:
+        identity: The ids of its trace and span.
+        began: The event that began it; ``None`` if it ended without a beginning.
+        ended: The event that ended it; ``None`` while it goes on.
+        context: The OpenTelemetry context that holds its span, once it has been made.
+        sampling: What the sampler said when the run began, once it has been asked.
+    """
+
+    identity: Identity
+    began: TaskEvent | None
+    ended: TaskEvent | None = None
+    context: Context | None = None
+    sampling: SamplingResult | None = None
+
+    @property
+    def end_estimated(self) -> bool:
+        """Whether the run's real end is not known: a crash cut it off."""
+        return self.began is not None and self.ended is not None and self.ended.action == CRASH
+
+
+class Step(NamedTuple):
+    """What an event did.
+
+    Attributes:
+        run: The run that the event belongs to; ``None`` if it belongs to none.
+        change: ``began`` or ``ended`` if the event did that to the run; ``repeated`` if it
+            ended a run that had already ended; ``none`` if it did neither.
+        given_up: A run that was forgotten to make room, without having ended.
+        was_open: Whether an ended run had been open in this tracker (and not found elsewhere).
+    """
+
+    run: Run | None
+    change: Literal["began", "ended", "repeated", "none"]
+    given_up: Run | None = None
+    was_open: bool = False
+
+
+class RunTracker:
+    """Pairs the endings of runs with their beginnings, in bounded memory.
+
+    Args:
+        keeps_run_id: Whether the repository keeps run ids, and so whether ids may depend on
+            them.
+        find_run: Looks for the ``run`` event of an ending that has no open run, such as the
+            run that a crash cut off in an earlier process; returns ``None`` if there is none.
+        limit: How many runs may be open at once; beyond it the oldest is given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        keeps_run_id: bool = True,
+        find_run: Callable[[TaskEvent], TaskEvent | None] = lambda _: None,
+        limit: int = OPEN_RUNS_LIMIT,
+    ) -> None:
+        self._keeps_run_id = keeps_run_id
+        self._find_run = find_run
+        self._limit = limit
+        self._open: dict[int, Run] = {}
+        self._open_by_key: dict[_Key, list[Run]] = {}
+        self._ended: OrderedDict[_Key, _Ended] = OrderedDict()
+
+    @property
+    def open_count(self) -> int:
+        """How many runs are open."""
+        return len(self._open)
+
+    def observe(self, event: TaskEvent) -> Step:
+        """Take in an event and return what it did."""
+        if event.task_name is None:
+            return Step(None, "none")
+        if event.action == RUN:
+            return self._begin(event, event.task_name)
+        if event.action in ENDINGS:
+            return self._end(event, event.task_name)
+        return Step(self._run_around(event, event.task_name), "none")
+
+    def identity(self, began: TaskEvent) -> Identity:
+        """Return the ids of the run that ``began`` began."""
+        run_id = began.run_id if self._keeps_run_id else None
+        return identity_of(began.task_name or "", run_id, began.created)
+
+    def _begin(self, event: TaskEvent, task_name: str) -> Step:
+        run = Run(self.identity(event), began=event)
+        given_up = None
+        if len(self._open) >= self._limit:
+            given_up = next(iter(self._open.values()))
+            self._close(given_up)
+        self._open[id(run)] = run
+        for key in _all_keys(event, task_name):
+            self._open_by_key.setdefault(key, []).append(run)
+            self._ended.pop(key, None)
+        return Step(run, "began", given_up)
+
+    def _end(self, event: TaskEvent, task_name: str) -> Step:
+        run = self._open_run(event, task_name)
+        if run is not None:
+            self._close(run)
+            run.ended = event
+            self._remember(run, task_name)
+            return Step(run, "ended", was_open=True)
+        ended = self._ended_run(event, task_name)
+        if ended is not None:
+            return Step(Run(ended.identity, began=None), "repeated")
+        began = self._find_run(event)
+        run = Run(self.identity(began or event), began=began, ended=event)
+        self._remember(run, task_name)
+        return Step(run, "ended")
+
+    def _open_run(self, event: TaskEvent, task_name: str) -> Run | None:
+        """Return the open run that an ending belongs to.
+
+        Of several that an id names the first begun is the first to end; of several that a
+        crash may have cut off it is the newest, as in Rocketry.
+        """
+        if event.action == CRASH:
+            return next(reversed(self._open_by_key.get((task_name,), ())), None)
+        if event.run_id is not None:
+            named = self._open_by_key.get(_id_key(event, task_name))
+            return named[0] if named else self._nameless_run(event, task_name)
+        # A record of a model that keeps neither run id nor process pairs by order.
+        key = (task_name,) if event.process is None else _place_key(event, task_name)
+        return next(iter(self._open_by_key.get(key, ())), None)
+
+    def _nameless_run(self, event: TaskEvent, task_name: str) -> Run | None:
+        """Return the open run in an ending's place whose beginning was kept without its id."""
+        runs = self._open_by_key.get(_place_key(event, task_name), ())
+        return next((run for run in runs if run.began and run.began.run_id is None), None)
+
+    def _ended_run(self, event: TaskEvent, task_name: str) -> _Ended | None:
+        """Return the run that has ended already and that an ending ends once more."""
+        if event.action == CRASH:
+            return None
+        if event.run_id is not None:
+            ended = self._ended.get(_id_key(event, task_name))
+            if ended is not None:
+                return ended
+        ended = self._ended.get(_place_key(event, task_name))
+        if ended is None:
+            return None
+        # Rocketry logs some runs, or the second of their endings, without their run id. Two
+        # ids are two runs, though a thread's identifier is used again.
+        one_has_no_id = event.run_id is None or not ended.began_with_id
+        return ended if one_has_no_id else None
+
+    def _run_around(self, event: TaskEvent, task_name: str) -> Run | None:
+        """Return the run in whose body a record was written, if only one can be meant."""
+        runs = self._open_by_key.get(_place_key(event, task_name), ())
+        return runs[0] if len(runs) == 1 else None
+
+    def _remember(self, run: Run, task_name: str) -> None:
+        began = run.began
+        keys = [_id_key(event, task_name) for event in (began, run.ended) if event]
+        if began is not None:
+            # Not for an ending alone: the next failure in its place is another one.
+            keys.append(_place_key(began, task_name))
+        ended = _Ended(run.identity, None if began is None else began.run_id is not None)
+        for key in keys:
+            if len(key) > 1:
+                self._ended[key] = ended
+                self._ended.move_to_end(key)
+        while len(self._ended) > _ENDED_RUNS_LIMIT:
+            self._ended.popitem(last=False)
+
+    def _close(self, run: Run) -> None:
+        began = run.began
+        if began is None or began.task_name is None:  # pragma: no cover  # open runs have both
+            return
+        del self._open[id(run)]
+        for key in _all_keys(began, began.task_name):
+            runs = self._open_by_key[key]
+            runs.remove(run)
+            if not runs:
+                del self._open_by_key[key]
+
+
+def _id_key(event: TaskEvent, task_name: str) -> _Key:
+    return (task_name,) if event.run_id is None else (task_name, event.run_id)
+
+
+def _place_key(event: TaskEvent, task_name: str) -> _Key:
+    """Return where the event was logged.
+
+    Rocketry gives no run id where a thread or a child process fails before it reached the
+    task's function; process and thread are then the same as on the run record.
+    """
+    if event.process is None or event.thread is None:
+        return (task_name,)
+    return (task_name, event.process, event.thread)
+
+
+def _all_keys(event: TaskEvent, task_name: str) -> set[_Key]:
+    return {(task_name,), _id_key(event, task_name), _place_key(event, task_name)}

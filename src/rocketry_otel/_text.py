@@ -1,0 +1,46 @@
+"""Text that any backend, repository and encoder takes.
+
+A lone surrogate or an object in the place of a text makes the protobuf encoder raise, and then
+the whole batch around it is lost. Everything that leaves the machine goes through here.
+"""
+
+from __future__ import annotations
+
+# Python refuses to print integers of more than some thousand digits.
+_ANY_WIDTH = 2**64
+
+
+def safe_text(value: object) -> str:
+    r"""Return ``value`` as text that can be encoded, whatever it is; never raises.
+
+    Lone surrogates become backslash escapes and NUL becomes ``\x00`` written out, so that
+    cleaning the same text a second time changes nothing.
+    """
+    if type(value) is not str:
+        value = str(value) if type(value) is int and abs(value) < _ANY_WIDTH else _str_of(value)
+    if "\x00" in value:
+        value = value.replace("\x00", "\\x00")
+    if value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _str_of(value: object) -> str:
+    try:
+        # A subclass of str may do anything in its own methods: take the bare text.
+        return str.__str__(value) if isinstance(value, str) else str.__str__(str(value))
+    except Exception:  # noqa: BLE001  # an object of the user's may raise anything in __str__
+        return f"<{type(value).__name__} that cannot be shown>"
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return ``text`` in at most about ``limit`` characters, its beginning and its end kept.
+
+    Of a traceback the end says most, so three quarters of the room are the end's.
+    """
+    if len(text) <= limit:
+        return text
+    head = limit // 4
+    tail = limit - head
+    left_out = len(text) - limit
+    return f"{text[:head]}\n[... {left_out} characters left out ...]\n{text[-tail:]}"
