@@ -1,0 +1,286 @@
+"""A repository in a CSV file that outlives a kill."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pydantic.v1 import PrivateAttr, ValidationError
+from redbird.repos import CSVFileRepo
+
+from rocketry_otel._errors import RepositoryError
+from rocketry_otel._forks import after_fork_in_child
+from rocketry_otel._records import TaskEventRecord
+
+from ._base import Referable
+from ._csv_file import (
+    COLUMNS,
+    Mark,
+    check_header,
+    complete_rows,
+    locked,
+    rendered,
+    write_all,
+)
+from ._urls import local_path, mask_url, refusal
+from ._values import (
+    Newest,
+    change_record,
+    matches,
+    satisfies,
+    storable_query,
+    storable_record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# It is one limit for the whole process, and a traceback may be longer than its 131,072.
+csv.field_size_limit(sys.maxsize)
+
+_logger = logging.getLogger("rocketry_otel")
+
+_FIELDS = TaskEventRecord.__fields__
+
+
+def open_url(url: str) -> TaskEventCSVRepo:
+    """Open the repository of a ``csv://`` URL.
+
+    Raises:
+        RepositoryURLError: The URL names no file.
+        RepositoryMismatchError: The file has other columns.
+        RepositoryError: The file cannot be read and written.
+    """
+    path = local_path(url)
+    if path.is_dir():
+        raise refusal(url, "this is a directory, where a CSV file is needed")
+    repo = TaskEventCSVRepo(filename=path, model=TaskEventRecord)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        repo.prepare()
+    except OSError as error:
+        raise RepositoryError(f"cannot open {mask_url(url)}: {error}") from error
+    return repo
+
+
+class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
+    """Red Bird's ``CSVFileRepo``, in UTF-8, for many threads and processes, and after a kill.
+
+    Who writes holds a lock on the file, and writes behind a complete row alone. Who reads
+    needs none: it passes over a row that is not complete yet.
+    """
+
+    # Up to here the file is complete rows.
+    _complete: Mark = PrivateAttr(default_factory=Mark)
+    # Up to here the newest rows are known.
+    _newest_mark: Mark = PrivateAttr(default_factory=Mark)
+    _newest: Newest = PrivateAttr(default_factory=Newest)
+    _lock: Any = PrivateAttr()
+    _warned: bool = PrivateAttr(default=False)
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self._renew_lock()
+        after_fork_in_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = Lock()
+
+    def prepare(self) -> None:
+        """Check the columns of the file, and move a row that was cut short out of it.
+
+        Raises:
+            RepositoryMismatchError: The file has other columns.
+            OSError: The file cannot be read and written.
+        """
+        with locked(self.filename) as file:
+            check_header(self.filename, file)
+        with self._writing():
+            pass
+
+    @contextmanager
+    def _writing(self) -> Iterator[BinaryIO]:
+        """Open the file to write behind a complete row."""
+        damaged = self.filename.with_name(f"{self.filename.name}.damaged")
+        with locked(self.filename) as file:
+            is_damaged = self._repair(file, damaged)
+            yield file
+        # Not before the lock is released: whoever gets this may add a record.
+        if is_damaged:
+            _logger.warning(
+                "the last row of %s was cut short, and is now in %s", self.filename, damaged
+            )
+
+    def _repair(self, file: BinaryIO, damaged: Path) -> bool:
+        """Move what stands behind the last complete row to another file, and tell whether."""
+        # Another process may have added rows, or put another file here.
+        start = self._complete.end if self._complete.is_in(file) else 0
+        file.seek(start)
+        complete = start + sum(map(len, complete_rows(file)))
+        self._complete = Mark.at(file, complete)
+        tail = file.read()
+        if tail:
+            with damaged.open("ab") as kept:
+                kept.write(tail.rstrip(b"\r\n") + b"\n")
+            file.truncate(complete)
+        return bool(tail)
+
+    def insert(self, item: TaskEventRecord) -> None:
+        """Add a record."""
+        row = rendered(storable_record(item).values())
+        with self._writing() as file:
+            if self._complete.end == 0:
+                row = rendered(COLUMNS) + row
+            try:
+                write_all(file, row)
+            except OSError:
+                # The disk may be full: half a row would only be in the way.
+                file.truncate(self._complete.end)
+                raise
+            self._complete = self._complete.after(row)
+
+    def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
+        """Give the records that match, oldest first."""
+        # To make a record of a row costs most: what the query wants of text is first looked
+        # up in the row itself.
+        of_text = [
+            (COLUMNS.index(name), _FIELDS[name].required, wanted)
+            for name, wanted in query.items()
+            if name in _FIELDS and _FIELDS[name].type_ is str
+        ]
+        with self._reading() as file:
+            for _, row in () if file is None else self._read_rows(file):
+                if all(
+                    satisfies(row[column] if required else row[column] or None, wanted)
+                    for column, required, wanted in of_text
+                ):
+                    record = self._record_of(row)
+                    if record is not None and matches(record, query):
+                        yield record
+
+    def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
+        """Return the newest record that matches; for a task's action without reading all."""
+        if Newest.can_answer(query):
+            self._read_newest()
+            row = self._newest.find(query)
+            record = None if row is None else self._record_of(row)
+            if row is None or record is not None:
+                return record
+        last = None
+        for last in self.query_items(query):  # noqa: B007  # the last one is what counts
+            pass
+        return last
+
+    def _read_newest(self) -> None:
+        """Take into account what was added to the file since the last time."""
+        with self._lock, self._reading() as file:
+            if file is None or not self._newest_mark.is_in(file):
+                self._newest, self._newest_mark = Newest(), Mark()
+            if file is not None:
+                end = self._newest_mark.end
+                for end, row in self._read_rows(file, end):  # noqa: B020  # to where it came
+                    self._newest.add(row[0], row[1], end, row)
+                self._newest_mark = Mark.at(file, end)
+
+    @contextmanager
+    def _reading(self) -> Iterator[BinaryIO | None]:
+        try:
+            file = self.filename.open("rb")
+        except FileNotFoundError:
+            yield None
+        else:
+            with file:
+                yield file
+
+    def _read_rows(self, file: BinaryIO, start: int = 0) -> Iterator[tuple[int, list[str]]]:
+        """Give each row from a place in the file on, with the place where it ends."""
+        end = file.seek(start)
+        for raw in complete_rows(file):
+            is_header = end == 0
+            end += len(raw)
+            row = None if is_header else self._parsed(raw)
+            if row is not None:
+                yield end, row
+
+    def _parsed(self, raw: bytes) -> list[str] | None:
+        # Another program may have written what is not UTF-8, or a NUL, which `csv` refuses
+        # before Python 3.11.
+        text = raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+        try:
+            row = next(csv.reader([text]))
+        except csv.Error as error:
+            self._warn(error)
+            return None
+        if len(row) != len(COLUMNS):
+            self._warn(f"it has {len(row)} columns")
+            return None
+        return row
+
+    def _record_of(self, row: list[str]) -> TaskEventRecord | None:
+        values: dict[str, Any] = {
+            name: value
+            for name, value in zip(COLUMNS, row, strict=True)
+            # What was `None` is empty in the file.
+            if value or _FIELDS[name].required
+        }
+        try:
+            return TaskEventRecord(**values)
+        except ValidationError as error:
+            self._warn(error)
+            return None
+
+    def _warn(self, why: object) -> None:
+        if not self._warned:
+            self._warned = True
+            _logger.warning("rows of %s that cannot be read are left out: %s", self.filename, why)
+
+    def query_update(self, query: dict[str, Any], values: dict[str, Any]) -> None:
+        """Change the records that match."""
+
+        def changed(record: TaskEventRecord) -> bytes:
+            change_record(record, values)
+            return rendered(storable_record(record).values())
+
+        self._rewrite(query, changed)
+
+    def query_delete(self, query: dict[str, Any]) -> None:
+        """Remove the records that match."""
+        self._rewrite(query, lambda _: b"")
+
+    def _rewrite(self, query: dict[str, Any], change: Callable[[TaskEventRecord], bytes]) -> None:
+        """Write the file anew, and put it in its place when it is whole."""
+        new = self.filename.with_name(f".{self.filename.name}.{os.getpid()}.tmp")
+        with self._writing() as file:
+            file.seek(0)
+            try:
+                with new.open("wb") as target:
+                    target.writelines(self._changed_rows(file, query, change))
+                    target.flush()
+                    os.fsync(target.fileno())
+                shutil.copymode(self.filename, new)
+                new.replace(self.filename)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+
+    def _changed_rows(
+        self, file: BinaryIO, query: dict[str, Any], change: Callable[[TaskEventRecord], bytes]
+    ) -> Iterator[bytes]:
+        rows = complete_rows(file)
+        yield next(rows, b"")
+        for raw in rows:
+            row = self._parsed(raw)
+            record = None if row is None else self._record_of(row)
+            # What does not match, or cannot be read, stays as it is to the byte.
+            yield raw if record is None or not matches(record, query) else change(record)
+
+    def format_query(self, query: dict[str, Any]) -> dict[str, Any]:
+        """Return the query with text as it is in the file."""
+        return storable_query(query)

@@ -1,0 +1,61 @@
+"""What the documentation says is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from rocketry_otel import Settings, _metrics, open_repository
+from rocketry_otel.testing import TelemetryCapture
+from tests.support.processes import run_python
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    """A setting that nobody can find is none, and one that is gone is not promised."""
+    variables = {f"ROCKETRY_OTEL_{name.upper()}" for name in Settings.__fields__}
+    table = set(re.findall(r"^\| `(ROCKETRY_OTEL_\w+)`", README, re.MULTILINE))
+    assert table == variables
+
+
+def test_every_metric_is_documented(telemetry: TelemetryCapture) -> None:
+    """The table has the names and no others."""
+    source = Path(_metrics.__file__).read_text(encoding="utf-8")
+    names = set(re.findall(r'"(rocketry\.task\.\w+)"', source))
+    names |= {f"rocketry.bridge.{name}" for name in ("delivered", "failed", "dropped", "replayed")}
+    assert set(re.findall(r"^\| `(rocketry\.\w+\.\w+)` \| \w", TELEMETRY, re.MULTILINE)) >= names
+
+
+# The others need a server.
+LOCAL = [
+    url for url in re.findall(r"^\| `(\w+://[^`]*)` \|", README, re.MULTILINE) if "host" not in url
+]
+
+
+@pytest.mark.parametrize("url", LOCAL)
+def test_every_local_repository_url_of_the_readme_opens(url: str, tmp_path: Path) -> None:
+    """Each is an empty repository, at the path that it says."""
+    assert "/var/lib/app" in url or url == "memory://"
+    url = url.replace("/var/lib/app", str(tmp_path))
+    repo = open_repository(url)
+    repo.add({"task_name": "etl", "action": "run", "created": 1.0})
+    assert [record.task_name for record in repo.filter_by().all()] == ["etl"]
+    assert bool(list(tmp_path.iterdir())) == (url != "memory://")
+
+
+def test_the_readmes_recipe_by_hand_works(tmp_path: Path) -> None:
+    """The code is run as it stands there."""
+    (code,) = re.findall(r"```python\n(import logging\n.*?)```", README, re.DOTALL)
+    log = """
+record = logging.LogRecord("rocketry.task", 20, "x", 1, "m", None, None)
+record.action, record.task_name = "fail", "etl"
+logging.getLogger("rocketry.task").handle(record)
+print(len(handler.repo.filter_by(task_name="etl", action="fail").all()))
+"""
+    env = {"OTEL_SDK_DISABLED": "true"}
+    done = run_python(code + log, cwd=tmp_path, env=env, options=["-W", "error"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
