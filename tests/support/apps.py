@@ -1,0 +1,77 @@
+"""Real Rocketry applications, and the functions of their tasks.
+
+The functions stand in a module, so that processes started by spawn find them too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rocketry import Rocketry
+from rocketry.args import TerminationFlag
+from rocketry.conditions import SchedulerCycles
+from rocketry.exc import TaskInactionException, TaskTerminationException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def succeed() -> str:
+    """Return something."""
+    return "done"
+
+
+def fail() -> None:
+    """Raise an error."""
+    raise ValueError("boom")
+
+
+def do_nothing() -> None:
+    """Say that there was nothing to do."""
+    raise TaskInactionException
+
+
+def sleep() -> None:
+    """Take longer than any test waits."""
+    time.sleep(60)
+
+
+async def sleep_async() -> None:
+    """Take longer than any test waits."""
+    await asyncio.sleep(60)
+
+
+def sleep_until_told(flag: threading.Event = TerminationFlag()) -> None:  # noqa: B008
+    """End only when Rocketry says so."""
+    assert flag.wait(60)
+    raise TaskTerminationException
+
+
+@contextmanager
+def start_method(name: str) -> Iterator[None]:
+    """Start processes by ``fork``, ``spawn`` or ``forkserver`` within the block."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(name, force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
+def make_app(**kwargs: Any) -> Rocketry:
+    """Return an application that looks at its tasks without a pause."""
+    kwargs.setdefault("execution", "main")
+    return Rocketry(cycle_sleep=0.001, **kwargs)
+
+
+def run_tasks(app: Rocketry, *names: str, cycles: int = 1) -> None:
+    """Run tasks once each, as often as they are named, and wait until they have ended."""
+    for name in names:
+        app.session[name].run()
+    app.session.config.shut_cond = SchedulerCycles() >= cycles
+    app.run()
