@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._text import safe_text
@@ -70,22 +71,25 @@ class TaskEvent(NamedTuple):
         return self.task_name is not None and self.action is not None
 
 
-def parse_event(fields: Mapping[str, Any]) -> TaskEvent:
-    """Return the event that the fields of a record describe; never raises.
+def parse_event(
+    fields: Mapping[str, Any], message: object = None, execution: str | None = None
+) -> TaskEvent:
+    """Return the event that the fields of a record describe.
 
     Args:
-        fields: ``vars()`` of a log record, or the fields of a stored record. ``message`` must
-            be the formatted message; where a stored record has none, Rocketry's own text for
-            that action stands in.
+        fields: ``vars()`` of a log record, or the fields of a stored record.
+        message: The formatted message; without it that of the fields, and where a stored
+            record has none, Rocketry's own text for that action.
+        execution: The mode of execution, where the fields do not say it.
 
     Returns:
         The event, every text of it clean and every number in its range.
     """
     get = fields.get
-    task_name = optional_text(get("task_name"))
-    action = optional_text(get("action"))
-    execution = get("execution")
-    message = optional_text(get("message"))
+    task_name = _known_text(get("task_name"))
+    action = _known_text(get("action"))
+    its_execution = get("execution") or execution
+    text = optional_text(get("message") if message is None else message)
     level = get("levelno")
     attributes = get("attributes")
     return TaskEvent(
@@ -93,12 +97,12 @@ def parse_event(fields: Mapping[str, Any]) -> TaskEvent:
         action,
         nanoseconds(get("created")),
         optional_text(get("run_id")),
-        _default_message(task_name, action) if message is None else message,
+        _default_message(task_name, action) if text is None else text,
         level if type(level) is int else None,
         exception_of(fields) if action == FAIL or action is None else None,
-        execution if type(execution) is str and execution in EXECUTIONS else None,
-        optional_text(get("process")),
-        optional_text(get("thread")),
+        its_execution if type(its_execution) is str and its_execution in EXECUTIONS else None,
+        _known_text(get("process")),
+        _known_text(get("thread")),
         _added_attributes(attributes) if attributes else (),
     )
 
@@ -123,6 +127,16 @@ def nanoseconds(seconds: object) -> int:
 def optional_text(value: object) -> str | None:
     """Return ``value`` as clean text, ``None`` if there is none."""
     return None if value is None else safe_text(value)
+
+
+def _known_text(value: object) -> str | None:
+    """Return what ``optional_text`` does, of a value that comes again and again."""
+    if value is None:
+        return None
+    return _remembered(value) if type(value) is str or type(value) is int else safe_text(value)
+
+
+_remembered = lru_cache(maxsize=4096, typed=True)(safe_text)
 
 
 def _default_message(task_name: str | None, action: str | None) -> str:

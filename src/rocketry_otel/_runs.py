@@ -6,7 +6,6 @@ recovery all feed their events to the same tracker, in the order in which they w
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -29,7 +28,7 @@ class _Ended(NamedTuple):
     """What is remembered of a run that has ended: not its events, which may be large."""
 
     identity: Identity
-    began_with_id: bool | None
+    began_with_id: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +48,10 @@ class Run:
     ended: TaskEvent | None = None
     context: Context | None = None
     sampling: SamplingResult | None = None
+
+    def is_of(self, task_name: str) -> bool:
+        """Return whether it is a run of this task."""
+        return self.began is not None and self.began.task_name == task_name
 
     @property
     def end_estimated(self) -> bool:
@@ -96,7 +99,7 @@ class RunTracker:
         self._limit = limit
         self._open: dict[int, Run] = {}
         self._open_by_key: dict[_Key, list[Run]] = {}
-        self._ended: OrderedDict[_Key, _Ended] = OrderedDict()
+        self._ended: dict[_Key, _Ended] = {}
 
     @property
     def open_count(self) -> int:
@@ -125,8 +128,12 @@ class RunTracker:
             given_up = next(iter(self._open.values()))
             self._close(given_up)
         self._open[id(run)] = run
-        for key in _all_keys(event, task_name):
-            self._open_by_key.setdefault(key, []).append(run)
+        for key in _keys(event, task_name):
+            runs = self._open_by_key.get(key)
+            if runs is None:
+                self._open_by_key[key] = [run]
+            else:
+                runs.append(run)
             self._ended.pop(key, None)
         return Step(run, "began", given_up)
 
@@ -152,17 +159,22 @@ class RunTracker:
         crash may have cut off it is the newest, as in Rocketry.
         """
         if event.action == CRASH:
-            return next(reversed(self._open_by_key.get((task_name,), ())), None)
+            return next(
+                (run for run in reversed(self._open.values()) if run.is_of(task_name)), None
+            )
         if event.run_id is not None:
-            named = self._open_by_key.get(_id_key(event, task_name))
+            named = self._open_by_key.get((task_name, event.run_id))
             return named[0] if named else self._nameless_run(event, task_name)
+        place = _place(event, task_name)
+        if place is not None:
+            return next(iter(self._open_by_key.get(place, ())), None)
         # A record of a model that keeps neither run id nor process pairs by order.
-        key = (task_name,) if event.process is None else _place_key(event, task_name)
-        return next(iter(self._open_by_key.get(key, ())), None)
+        return next((run for run in self._open.values() if run.is_of(task_name)), None)
 
     def _nameless_run(self, event: TaskEvent, task_name: str) -> Run | None:
         """Return the open run in an ending's place whose beginning was kept without its id."""
-        runs = self._open_by_key.get(_place_key(event, task_name), ())
+        place = _place(event, task_name)
+        runs = () if place is None else self._open_by_key.get(place, ())
         return next((run for run in runs if run.began and run.began.run_id is None), None)
 
     def _ended_run(self, event: TaskEvent, task_name: str) -> _Ended | None:
@@ -170,62 +182,63 @@ class RunTracker:
         if event.action == CRASH:
             return None
         if event.run_id is not None:
-            ended = self._ended.get(_id_key(event, task_name))
+            ended = self._ended.get((task_name, event.run_id))
             if ended is not None:
                 return ended
-        ended = self._ended.get(_place_key(event, task_name))
-        if ended is None:
-            return None
+        place = _place(event, task_name)
+        ended = None if place is None else self._ended.get(place)
         # Rocketry logs some runs, or the second of their endings, without their run id. Two
         # ids are two runs, though a thread's identifier is used again.
-        one_has_no_id = event.run_id is None or not ended.began_with_id
-        return ended if one_has_no_id else None
+        if ended is None or (event.run_id is not None and ended.began_with_id):
+            return None
+        return ended
 
     def _run_around(self, event: TaskEvent, task_name: str) -> Run | None:
         """Return the run in whose body a record was written, if only one can be meant."""
-        runs = self._open_by_key.get(_place_key(event, task_name), ())
+        place = _place(event, task_name)
+        runs = () if place is None else self._open_by_key.get(place, ())
         return runs[0] if len(runs) == 1 else None
 
     def _remember(self, run: Run, task_name: str) -> None:
-        began = run.began
-        keys = [_id_key(event, task_name) for event in (began, run.ended) if event]
+        began, event = run.began, run.ended
+        ended = _Ended(run.identity, began is not None and began.run_id is not None)
         if began is not None:
-            # Not for an ending alone: the next failure in its place is another one.
-            keys.append(_place_key(began, task_name))
-        ended = _Ended(run.identity, None if began is None else began.run_id is not None)
-        for key in keys:
-            if len(key) > 1:
+            for key in _keys(began, task_name):
                 self._ended[key] = ended
-                self._ended.move_to_end(key)
+        if event is not None and event.run_id is not None:
+            # Not where it was logged: the next failure in that place is another one.
+            self._ended[task_name, event.run_id] = ended
         while len(self._ended) > _ENDED_RUNS_LIMIT:
-            self._ended.popitem(last=False)
+            del self._ended[next(iter(self._ended))]
 
     def _close(self, run: Run) -> None:
         began = run.began
         if began is None or began.task_name is None:  # pragma: no cover  # open runs have both
             return
         del self._open[id(run)]
-        for key in _all_keys(began, began.task_name):
+        for key in _keys(began, began.task_name):
             runs = self._open_by_key[key]
-            runs.remove(run)
-            if not runs:
+            if len(runs) == 1:
                 del self._open_by_key[key]
+            else:
+                runs.remove(run)
 
 
-def _id_key(event: TaskEvent, task_name: str) -> _Key:
-    return (task_name,) if event.run_id is None else (task_name, event.run_id)
-
-
-def _place_key(event: TaskEvent, task_name: str) -> _Key:
-    """Return where the event was logged.
+def _place(event: TaskEvent, task_name: str) -> _Key | None:
+    """Return where the event was logged, if it is known.
 
     Rocketry gives no run id where a thread or a child process fails before it reached the
     task's function; process and thread are then the same as on the run record.
     """
     if event.process is None or event.thread is None:
-        return (task_name,)
+        return None
     return (task_name, event.process, event.thread)
 
 
-def _all_keys(event: TaskEvent, task_name: str) -> set[_Key]:
-    return {(task_name,), _id_key(event, task_name), _place_key(event, task_name)}
+def _keys(event: TaskEvent, task_name: str) -> list[_Key]:
+    """Return the names by which a run is found again."""
+    place = _place(event, task_name)
+    keys = [] if place is None else [place]
+    if event.run_id is not None:
+        keys.append((task_name, event.run_id))
+    return keys

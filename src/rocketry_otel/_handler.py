@@ -1,0 +1,229 @@
+"""The combined handler: it only wires the repository and the bridge together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from redbird.logging import RepoHandler
+
+from ._bridge import Bridge, Observation
+from ._scope import NAME
+from ._settings import Settings
+from ._stored import StoredRuns
+from ._tasks import TaskDirectory
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from redbird import BaseRepo
+
+_logger = logging.getLogger(NAME)
+
+# What exporters and their libraries log would come back to them without end, and an exporter's
+# thread that waits for this handler's lock would stop for good.
+_NOT_OURS = ("opentelemetry", "urllib3", "requests", "grpc", NAME)
+
+
+class _Emitting(threading.local):
+    """Whether this thread is inside ``emit``."""
+
+    here = False
+
+
+class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no annotations
+    """Writes task records to a Red Bird repository and sends them to OpenTelemetry.
+
+    It can stand wherever ``redbird.logging.RepoHandler`` can: the records that it writes are
+    the same. An error of the repository is raised, as ``RepoHandler`` raises it; nothing that
+    goes wrong on the side of OpenTelemetry ever is.
+
+    Args:
+        repo: The repository; ``TaskEventRecord`` is the model that keeps all of the telemetry.
+        level: The lowest level of the records to handle.
+        tracer_provider: Where spans go. Without it: the provider that the application has set
+            globally when the first record comes, else one of our own, made from the standard
+            ``OTEL_*`` variables and not made global.
+        logger_provider: The same for log records.
+        meter_provider: The same for metrics.
+        settings: Our own settings; without them, those of the environment.
+
+    Raises:
+        SettingsError: If ``settings`` is not given and the environment has a bad value.
+
+    Attributes:
+        repo: The repository.
+    """
+
+    repo: BaseRepo
+
+    def __init__(
+        self,
+        repo: BaseRepo,
+        *,
+        level: int | str = 0,
+        tracer_provider: TracerProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Wire a repository and OpenTelemetry together; the arguments are those of the class."""
+        super().__init__(repo, level=level)
+        self.settings = settings or Settings()
+        self._stored = StoredRuns(repo)
+        self._bridge = Bridge(
+            self.settings,
+            keeps_run_id=self._stored.keeps("run_id"),
+            find_run=self._stored.find_beginning,
+            tracer_provider=tracer_provider,
+            logger_provider=logger_provider,
+            meter_provider=meter_provider,
+        )
+        self._emitting = _Emitting()
+        self._place_checked = False
+        # Filled by ``instrument``; a handler put in place by hand knows no tasks.
+        self.tasks = TaskDirectory()
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """Return whether to handle a record: not those that handling records gives rise to."""
+        # A record that was not made by a logger may have any name, or none.
+        if self._emitting.here or str(record.name).partition(".")[0] in _NOT_OURS:
+            return False
+        return super().filter(record)  # type: ignore[no-any-return]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record to the repository and send it to OpenTelemetry.
+
+        Args:
+            record: The record. One without an action or a task name is sent, but is no task
+                event and not written.
+
+        Raises:
+            Exception: What the repository or the formatter raises; the telemetry of the record
+                goes out all the same.
+        """
+        self._emitting.here = True
+        observation: Observation | None = None
+        try:
+            record = _copy(record)
+            if not self._place_checked:
+                self._check_place(record.name)
+            try:
+                fields = self._formatted(record)
+            finally:
+                observation = self._bridge.observe(
+                    vars(record), _message_of(record), self._execution_of(record)
+                )
+            if observation is None or observation.event.is_task_event:
+                self.write(self._completed(fields, observation))
+        finally:
+            self._bridge.export(observation)
+            self._emitting.here = False
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Send what waits.
+
+        Args:
+            timeout: Seconds to wait at most; by default the shutdown time-out of the settings.
+
+        Returns:
+            Whether everything handed over so far was really accepted in time. Of a provider of
+            the application's it is known only whether its ``force_flush`` came back in time.
+        """
+        return self._bridge.flush(self.settings.shutdown_timeout if timeout is None else timeout)
+
+    def close(self) -> None:
+        """Send what waits, within the shutdown time-out, and end our own providers.
+
+        Records that come later are still written to the repository, but not sent.
+        """
+        self._bridge.close(self.settings.shutdown_timeout)
+        super().close()
+
+    def trace_id_of(self, record: Any) -> str | None:
+        """Return the trace id of the run that a stored record belongs to.
+
+        Args:
+            record: An item of this handler's repository, of whatever model.
+
+        Returns:
+            32 hexadecimal digits, as Jaeger's search box takes them; ``None`` if the record is
+            no task event.
+        """
+        return self._stored.trace_id_of(record)
+
+    def take_over(self, fields: dict[str, Any]) -> None:
+        """Write a record that another repository has kept; it is not sent.
+
+        Args:
+            fields: The fields of the record.
+        """
+        observation = self._bridge.observe(fields)
+        self.write(self._completed(fields, observation))
+
+    def _formatted(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the fields that ``RepoHandler`` would write."""
+        formatted = self.format(record)
+        if isinstance(formatted, dict):
+            return dict(formatted)
+        if isinstance(formatted, logging.LogRecord):
+            return vars(formatted)
+        record.formatted_message = formatted
+        return vars(record)
+
+    def _execution_of(self, record: logging.LogRecord) -> str | None:
+        try:
+            if record.name.endswith("._process"):
+                return "process"
+            return self.tasks.execution_of(getattr(record, "task_name", ""))
+        except Exception:  # noqa: BLE001  # telemetry never hurts the task
+            return None
+
+    def _completed(self, fields: dict[str, Any], observation: Observation | None) -> dict[str, Any]:
+        """Return the fields to write: those of the record and what the model has room for."""
+        # A child process sends its return value along with its success.
+        fields.pop("__return__", None)
+        if observation is not None:
+            self._stored.complete(fields, observation)
+        return fields
+
+    def _check_place(self, logger_name: str) -> None:
+        """Say once, with the cure, if Rocketry reads another handler's repository than ours."""
+        self._place_checked = True
+        logger: logging.Logger | None = logging.getLogger(str(logger_name))
+        while logger is not None:
+            if self in logger.handlers:
+                first = next((handler for handler in logger.handlers if _has_repo(handler)), self)
+                if first is not self:
+                    _logger.warning(
+                        "Rocketry reads its state from the first handler of the logger %r that "
+                        "has a repository, and that is not this one (%r): what ran before a "
+                        "restart will not count after it. The cure: rocketry_otel.instrument("
+                        "app), or logging.getLogger(%r).handlers = [handler].",
+                        logger.name,
+                        type(self.repo).__name__,
+                        logger.name,
+                    )
+                return
+            logger = logger.parent if logger.propagate else None
+
+
+def _copy(record: logging.LogRecord) -> logging.LogRecord:
+    """Return what ``copy.copy`` would, in a third of its time: a record is but its fields."""
+    copied = object.__new__(type(record))
+    vars(copied).update(vars(record))
+    return copied
+
+
+def _message_of(record: logging.LogRecord) -> object:
+    """Return the message of a record; Rocketry adds the traceback to the one it has formatted."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  # arguments that do not fit the message
+        return record.msg
+
+
+def _has_repo(handler: logging.Handler) -> bool:
+    return getattr(handler, "repo", None) is not None

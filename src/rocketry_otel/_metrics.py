@@ -1,0 +1,119 @@
+"""The numbers that operators alert on, through the metrics API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import CallbackOptions, NoOpMeterProvider, Observation
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+
+from ._events import SUCCESS
+from ._forks import after_fork_in_child
+from ._own_providers import OwnMeterProvider
+from ._scope import NAME, VERSION
+from ._signals import ACTION, TASK_NAME, error_type_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+
+    from ._counts import Counts
+    from ._events import TaskEvent
+    from ._runs import Run
+
+# From 10 ms to 6 h, in seconds.
+DURATION_BUCKETS = (
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 21600.0,
+)  # fmt: skip
+
+_UNITS = {"traces": "{span}", "logs": "{record}"}
+_NANOSECONDS = 1e9
+
+
+class TaskMetrics:
+    """Counts and times the runs of tasks.
+
+    Args:
+        provider: Whose meters to use.
+        counts: What the bridge itself counts.
+    """
+
+    def __init__(self, provider: MeterProvider, counts: Counts) -> None:
+        self._make_instruments(provider)
+        _observe_bridge(provider, counts)
+        if isinstance(provider, OwnMeterProvider):
+            after_fork_in_child(self._measure_nothing)
+
+    def _measure_nothing(self) -> None:
+        # The SDK's locks of measurement may have been held at the fork, and would never be let
+        # go; nothing of our own provider's is sent from a child anyway.
+        self._make_instruments(NoOpMeterProvider())
+
+    def _make_instruments(self, provider: MeterProvider) -> None:
+        meter = provider.get_meter(NAME, VERSION)
+        self._duration = meter.create_histogram(
+            "rocketry.task.duration",
+            unit="s",
+            description="How long runs of tasks took.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
+        )
+        self._active = meter.create_up_down_counter(
+            "rocketry.task.active", unit="{run}", description="Runs that go on."
+        )
+        self._last_success = meter.create_gauge(
+            "rocketry.task.last_success",
+            unit="s",
+            description="When a run of the task last succeeded, in seconds since the epoch.",
+        )
+
+    def began(self, event: TaskEvent) -> None:
+        """Count a run that began."""
+        self._active.add(1, {TASK_NAME: event.task_name or ""})
+
+    def stopped(self, run: Run) -> None:
+        """Count a run that is no longer open, whether it ended or was given up."""
+        self._active.add(-1, {TASK_NAME: (run.began and run.began.task_name) or ""})
+
+    def ended(self, run: Run, event: TaskEvent, context: Context | None) -> None:
+        """Time a run that ended."""
+        task_name = event.task_name or ""
+        attributes = {TASK_NAME: task_name, ACTION: event.action or ""}
+        error_type = error_type_of(event)
+        if error_type is not None:
+            attributes[ERROR_TYPE] = error_type
+        # An ending alone has no length, but is to be seen by who counts failures here.
+        began = event if run.began is None else run.began
+        seconds = max(event.created - began.created, 0) / _NANOSECONDS
+        # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
+        self._duration.record(seconds, attributes, context)
+        if event.action == SUCCESS:
+            # Nanoseconds do not fit a float of today's time; microseconds do.
+            self._last_success.set(round(event.created / _NANOSECONDS, 6), {TASK_NAME: task_name})
+
+
+def _observe_bridge(provider: MeterProvider, counts: Counts) -> None:
+    """Show what became of telemetry, read when it is collected."""
+    for signal, unit in _UNITS.items():
+        # A unit of its own is an instrument of its own, and so a scope of its own.
+        meter = provider.get_meter(f"{NAME}.{signal}", VERSION)
+        for name in ("delivered", "failed", "dropped", "replayed"):
+            meter.create_observable_counter(
+                f"rocketry.bridge.{name}",
+                [_reader(counts, signal, name)],
+                unit=unit,
+                description=f"Telemetry that was {name}.",
+            )
+
+
+def _reader(
+    counts: Counts, signal: str, name: str
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterable[Observation]:
+        for reason, count in counts.of(signal, name).items():
+            attributes = {"signal": signal, "reason": reason} if reason else {"signal": signal}
+            yield Observation(count, attributes)
+
+    return read

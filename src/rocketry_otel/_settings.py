@@ -1,0 +1,157 @@
+"""The settings of rocketry-otel, from the environment or from code."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.v1 import BaseSettings, Field, ValidationError, root_validator, validator
+
+from ._errors import SettingsError
+from ._repositories import mask_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "ROCKETRY_OTEL_"
+
+_logger = logging.getLogger("rocketry_otel")
+
+_ALLOWED = {
+    "repo": "a repository URL such as memory://, csv:///path, sqlite:///path, "
+    "postgresql://user@host/database, mongodb://host/database or json:///directory",
+    "span_kind": "internal, consumer or server",
+    "exceptions": "full, message or type",
+    "include": "patterns of task names, separated by commas, such as etl-*,report",
+    "exclude": "patterns of task names, separated by commas, such as etl-*,report",
+    "shutdown_timeout": "a number of seconds, 0 or more",
+}
+
+
+class Settings(BaseSettings):
+    """What rocketry-otel itself can be told; the standard ``OTEL_*`` variables tell the rest.
+
+    Each setting is read from the environment variable of its name in capitals behind
+    ``ROCKETRY_OTEL_``, unless it is given as an argument.
+
+    Attributes:
+        repo: URL of the repository that ``instrument`` opens; see ``open_repository``.
+        span_kind: Kind of a run's span. Some backends list only ``consumer`` or ``server``.
+        exceptions: What of an exception may leave the machine: ``full`` (type, message and
+            traceback), ``message`` (type and message) or ``type``.
+        include: Patterns (``*``, ``?``, ``[...]``) of the names of tasks that are exported.
+        exclude: Patterns of the names of tasks that are not exported, though included. The
+            repository gets the records of every task.
+        shutdown_timeout: How many seconds leaving the program may wait for telemetry.
+
+    Raises:
+        SettingsError: If a value is not allowed; it names the variable, the value (never a
+            secret) and what is allowed.
+    """
+
+    repo: str | None = None
+    span_kind: Literal["internal", "consumer", "server"] = "internal"
+    exceptions: Literal["full", "message", "type"] = "full"
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    shutdown_timeout: float = Field(default=5.0)
+
+    class Config:
+        """How pydantic reads the settings."""
+
+        env_prefix = PREFIX
+        extra = "forbid"
+        frozen = True
+
+        @classmethod
+        def parse_env_var(cls, field_name: str, raw_val: str) -> Any:
+            """Leave a list of patterns as it is: users write commas, not JSON."""
+            del field_name
+            return raw_val
+
+    def __init__(self, **values: Any) -> None:
+        """Read the settings; the arguments are those of the class."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_explained(error, values)) from None
+        _warn_of_unknown_variables(os.environ)
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show the settings without the password of the repository."""
+        return [
+            (name, mask_url(value) if name == "repo" and value else value)
+            for name, value in super().__repr_args__()
+        ]
+
+    @validator("span_kind", "exceptions", pre=True)
+    def _lower(cls, value: object) -> object:  # noqa: N805  # pydantic makes it a class method
+        return value.lower() if isinstance(value, str) else value
+
+    @root_validator(pre=True)
+    def _without_empty(cls, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N805
+        # As the OpenTelemetry specification has it, an empty variable is one that is not set.
+        return {
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in values.items()
+            if not (isinstance(value, str) and not value.strip())
+        }
+
+    @validator("include", "exclude", pre=True)
+    def _patterns(cls, value: object) -> object:  # noqa: N805
+        if not isinstance(value, str):
+            return value
+        return tuple(pattern.strip() for pattern in value.split(",") if pattern.strip())
+
+    @validator("include")
+    def _all_if_none(cls, value: tuple[str, ...]) -> tuple[str, ...]:  # noqa: N805
+        return value or ("*",)
+
+    @validator("shutdown_timeout")
+    def _finite(cls, value: float) -> float:  # noqa: N805
+        if not math.isfinite(value) or value < 0:
+            raise ValueError("not a finite number of seconds")
+        return value
+
+    def exports(self, task_name: str) -> bool:
+        """Return whether the telemetry of a task of this name is exported."""
+        return _selected(task_name, self.include, self.exclude)
+
+
+@lru_cache(maxsize=4096)
+def _selected(task_name: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(task_name, pattern) for pattern in include) and not any(
+        fnmatchcase(task_name, pattern) for pattern in exclude
+    )
+
+
+def _explained(error: ValidationError, given: Mapping[str, Any]) -> str:
+    lines = []
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        if name not in _ALLOWED:
+            lines.append(f"There is no setting {name!r}; there are {', '.join(_ALLOWED)}.")
+            continue
+        variable = PREFIX + name.upper()
+        value = given.get(name, os.environ.get(variable))
+        shown = mask_url(str(value)) if name == "repo" else repr(value)
+        source = name if name in given else variable
+        lines.append(f"{source} is {shown}; allowed is {_ALLOWED[name]}.")
+    return "\n".join(lines)
+
+
+def _warn_of_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in _ALLOWED}
+    unknown = sorted(
+        name
+        for name in environment
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+    if unknown:
+        _logger.warning(
+            "No such setting: %s. There are: %s.", ", ".join(unknown), ", ".join(sorted(known))
+        )

@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.trace import SpanKind
+from redbird.logging import RepoHandler
+from redbird.repos import MemoryRepo
+from rocketry.log import LogRecord, MinimalRecord, MinimalRunRecord
+
+from rocketry_otel import OTelRepoHandler, Settings, SettingsError, TaskEventRecord
+from tests.support.records import START, raised, task_record
+
+if TYPE_CHECKING:
+    from rocketry_otel.testing import TelemetryCapture
+
+
+def handler_of(telemetry: TelemetryCapture, model: Any = TaskEventRecord, **kwargs: Any) -> Any:
+    """Return a handler with a repository in memory."""
+    return OTelRepoHandler(MemoryRepo(model=model), **telemetry.providers, **kwargs)
+
+
+def test_it_is_a_repo_handler(telemetry: TelemetryCapture) -> None:
+    """It can stand wherever Red Bird's handler can."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    handler = OTelRepoHandler(repo, level=logging.INFO, **telemetry.providers)
+    assert isinstance(handler, RepoHandler)
+    assert handler.repo is repo
+    assert handler.level == logging.INFO
+
+
+def test_a_record_is_stored_with_its_ids(telemetry: TelemetryCapture) -> None:
+    """A model with room for them gets ids, execution and the parts of the exception."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("run", run_id="r1", process=7, thread=8))
+    handler.handle(
+        task_record(
+            "fail", run_id="r1", created=START + 2, runtime=2.0, process=7, thread=8,
+            exc_info=raised(ValueError("boom")), name="rocketry.task._process",
+        )
+    )  # fmt: skip
+    began, failed = handler.repo.filter_by().all()
+    span = telemetry.span("etl")
+    assert began.dict() == TaskEventRecord(
+        task_name="etl",
+        action="run",
+        created=START,
+        run_id="r1",
+        message="Task 'etl' status: 'run'",
+        process=7,
+        thread="8",
+        trace_id=f"{span.context.trace_id:032x}",
+        span_id=f"{span.context.span_id:016x}",
+    )
+    assert failed.execution == "process"
+    assert (failed.exc_type, failed.exc_message, failed.runtime) == ("ValueError", "boom", 2.0)
+    assert failed.exc_text.endswith("ValueError: boom")
+    assert failed.trace_id == began.trace_id
+
+
+def test_a_return_value_is_stripped(telemetry: TelemetryCapture) -> None:
+    """What a child process returned is neither stored nor sent, even by a model of any field."""
+    handler = handler_of(telemetry, dict)
+    record = task_record("success", run_id="r1", __return__="secret")
+    handler.handle(record)
+    (row,) = handler.repo.filter_by().all()
+    assert "__return__" not in row
+    assert record.__return__ == "secret"
+    assert "secret" not in telemetry.spans[0].to_json() + repr(vars(telemetry.log_records[0]))
+
+
+def test_the_record_itself_is_left_as_it_is(telemetry: TelemetryCapture) -> None:
+    """Other handlers see the record that was logged."""
+    handler = handler_of(telemetry)
+    record = task_record("run", run_id="r1")
+    before = dict(vars(record))
+    handler.handle(record)
+    assert vars(record) == before
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_a_formatter_may_return_fields_or_a_record(
+    telemetry: TelemetryCapture, *, as_dict: bool
+) -> None:
+    """As Red Bird means it: what the formatter made is what is stored."""
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> Any:
+            record.task_name = "renamed"
+            return dict(vars(record)) if as_dict else record
+
+    handler = handler_of(telemetry)
+    handler.setFormatter(Formatter())
+    handler.handle(task_record("run", run_id="r1"))
+    assert [record.task_name for record in handler.repo.filter_by().all()] == ["renamed"]
+
+
+def test_an_error_of_the_formatter_is_raised_and_the_telemetry_goes_out(
+    telemetry: TelemetryCapture,
+) -> None:
+    """As with Red Bird's handler the caller sees it; the span is there all the same."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("run", run_id="r1"))
+    with pytest.raises(TypeError):
+        handler.handle(task_record("success", run_id="r1", args=("does not fit",)))
+    assert telemetry.span("etl").attributes["rocketry.action"] == "success"
+    assert telemetry.log_records[1].body == "Task 'etl' status: 'success'"
+
+
+def test_an_error_of_the_repository_is_raised_and_the_next_record_works(
+    telemetry: TelemetryCapture,
+) -> None:
+    """The guard against records from within is lifted again."""
+
+    class Failing(MemoryRepo):
+        def insert(self, item: Any) -> None:
+            if item.action == "run":
+                raise OSError("disk full")
+            super().insert(item)
+
+    handler = OTelRepoHandler(Failing(model=TaskEventRecord), **telemetry.providers)
+    with pytest.raises(OSError, match="disk full"):
+        handler.handle(task_record("run", run_id="r1"))
+    handler.handle(task_record("success", run_id="r1"))
+    assert [record.action for record in handler.repo.filter_by().all()] == ["success"]
+    assert len(telemetry.log_records) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["opentelemetry.sdk", "urllib3.connectionpool", "requests", "grpc._channel", "rocketry_otel"],
+)
+def test_what_exporters_log_is_not_handled(name: str, telemetry: TelemetryCapture) -> None:
+    """A handler that stands at the root would be fed its own noise without end."""
+    handler = handler_of(telemetry)
+    assert not handler.filter(task_record("run", name=name))
+    handler.handle(task_record(None, None, name=name))
+    assert not telemetry.log_records
+
+
+def test_what_the_repository_logs_is_not_handled(telemetry: TelemetryCapture) -> None:
+    """A repository that logs while it writes does not make its handler write again."""
+    logger = logging.Logger("root")
+
+    class Chatty(MemoryRepo):
+        def insert(self, item: Any) -> None:
+            logger.info("writing")
+            super().insert(item)
+
+    handler = OTelRepoHandler(Chatty(model=TaskEventRecord), **telemetry.providers)
+    logger.addHandler(handler)
+    logger.handle(task_record("run", run_id="r1"))
+    assert len(handler.repo.filter_by().all()) == 1
+    assert [record.body for record in telemetry.log_records] == ["Task 'etl' status: 'run'"]
+
+
+def test_a_record_without_a_name_is_handled(telemetry: TelemetryCapture) -> None:
+    """Not every record is made by a logger."""
+    handler = handler_of(telemetry)
+    fields = {"task_name": "etl", "action": "run", "created": START, "msg": "m"}
+    handler.handle(logging.makeLogRecord(fields))
+    assert [record.action for record in handler.repo.filter_by().all()] == ["run"]
+    assert len(telemetry.log_records) == 1
+
+
+def test_a_users_filter_is_obeyed(telemetry: TelemetryCapture) -> None:
+    """``addFilter`` works as on any handler."""
+    handler = handler_of(telemetry)
+    handler.addFilter(lambda record: record.task_name == "etl")
+    handler.handle(task_record("run"))
+    handler.handle(task_record("run", "other"))
+    assert [record.task_name for record in handler.repo.filter_by().all()] == ["etl"]
+
+
+def test_excluded_tasks_are_stored_and_not_sent(telemetry: TelemetryCapture) -> None:
+    """The repository gets everything, exporters what the patterns let through."""
+    settings = Settings(include="etl-*, report", exclude="*-secret")
+    handler = handler_of(telemetry, settings=settings)
+    names = ["etl-a", "report", "etl-secret", "other"]
+    for name in names:
+        handler.handle(task_record("run", name, run_id=name))
+        handler.handle(task_record("success", name, run_id=name))
+    assert [record.task_name for record in handler.repo.filter_by(action="run").all()] == names
+    sent = ["etl-a", "report"]
+    assert [span.attributes["task_name"] for span in telemetry.spans] == sent
+    assert {record.attributes["task_name"] for record in telemetry.log_records} == set(sent)
+    points = telemetry.metric_points("rocketry.task.active")
+    assert {point.attributes["task_name"] for point in points} == set(sent)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("internal", SpanKind.INTERNAL), ("consumer", SpanKind.CONSUMER), ("server", SpanKind.SERVER)],
+)
+def test_the_kind_of_spans_can_be_set(
+    name: str, kind: SpanKind, telemetry: TelemetryCapture
+) -> None:
+    """For backends that list only spans of certain kinds."""
+    handler = handler_of(telemetry, settings=Settings(span_kind=name))
+    handler.handle(task_record("success", run_id="r1"))
+    assert telemetry.span("etl").kind is kind
+
+
+def test_the_environment_is_read_and_a_bad_value_is_an_error_at_once(
+    monkeypatch: pytest.MonkeyPatch, telemetry: TelemetryCapture
+) -> None:
+    """Settings come from the environment unless they are given."""
+    monkeypatch.setenv("ROCKETRY_OTEL_EXCEPTIONS", "type")
+    assert handler_of(telemetry).settings.exceptions == "type"
+    monkeypatch.setenv("ROCKETRY_OTEL_EXCEPTIONS", "some")
+    with pytest.raises(SettingsError, match="ROCKETRY_OTEL_EXCEPTIONS"):
+        handler_of(telemetry)
+
+
+@pytest.mark.parametrize(
+    "model", [MinimalRecord, MinimalRunRecord, LogRecord, TaskEventRecord, dict]
+)
+def test_the_trace_id_of_a_run_can_be_had_from_its_stored_records(
+    model: Any, telemetry: TelemetryCapture
+) -> None:
+    """Whatever the model keeps, beginning and ending lead to the trace that was sent."""
+    handler = handler_of(telemetry, model)
+    handler.handle(task_record("run", run_id="r0", created=START - 9))
+    handler.handle(task_record("success", run_id="r0", created=START - 8))
+    telemetry.clear()
+    handler.handle(task_record("run", run_id="r1", created=START))
+    handler.handle(task_record("success", run_id="r1", created=START + 1))
+    handler.handle(task_record("run", run_id="r2", created=START + 2))
+    trace_id = f"{telemetry.span('etl').context.trace_id:032x}"
+    records = handler.repo.filter_by().all()
+    assert [handler.trace_id_of(record) for record in records[2:4]] == [trace_id, trace_id]
+    assert handler.trace_id_of({"message": "no task event"}) is None
+
+
+def test_an_ending_alone_leads_to_its_own_trace(telemetry: TelemetryCapture) -> None:
+    """A failed setup has a trace too, and its stored record leads there."""
+    handler = handler_of(telemetry, MinimalRunRecord)
+    handler.handle(task_record("fail", run_id=None))
+    (record,) = handler.repo.filter_by().all()
+    assert handler.trace_id_of(record) == f"{telemetry.span('etl').context.trace_id:032x}"
+
+
+def test_an_ending_finds_its_beginning_in_the_repository(telemetry: TelemetryCapture) -> None:
+    """A handler that took over in the middle of a run closes it all the same."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    first = OTelRepoHandler(repo, **telemetry.providers)
+    first.handle(task_record("run", run_id="r1", created=START))
+    second = OTelRepoHandler(repo, **telemetry.providers)
+    second.handle(task_record("success", run_id="r1", created=START + 1))
+    span = telemetry.span("etl")
+    assert (span.start_time, span.end_time) == (int(START * 1e9), int((START + 1) * 1e9))
+    third = OTelRepoHandler(repo, **telemetry.providers)
+    third.handle(task_record("fail", run_id="r1", created=START + 9))
+    assert telemetry.spans[-1].start_time == int((START + 9) * 1e9)
+
+
+def test_an_unreadable_repository_costs_only_the_beginning(telemetry: TelemetryCapture) -> None:
+    """A crash whose run cannot be looked up is shown all the same."""
+
+    class Unreadable(MemoryRepo):
+        def query_data(self, query: Any) -> Any:
+            raise OSError("unreadable")
+
+    handler = OTelRepoHandler(Unreadable(model=TaskEventRecord), **telemetry.providers)
+    handler.handle(task_record("crash", run_id=None))
+    span = telemetry.span("etl")
+    assert span.start_time == span.end_time
+    assert "rocketry.end_estimated" not in span.attributes
+
+
+def test_a_handler_that_rocketry_does_not_read_says_so_once(
+    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The handbook's recipe adds it behind the memory handler: the cure is told, once."""
+    logger = logging.getLogger("rocketry.task")
+    handler = handler_of(telemetry)
+    logger.handlers = [RepoHandler(MemoryRepo(model=TaskEventRecord)), handler]
+    child = logging.getLogger("rocketry.task.child")
+    child.handle(task_record("run", name="rocketry.task.child"))
+    child.handle(task_record("success", name="rocketry.task.child"))
+    (warning,) = [record for record in caplog.records if record.name == "rocketry_otel"]
+    assert warning.levelname == "WARNING"
+    assert "instrument(app)" in warning.getMessage()
+    assert "'rocketry.task'" in warning.getMessage()
+
+
+@pytest.mark.parametrize("place", ["alone", "first", "nowhere", "cut off"])
+def test_a_handler_in_its_place_says_nothing(
+    place: str, telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No warning where Rocketry reads it, nor where it cannot be told."""
+    logger = logging.getLogger("rocketry.task")
+    handler = handler_of(telemetry)
+    behind = RepoHandler(MemoryRepo(model=TaskEventRecord))
+    logger.handlers = {"alone": [handler], "first": [handler, behind]}.get(place, [])
+    name = "rocketry.task"
+    if place == "cut off":
+        name = "rocketry.task.cut_off"
+        logging.getLogger(name).propagate = False
+    handler.handle(task_record("run", name=name))
+    assert not [record for record in caplog.records if record.name == "rocketry_otel"]
+
+
+def test_a_closed_handler_stores_and_sends_nothing(telemetry: TelemetryCapture) -> None:
+    """Records that come late lose their telemetry, which is counted, and nothing else."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("run", run_id="r1"))
+    handler.close()
+    handler.handle(task_record("success", run_id="r1"))
+    assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
+    assert not telemetry.spans
+    assert handler._bridge.counts.of("logs", "dropped") == {"closed": 1}
+    handler.close()
+
+
+def test_a_handler_that_handled_nothing_has_nothing_to_flush(telemetry: TelemetryCapture) -> None:
+    """It is true at once, and closing is no work."""
+    handler = handler_of(telemetry)
+    assert handler.flush() is True
+    handler.close()
+    assert handler.flush(0.0) is True
+
+
+def test_flush_asks_the_applications_providers(telemetry: TelemetryCapture) -> None:
+    """With providers that were given it is true if they say so in time."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("success", run_id="r1"))
+    assert handler.flush(5.0) is True
+
+
+def test_threads_may_share_a_handler(telemetry: TelemetryCapture) -> None:
+    """Runs in many threads at once each keep their own span."""
+    handler = handler_of(telemetry)
+    barrier = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        barrier.wait(10)
+        for run in range(50):
+            run_id = f"{number}-{run}"
+            handler.handle(task_record("run", f"t{number}", run_id=run_id))
+            handler.handle(task_record("success", f"t{number}", run_id=run_id, created=START + 1))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({span.context.trace_id for span in telemetry.spans}) == 400
+    assert {span.end_time - span.start_time for span in telemetry.spans} == {1_000_000_000}
+    assert len(handler.repo.filter_by().all()) == 800

@@ -1,0 +1,110 @@
+import pytest
+from redbird.repos import MemoryRepo
+
+from rocketry_otel import OTelRepoHandler
+from rocketry_otel._metrics import DURATION_BUCKETS
+from rocketry_otel.testing import TelemetryCapture
+from tests.support.records import START, raised, task_record
+
+
+def handler_of(telemetry: TelemetryCapture) -> OTelRepoHandler:
+    """Return a handler with a repository in memory."""
+    return OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
+
+
+def test_durations_are_seconds_in_buckets(telemetry: TelemetryCapture) -> None:
+    """From 10 ms to 6 h, by task and by how the run ended."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("run", run_id="r1"))
+    handler.handle(task_record("success", run_id="r1", created=START + 90))
+    handler.handle(task_record("run", run_id="r2"))
+    error = raised(ValueError("boom"))
+    handler.handle(task_record("fail", run_id="r2", created=START + 0.5, exc_info=error))
+    points = telemetry.metric_points("rocketry.task.duration")
+    assert [(dict(point.attributes), point.count, point.sum) for point in points] == [
+        ({"task_name": "etl", "rocketry.action": "success"}, 1, 90.0),
+        (
+            {"task_name": "etl", "rocketry.action": "fail", "error.type": "ValueError"},
+            1,
+            pytest.approx(0.5, abs=1e-6),
+        ),
+    ]
+    assert points[0].explicit_bounds == DURATION_BUCKETS
+    assert (DURATION_BUCKETS[0], DURATION_BUCKETS[-1]) == (0.01, 6 * 3600)
+    exemplar = points[0].exemplars[0]
+    assert exemplar.trace_id == telemetry.spans[0].context.trace_id
+
+
+def test_active_counts_the_runs_that_go_on(telemetry: TelemetryCapture) -> None:
+    """A beginning counts up, an ending down, a second ending and one alone not at all."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("run", run_id="r1"))
+    handler.handle(task_record("run", run_id="r2"))
+    handler.handle(task_record("success", run_id="r1"))
+    handler.handle(task_record("fail", run_id="r1"))
+    handler.handle(task_record("fail", run_id="r3"))
+    (point,) = telemetry.metric_points("rocketry.task.active")
+    assert (dict(point.attributes), point.value) == ({"task_name": "etl"}, 1)
+
+
+def test_the_last_success_is_a_time(telemetry: TelemetryCapture) -> None:
+    """Seconds since the epoch, of the newest success; a failure leaves it."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("success", run_id="r1", created=START + 1))
+    handler.handle(task_record("fail", run_id="r2", created=START + 2))
+    (point,) = telemetry.metric_points("rocketry.task.last_success")
+    assert (dict(point.attributes), point.value) == ({"task_name": "etl"}, START + 1)
+
+
+def test_an_ending_alone_is_counted_with_no_length(telemetry: TelemetryCapture) -> None:
+    """Failed setups are in the numbers that alerts read."""
+    handler_of(telemetry).handle(task_record("fail", run_id=None))
+    (point,) = telemetry.metric_points("rocketry.task.duration")
+    assert (point.count, point.sum) == (1, 0.0)
+
+
+def test_the_bridge_shows_what_became_of_telemetry(telemetry: TelemetryCapture) -> None:
+    """Spans and log records are counted apart, each in its own unit."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("run", run_id="r1"))
+    counts = handler._bridge.counts
+    counts.add("traces", "delivered", 3)
+    counts.add("logs", "delivered", 5)
+    counts.add("logs", "dropped", 2, "queue_full")
+    data = telemetry._reader.get_metrics_data()
+    shown = {
+        (metric.name, metric.unit, tuple(sorted(point.attributes.items())), point.value)
+        for of_scope in data.resource_metrics[0].scope_metrics
+        for metric in of_scope.metrics
+        if metric.name.startswith("rocketry.bridge.")
+        for point in metric.data.data_points
+    }
+    assert shown == {
+        ("rocketry.bridge.delivered", "{span}", (("signal", "traces"),), 3),
+        ("rocketry.bridge.delivered", "{record}", (("signal", "logs"),), 5),
+        (
+            "rocketry.bridge.dropped",
+            "{record}",
+            (("reason", "queue_full"), ("signal", "logs")),
+            2,
+        ),
+    }
+
+
+def test_instruments_have_their_units(telemetry: TelemetryCapture) -> None:
+    """Names and units are the contract's."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("run", run_id="r1"))
+    handler.handle(task_record("success", run_id="r1"))
+    data = telemetry._reader.get_metrics_data()
+    units = {
+        metric.name: metric.unit
+        for of_scope in data.resource_metrics[0].scope_metrics
+        for metric in of_scope.metrics
+        if metric.name.startswith("rocketry.task.")
+    }
+    assert units == {
+        "rocketry.task.duration": "s",
+        "rocketry.task.active": "{run}",
+        "rocketry.task.last_success": "s",
+    }

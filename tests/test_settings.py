@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from rocketry_otel import RocketryOTelError, Settings, SettingsError
+
+
+def test_the_defaults() -> None:
+    """Without any variable all tasks are exported whole, and leaving may take five seconds."""
+    settings = Settings()
+    assert settings.dict() == {
+        "repo": None,
+        "span_kind": "internal",
+        "exceptions": "full",
+        "include": ("*",),
+        "exclude": (),
+        "shutdown_timeout": 5.0,
+    }
+    assert type(settings.shutdown_timeout) is float
+
+
+def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are the settings' in capitals behind the prefix; values may have blanks around."""
+    for name, value in {
+        "REPO": " sqlite:///x.db ",
+        "SPAN_KIND": "Server",
+        "EXCEPTIONS": " MESSAGE",
+        "INCLUDE": "etl-*, report ,",
+        "EXCLUDE": "etl-x",
+        "SHUTDOWN_TIMEOUT": "0.5",
+    }.items():
+        monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", value)
+    assert Settings().dict() == {
+        "repo": "sqlite:///x.db",
+        "span_kind": "server",
+        "exceptions": "message",
+        "include": ("etl-*", "report"),
+        "exclude": ("etl-x",),
+        "shutdown_timeout": 0.5,
+    }
+
+
+def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said in code is said last."""
+    monkeypatch.setenv("ROCKETRY_OTEL_EXCEPTIONS", "type")
+    assert Settings(exceptions="message").exceptions == "message"
+
+
+@pytest.mark.parametrize(
+    "name", ["REPO", "SPAN_KIND", "EXCEPTIONS", "INCLUDE", "EXCLUDE", "SHUTDOWN_TIMEOUT"]
+)
+def test_an_empty_variable_is_one_that_is_not_set(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the OpenTelemetry specification has it for its own variables."""
+    monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", " ")
+    assert Settings() == Settings(include=("*",))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("SPAN_KIND", "producer", "internal, consumer or server"),
+        ("EXCEPTIONS", "none", "full, message or type"),
+        ("SHUTDOWN_TIMEOUT", "soon", "a number of seconds, 0 or more"),
+        ("SHUTDOWN_TIMEOUT", "-1", "a number of seconds, 0 or more"),
+        ("SHUTDOWN_TIMEOUT", "nan", "a number of seconds, 0 or more"),
+        ("SHUTDOWN_TIMEOUT", "inf", "a number of seconds, 0 or more"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_says_all(
+    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the variable, the value and what is allowed, and is one of our errors."""
+    monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert str(caught.value) == f"ROCKETRY_OTEL_{name} is {value!r}; allowed is {allowed}."
+    assert isinstance(caught.value, RocketryOTelError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_bad_argument_is_named_as_it_was_given() -> None:
+    """The variable is not blamed for what code said."""
+    with pytest.raises(SettingsError, match=r"^span_kind is 'x'; allowed is internal"):
+        Settings(span_kind="x")
+
+
+def test_an_unknown_argument_is_an_error_that_lists_the_settings() -> None:
+    """A misspelt name in code does not pass in silence."""
+    with pytest.raises(SettingsError, match="There is no setting 'repository'; there are repo, "):
+        Settings(repository="x")
+
+
+def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the settings themselves nor by an error."""
+    monkeypatch.setenv("ROCKETRY_OTEL_REPO", "postgresql://user:secret@host/db")
+    assert "secret" not in repr(Settings()) + str(Settings())
+    assert "postgresql://user:***@host/db" in repr(Settings())
+    with pytest.raises(SettingsError) as caught:
+        Settings(repo={"postgresql://user:secret@host/db": 1})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_misspelt_variable_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be one of a later version, so it is no error; that it does nothing is said."""
+    monkeypatch.setenv("ROCKETRY_OTEL_REPOSITORY", "sqlite:///x.db")
+    Settings()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith("No such setting: ROCKETRY_OTEL_REPOSITORY. There are: ")
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "name", "exported"),
+    [
+        ("*", "", "etl", True),
+        ("etl", "", "etl-x", False),
+        ("etl*", "", "etl-x", True),
+        ("etl*", "*-x", "etl-x", False),
+        ("ETL", "", "etl", False),
+        ("task-[ab]", "", "task-b", True),
+        ("a,b", "", "b", True),
+    ],
+)
+def test_patterns_choose_what_is_exported(
+    include: str, exclude: str, name: str, *, exported: bool
+) -> None:
+    """A task is exported if it is included and not excluded; case counts."""
+    assert Settings(include=include, exclude=exclude).exports(name) is exported

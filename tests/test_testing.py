@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from rocketry_otel import instrument, uninstrument
+from rocketry_otel.testing import ManualClock, TelemetryCapture, capture_telemetry
+from tests.support import apps
+from tests.support.apps import make_app, run_tasks
+
+
+def test_the_example_of_the_documentation() -> None:
+    """What a user's test would do works, and can be read after the block."""
+    app = make_app()
+    app.session.create_task(func=apps.succeed, name="etl")
+    with capture_telemetry() as telemetry:
+        instrument(app, **telemetry.providers)
+        run_tasks(app, "etl")
+        uninstrument(app)
+    assert telemetry.span("etl").attributes["rocketry.action"] == "success"
+    assert len(telemetry.log_records) == 2
+
+
+def test_a_span_that_is_not_the_only_one_is_an_error(telemetry: TelemetryCapture) -> None:
+    """A test that means one span is told of none and of two."""
+    with pytest.raises(LookupError, match="0 spans of 'etl'"):
+        telemetry.span("etl")
+    tracer = telemetry.tracer_provider.get_tracer("test")
+    for _ in range(2):
+        tracer.start_span("run etl", attributes={"task_name": "etl"}).end()
+    with pytest.raises(LookupError, match=r"2 spans of 'etl' .* \['run etl', 'run etl'\]"):
+        telemetry.span("etl")
+
+
+def test_what_was_captured_can_be_forgotten(telemetry: TelemetryCapture) -> None:
+    """Between two parts of a test."""
+    telemetry.tracer_provider.get_tracer("test").start_span("a").end()
+    telemetry.logger_provider.get_logger("test").emit(body="b")
+    assert (len(telemetry.spans), len(telemetry.log_records)) == (1, 1)
+    assert telemetry.logger_provider.force_flush()
+    telemetry.clear()
+    assert (telemetry.spans, telemetry.log_records) == ([], [])
+
+
+def test_metrics_are_those_of_now(telemetry: TelemetryCapture) -> None:
+    """A metric that nothing recorded has no points."""
+    assert telemetry.metric_points("x") == []
+    telemetry.meter_provider.get_meter("test").create_counter("x").add(2, {"a": "b"})
+    assert [point.value for point in telemetry.metric_points("x")] == [2]
+    assert telemetry.metric_points("y") == []
+
+
+def test_a_sampler_can_be_given() -> None:
+    """To test what is left when spans are not kept."""
+    with capture_telemetry(ALWAYS_OFF) as telemetry:
+        telemetry.tracer_provider.get_tracer("test").start_span("a").end()
+    assert telemetry.spans == []
+
+
+def test_a_manual_clock_gives_exact_times(telemetry: TelemetryCapture) -> None:
+    """It is Rocketry's own clock then, and a run has the length that the test says."""
+    clock = ManualClock(1_000.0)
+    app = make_app(time_func=clock)
+    handler = instrument(app, **telemetry.providers)
+    app.session.create_task(func=lambda: clock.advance(90), name="etl")
+    run_tasks(app, "etl")
+    span = telemetry.span("etl")
+    assert (span.start_time, span.end_time) == (1_000_000_000_000, 1_090_000_000_000)
+    assert [record.created for record in handler.repo.filter_by().all()] == [1000.0, 1090.0]
+    assert clock() == 1090.0
