@@ -1,0 +1,84 @@
+"""Keeping the terminal for the demo, and leaving the process as it was found."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import rocketry
+
+from rocketry_otel._scope import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TASK_LOGGER = "rocketry.task"
+
+_ROCKETRYS = (TASK_LOGGER, "rocketry.scheduler", "rocketry")
+_OURS = (NAME, "opentelemetry")
+
+
+class RunCounter(logging.Handler):
+    """Counts the runs of which it sees the records."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.ended = 0
+        self.under_way = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a record."""
+        if getattr(record, "action", None) == "run":
+            self.under_way += 1
+        else:
+            # A crash that Rocketry finds at its start ends a run that this did not see begin.
+            self.under_way = max(self.under_way - 1, 0)
+            self.ended += 1
+
+
+class Warnings(logging.Handler):
+    """Keeps what is warned about, each text once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the text of a record."""
+        self._texts[record.getMessage()] = None
+
+    @property
+    def texts(self) -> list[str]:
+        """What was warned about, in order."""
+        return list(self._texts)
+
+
+@contextmanager
+def quiet() -> Iterator[Warnings]:
+    """Keep what libraries log and warn of off the terminal, and undo what Rocketry makes global.
+
+    Yields:
+        What rocketry-otel and OpenTelemetry warn of meanwhile.
+    """
+    kept = Warnings()
+    loggers = [logging.getLogger(name) for name in (*_ROCKETRYS, *_OURS)]
+    before = [(one, one.handlers, one.level, one.propagate, one.disabled) for one in loggers]
+    default_session = rocketry.session
+    for logger in loggers:
+        # Without any handler, logging itself would print what is WARNING and above.
+        logger.handlers = [kept] if logger.name in _OURS else [logging.NullHandler()]
+        logger.propagate = False
+        logger.disabled = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield kept
+    finally:
+        default_session.set_as_default()
+        for logger, handlers, level, propagate, disabled in before:
+            logger.handlers = handlers
+            logger.setLevel(level)
+            logger.propagate = propagate
+            logger.disabled = disabled

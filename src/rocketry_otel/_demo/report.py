@@ -1,0 +1,194 @@
+"""What the demo prints: pure functions from what there is to lines of text."""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from .delivery import Delivery
+    from .runs import Run
+
+    Paint = Callable[[str, str], str]
+
+_LONGEST_TABLE = 40
+# From here on there is room for more than a word about how a run ended.
+_WIDE = 100
+
+_HOW_ENDED = {
+    "success": "green",
+    "inaction": "dim",
+    "running": "dim",
+    "fail": "red",
+    "crash": "red",
+    "timeout": "yellow",
+    "terminate": "yellow",
+}
+
+
+class _Columns(NamedTuple):
+    """How wide the columns are that depend on what is in them, or on the terminal."""
+
+    start: int
+    task: int
+    ended: int
+
+
+def table(runs: Sequence[Run], width: int, paint: Paint) -> list[str]:
+    """Return the table of the runs: when, which task, how long, how it ended, its trace.
+
+    Args:
+        runs: The runs, in order; of very many, only the last are shown.
+        width: Columns of the terminal.
+        paint: Colours a text.
+    """
+    shown = runs[-_LONGEST_TABLE:]
+    columns = _columns(shown, width)
+    header = _row(columns, "start", "task", "duration", "ended".ljust(columns.ended), "trace id")
+    lines = [paint(header, "bold")]
+    if len(shown) < len(runs):
+        lines.append(f"... {_counted(len(runs) - len(shown), 'earlier run')} ...")
+    for run in shown:
+        start = datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "milliseconds")
+        duration = "" if run.seconds is None else f"{run.seconds:.2f} s"
+        ended = cut(_how_ended(run, width), columns.ended).ljust(columns.ended)
+        lines.append(
+            _row(
+                columns,
+                start.partition(" ")[2][: columns.start],
+                cut(run.task_name, columns.task),
+                duration,
+                paint(ended, _HOW_ENDED.get(run.ended, "bold")),
+                paint(run.trace_id, "dim"),
+            )
+        )
+    return lines
+
+
+def query(expression: str, records: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """Return an expression and its result, as an interactive Python shows them.
+
+    Args:
+        expression: The expression.
+        records: The fields of each record that it gave; the newest is shown, without the
+            fields that are ``None``.
+        width: Columns of the terminal.
+    """
+    lines = [f">>> {expression}"]
+    if not records:
+        return [*lines, "[]"]
+    opening = "["
+    if len(records) > 1:
+        lines.append(f"[... {_counted(len(records) - 1, 'earlier record')} ...")
+        opening = " "
+    lines.append(f"{opening}TaskEventRecord(")
+    for name, value in records[-1].items():
+        if value is not None:
+            lines.append(cut(f"    {name}={value!r}", width - 1) + ",")
+    return [*lines, " )]"]
+
+
+def telemetry(delivery: Delivery, warned: Iterable[str], width: int, paint: Paint) -> list[str]:
+    """Return where the telemetry went.
+
+    Args:
+        delivery: What was delivered.
+        warned: What rocketry-otel warned about.
+        width: Columns of the terminal.
+        paint: Colours a text.
+    """
+    where = " and ".join(delivery.endpoints)
+    amount = (
+        f"{_counted(delivery.spans, 'span')} and {_counted(delivery.log_records, 'log record')}"
+    )
+    if not delivery.endpoints:
+        lines = ["None was sent: the OTEL_* variables say so, or the runs are not to be exported."]
+    elif not (delivery.spans or delivery.log_records):
+        lines = [paint(f"Not delivered: no collector accepts it at {where}.", "yellow")]
+    elif delivery.complete:
+        lines = [paint(f"Delivered to {where}: {amount}, and the metrics.", "green")]
+    else:
+        lines = [paint(f"Delivered to {where}: {amount}, but not all of it.", "yellow")]
+    for text in warned:
+        lines += textwrap.wrap(
+            text,
+            width,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
+
+
+def advice(delivery: Delivery, python: str) -> list[str]:
+    """Return what to do next, with commands to copy.
+
+    Args:
+        delivery: What was delivered.
+        python: How to call the interpreter that runs this.
+    """
+    if delivery.spans:
+        return [
+            "Look at a run: paste its trace id into the search box of Jaeger or Grafana",
+            "(Jaeger is usually at http://localhost:16686).",
+        ]
+    where = " and ".join(delivery.endpoints) or "http://localhost:4318"
+    again = f"{python} -m rocketry_otel demo"
+    return [
+        "To see the runs as traces, start Jaeger:",
+        "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.20.0",
+        "Then once more, traces alone, for Jaeger takes nothing else:",
+        f"  OTEL_LOGS_EXPORTER=none OTEL_METRICS_EXPORTER=none {again}",
+        "and look at http://localhost:16686. Any OpenTelemetry Collector that listens at",
+        f"{where} will do as well, and takes all; or one elsewhere:",
+        f"  OTEL_EXPORTER_OTLP_ENDPOINT=http://host:4318 {again}",
+    ]
+
+
+def repository(url: str, python: str) -> list[str]:
+    """Return where the repository is, and how to read it again.
+
+    Args:
+        url: Its URL, without its password.
+        python: How to call the interpreter that runs this.
+    """
+    if url.startswith("memory:"):
+        return [f"{url}, which is gone with the end of this."]
+    return [
+        url,
+        "To read it again:",
+        f'  {python} -c "from rocketry_otel import open_repository as open; \\',
+        f"  print(*open({url!r}).filter_by(action='fail'), sep='\\n')\"",
+    ]
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text in at most ``width`` columns."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _row(columns: _Columns, start: str, task: str, duration: str, ended: str, trace_id: str) -> str:
+    return f"{start:<{columns.start}}  {task:<{columns.task}}  {duration:>8}  {ended}  {trace_id}"
+
+
+def _columns(runs: Sequence[Run], width: int) -> _Columns:
+    start = len("00:00:00.000" if width >= _WIDE else "00:00:00")
+    left = width - start - len("duration") - len("0" * 32) - 4 * len("  ")
+    longest_task = max((len(run.task_name) for run in runs), default=0)
+    longest_end = max((len(_how_ended(run, width)) for run in runs), default=0)
+    task = min(max(longest_task, len("task")), left - len("terminate"))
+    ended = min(max(longest_end, len("ended")), left - task)
+    return _Columns(start, task, ended)
+
+
+def _how_ended(run: Run, width: int) -> str:
+    has_room = width >= _WIDE and run.detail
+    return f"{run.ended}: {run.detail}" if has_room else run.ended
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"

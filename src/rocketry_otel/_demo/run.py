@@ -1,0 +1,194 @@
+"""Running the demo, from its start to its report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from redbird.oper import greater_equal
+from rocketry.exc import TaskLoggingError
+
+from rocketry_otel import RepositoryError, Settings, instrument, open_repository, uninstrument
+from rocketry_otel._repositories import mask_url
+
+from . import report
+from .delivery import Delivery, deliver
+from .quiet import TASK_LOGGER, RunCounter, quiet
+from .runs import runs_of
+from .screen import Screen
+from .tasks import FAILING, make_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rocketry_otel import OTelRepoHandler
+
+_TICK = 0.2
+_SECONDS_TO_CLOSE = 1.0
+_SECONDS_TO_DELIVER_IF_INTERRUPTED = 1.0
+
+
+def run_demo(*, seconds: float, repo: str | None = None) -> bool:
+    """Run the demo and print what it did.
+
+    Args:
+        seconds: How long tasks are started; what then runs is waited for.
+        repo: URL of the repository; without it that of the settings, else a file of its own.
+
+    Returns:
+        Whether it came to its end: false if the user interrupted it.
+
+    Raises:
+        RocketryOTelError: If a setting is wrong or the repository does not work.
+    """
+    screen = Screen(sys.stdout)
+    with quiet() as warnings:
+        settings = Settings()
+        url = repo or settings.repo or _file_of_its_own()
+        repository = open_repository(url)
+        app = make_app()
+        handler = instrument(
+            app,
+            repo=repository,
+            # What is not sent when the demo has waited for it once will not be.
+            settings=settings.copy(
+                update={"shutdown_timeout": min(settings.shutdown_timeout, _SECONDS_TO_CLOSE)}
+            ),
+        )
+        counter = RunCounter()
+        logging.getLogger(TASK_LOGGER).addHandler(counter)
+        try:
+            _introduce(screen, app, seconds, url)
+            began = time.time()
+            with _interrupts() as interrupted:
+                _run(app, seconds, screen, counter, interrupted)
+            screen.progress("sending what waits ...")
+            timeout = settings.shutdown_timeout
+            if interrupted.is_set():
+                timeout = min(timeout, _SECONDS_TO_DELIVER_IF_INTERRUPTED)
+            delivery = deliver(handler, timeout)
+        finally:
+            uninstrument(app)
+            screen.clear()
+        finished = not interrupted.is_set()
+        if finished:
+            _show_runs(screen, handler, began)
+        else:
+            screen.line(f"Interrupted; {counter.ended} runs have ended.")
+    _conclude(screen, delivery, warnings.texts, url, finished=finished)
+    return finished
+
+
+def _run(
+    app: Any, seconds: float, screen: Screen, counter: RunCounter, interrupted: threading.Event
+) -> None:
+    try:
+        asyncio.run(_serve(app, seconds, screen, counter, interrupted))
+    except TaskLoggingError as error:
+        reason = error.__cause__ or error
+        raise RepositoryError(
+            f"the repository failed: {type(reason).__name__}: {reason}"
+        ) from error
+
+
+async def _serve(
+    app: Any, seconds: float, screen: Screen, counter: RunCounter, interrupted: threading.Event
+) -> None:
+    """Run the scheduler and show how far it is; both on this thread.
+
+    A thread that printed could hold the stream's lock at the moment of a fork.
+    """
+    scheduler = asyncio.create_task(app.serve())
+    began = time.monotonic()
+    stopping = False
+    while not scheduler.done():
+        await asyncio.wait({scheduler}, timeout=_TICK)
+        passed = time.monotonic() - began
+        if interrupted.is_set():
+            app.session.shut_down(force=True)
+        elif passed >= seconds and not stopping:
+            stopping = True
+            app.session.shut_down()
+        done = f"{counter.ended} runs have ended, {counter.under_way} under way"
+        of = f"{min(passed, seconds):.0f} s of {seconds:g}"
+        screen.progress(f"waiting for the last: {done}" if stopping else f"{of}: {done}")
+    await scheduler
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Take note of Ctrl-C in place of an exception at any point; a second one does raise."""
+    seen = threading.Event()
+
+    def note(*_: object) -> None:
+        if seen.is_set():
+            raise KeyboardInterrupt
+        seen.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _introduce(screen: Screen, app: Any, seconds: float, url: str) -> None:
+    screen.line(f"A Rocketry application runs for {seconds:g} s. Its tasks:")
+    for task in sorted(app.session.tasks, key=lambda task: str(task.name)):
+        screen.line(f"  {task.name:<14} {task.get_execution():<8} {task.description}")
+    screen.line(f"Repository: {mask_url(url)}")
+    screen.line()
+
+
+def _show_runs(screen: Screen, handler: OTelRepoHandler, began: float) -> None:
+    repo = handler.repo
+    runs = runs_of(repo.filter_by(created=greater_equal(began)).all(), handler.trace_id_of)
+    for line in report.table(runs, screen.width, screen.paint):
+        screen.line(line)
+    screen.line()
+    expression = f'handler.repo.filter_by(task_name="{FAILING}", action="fail").all()'
+    records = repo.filter_by(task_name=FAILING, action="fail").all()
+    for line in report.query(expression, [record.dict() for record in records], screen.width):
+        screen.line(line)
+
+
+def _conclude(
+    screen: Screen, delivery: Delivery, warnings: list[str], url: str, *, finished: bool
+) -> None:
+    python = _this_python()
+    parts = {
+        "Repository": report.repository(mask_url(url), python),
+        "Telemetry": report.telemetry(delivery, warnings, screen.width, screen.paint),
+    }
+    if finished:
+        parts["Next"] = report.advice(delivery, python)
+    for title, lines in parts.items():
+        for line in ("", screen.paint(title, "bold"), *lines):
+            screen.line(line)
+
+
+def _file_of_its_own() -> str:
+    directory = quote(tempfile.mkdtemp(prefix="rocketry-otel-demo-"))
+    if find_spec("sqlalchemy") is None:
+        return f"csv://{directory}/tasks.csv"
+    return f"sqlite:///{directory}/tasks.db"
+
+
+def _this_python() -> str:
+    """Return how a shell calls this interpreter: in short, if its path leads there."""
+    found = shutil.which("python")
+    if found is not None and Path(found).parent == Path(sys.executable).parent:
+        return "python"
+    return shlex.quote(sys.executable)
