@@ -180,29 +180,23 @@ class Bridge:
             return self._signals
 
     def _send(self, signals: _Signals, event: TaskEvent, step: Step) -> None:
+        """Send each signal; that one fails, as a user's processor may, costs no other one."""
         run, detail = step.run, self._settings.exceptions
-        if run is None:
-            self._try("logs", signals.logger.record, log_signal(event, detail), None)
-            return
-        context = self._context_of(signals, run, event)
-        if step.change == "ended":
-            span = span_signal(run, event, detail)
-            self._try("traces", signals.tracer.record, span, run.identity, run.sampling)
-        self._try("logs", signals.logger.record, log_signal(event, detail), context)
-        if step.change == "began":
-            self._try("metrics", signals.metrics.began, event)
-        elif step.change == "ended":
-            if step.was_open:
-                self._try("metrics", signals.metrics.stopped, run)
-            self._try("metrics", signals.metrics.ended, run, event, context)
-
-    def _try(self, signal: str, send: Callable[..., None], *args: Any) -> None:
-        """Send one signal; that it fails, as a user's processor may, costs no other one."""
+        context = None if run is None else self._context_of(signals, run, event)
+        if run is not None and step.change == "ended":
+            try:
+                span = span_signal(run, event, detail)
+                signals.tracer.record(span, run.identity, run.sampling)
+            except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+                self._lose("traces", error)
         try:
-            send(*args)
-        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self.counts.add(signal, "dropped", reason="error")
-            self._complain(f"Something could not be handed over ({signal})", error)
+            signals.logger.record(log_signal(event, detail), context)
+        except Exception as error:  # noqa: BLE001
+            self._lose("logs", error)
+        try:
+            signals.metrics.count(event, step, context)
+        except Exception as error:  # noqa: BLE001
+            self._lose("metrics", error)
 
     def _context_of(self, signals: _Signals, run: Run, event: TaskEvent) -> Context:
         """Return the context that holds the run's span, made when it is first asked for."""
@@ -225,6 +219,10 @@ class Bridge:
         except Exception:  # the write that follows meets the same error, and tells
             _logger.debug("could not look for the beginning of a run", exc_info=True)
             return None
+
+    def _lose(self, signal: str, error: Exception) -> None:
+        self.counts.add(signal, "dropped", reason="error")
+        self._complain(f"Something could not be handed over ({signal})", error)
 
     def _complain(self, what: str, error: Exception) -> None:
         """Log a fault of ours, once: a fault that comes with every record floods nobody."""

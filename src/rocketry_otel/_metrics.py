@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ._counts import Counts
     from ._events import TaskEvent
-    from ._runs import Run
+    from ._runs import Run, Step
 
 # From 10 ms to 6 h, in seconds.
 DURATION_BUCKETS = (
@@ -69,16 +69,26 @@ class TaskMetrics:
             description="When a run of the task last succeeded, in seconds since the epoch.",
         )
 
-    def began(self, event: TaskEvent) -> None:
-        """Count a run that began."""
-        self._active.add(1, {TASK_NAME: event.task_name or ""})
+    def count(self, event: TaskEvent, step: Step, context: Context | None) -> None:
+        """Count what an event did.
+
+        Args:
+            event: The event.
+            step: What it did to a run.
+            context: The context that holds the run's span.
+        """
+        if step.change == "began":
+            self._active.add(1, {TASK_NAME: event.task_name or ""})
+        elif step.change == "ended" and step.run is not None:
+            if step.was_open:
+                self.stopped(step.run)
+            self._time(step.run, event, context)
 
     def stopped(self, run: Run) -> None:
         """Count a run that is no longer open, whether it ended or was given up."""
         self._active.add(-1, {TASK_NAME: (run.began and run.began.task_name) or ""})
 
-    def ended(self, run: Run, event: TaskEvent, context: Context | None) -> None:
-        """Time a run that ended."""
+    def _time(self, run: Run, event: TaskEvent, context: Context | None) -> None:
         task_name = event.task_name or ""
         attributes = {TASK_NAME: task_name, ACTION: event.action or ""}
         error_type = error_type_of(event)
