@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from rocketry_otel import Settings, _metrics, open_repository
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.processes import run_python

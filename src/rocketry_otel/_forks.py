@@ -1,0 +1,141 @@
+"""Starting afresh in a forked child."""
+
+from __future__ import annotations
+
+# What is registered last is called first before a fork. Executors hold a lock of theirs from then
+# on, and the SDK needs an executor to describe the resource: we must not wait for it with that.
+import concurrent.futures.thread  # noqa: F401
+import os
+import threading
+from itertools import count
+from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_numbers = count()
+# In the order in which they came. Python can register a function with a fork but never remove
+# it: so one function is registered, once, and what it calls comes and goes with its object.
+_methods: dict[int, WeakMethod[Callable[[], Any]]] = {}
+
+
+# How long a fork waits at most for what must not be cut in two.
+_LONGEST_WAIT = 5.0
+# And how long for calls, which may hang.
+_LONGEST_WAIT_FOR_CALLS = 0.2
+
+
+class _NoFork:
+    """Held while something goes on that no child must be left in the midst of.
+
+    That is an import above all: a child that was forked while another thread of its parent's
+    was importing a module waits for that module forever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._forking = threading.local()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def before_fork(self) -> None:
+        self._forking.has_lock = self._lock.acquire(timeout=_LONGEST_WAIT)
+
+    def after_fork_in_parent(self) -> None:
+        if self._forking.has_lock:
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+
+
+class _Calls:
+    """Calls of a library that a child cannot use if it was forked in the midst of one: gRPC.
+
+    Such a child would hang, or be aborted, at its own first call (measured: 3 of 240). A fork
+    waits for calls to end, if they do so soon, and none begins meanwhile.
+
+    Attributes:
+        were_cut: Whether this process was forked in the midst of a call.
+    """
+
+    def __init__(self) -> None:
+        self.were_cut = False
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._count = 0
+        self._forking = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        self._changed.acquire()
+        self._forking = True
+        self._changed.wait_for(lambda: self._count == 0, _LONGEST_WAIT_FOR_CALLS)
+
+    def after_fork_in_parent(self) -> None:
+        self._forking = False
+        self._changed.notify_all()
+        self._changed.release()
+
+    def after_fork_in_child(self) -> None:
+        self.were_cut = self.were_cut or self._count > 0
+        self._start_afresh()
+
+
+no_fork = _NoFork()
+calls = _Calls()
+
+
+def after_fork_in_child(method: Callable[[], Any]) -> None:
+    """Call a bound method in each forked child, as long as its object lives.
+
+    Locks that another thread held at the moment of the fork stay locked in the child, threads
+    are not there, and connections are shared with the parent: what has one of these starts
+    afresh.
+
+    Args:
+        method: The bound method; no reference to its object is kept.
+    """
+    number = next(_numbers)
+    _methods[number] = WeakMethod(method, lambda _: _methods.pop(number, None))
+
+
+def _before() -> None:
+    no_fork.before_fork()
+    calls.before_fork()
+
+
+def _after_in_parent() -> None:
+    calls.after_fork_in_parent()
+    no_fork.after_fork_in_parent()
+
+
+def _after_in_child() -> None:
+    calls.after_fork_in_child()
+    no_fork.after_fork_in_child()
+    for weak in list(_methods.values()):
+        method = weak()
+        if method is not None:
+            method()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    )
