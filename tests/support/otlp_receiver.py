@@ -807,8 +807,9 @@ class _GRPCSide:
             raise
 
         if isinstance(fault, Reset):
-            relayed_as = int(context.peer().rpartition(":")[2])
-            connection = self._relayed.get(relayed_as)
+            port = context.peer().rpartition(":")[2]
+            # A client that has left has none any more.
+            connection = self._relayed.get(int(port)) if port.isdigit() else None
             if connection:
                 connection.reset()
             context.abort(grpc.StatusCode.UNAVAILABLE, "The connection was reset")
