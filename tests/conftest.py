@@ -30,6 +30,10 @@ def _clean_loggers() -> Iterator[None]:
     for logger in loggers:
         logger.handlers = []
     yield
+    for logger in loggers:
+        # A session with a clock of its own has them made with its time.
+        for name in ("makeRecord", "__rocketry_wrapped__"):
+            vars(logger).pop(name, None)
     for logger, (handlers, level, disabled) in zip(loggers, before, strict=True):
         for handler in logger.handlers:
             handler.close()

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from redbird.repos import MemoryRepo
 
-from rocketry_otel import OTelRepoHandler
+from rocketry_otel import OTelRepoHandler, Settings, TaskEventRecord
+from rocketry_otel._additions import Additions, RunEvent, RunLink, read_events
+from rocketry_otel._identity import identity_of
+from rocketry_otel._launches import Launch
+from rocketry_otel._links import Awaited
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.records import START, raised, task_record
 
@@ -207,3 +213,232 @@ def test_records_of_one_run_are_encoded_the_same_each_time() -> None:
         handler.handle(task_record("fail", run_id="r1", created=START + 1, exc_info=error))
 
     assert send(replay) == send(replay)
+
+
+def bridge_of(telemetry: TelemetryCapture, repo: Any = None) -> tuple[OTelRepoHandler, Any]:
+    """Return a handler and its bridge."""
+    repo = MemoryRepo(model=TaskEventRecord) if repo is None else repo
+    handler = OTelRepoHandler(repo, **telemetry.providers)
+    return handler, handler._bridge
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return the time of a record as events have it."""
+    return int(seconds * 1e9)
+
+
+def test_a_run_that_goes_on_is_found_with_its_context(telemetry: TelemetryCapture) -> None:
+    """Made when it is asked for, and the very one of its records; none after it has ended."""
+    handler, bridge = bridge_of(telemetry)
+    assert bridge.open_run("etl", "r1") is None
+    handler.handle(task_record("run", run_id="r1"))
+    run = bridge.open_run("etl", "r1")
+    assert run.identity == identity_of("etl", "r1", nanoseconds(START))
+    assert trace.get_current_span(run.context).get_span_context()[:2] == run.identity
+    handler.handle(task_record("success", run_id="r1"))
+    assert bridge.open_run("etl", "r1") is None
+    handler.handle(task_record("run", run_id="r2"))
+    handler._bridge.close(0.0)
+    assert bridge.open_run("etl", "r2") is None
+
+
+def test_a_run_is_found_before_anything_was_sent(telemetry: TelemetryCapture) -> None:
+    """A handler whose first record was taken over finds its providers then."""
+    handler, bridge = bridge_of(telemetry)
+    handler.take_over({"task_name": "etl", "action": "run", "created": START, "run_id": "r1"})
+    assert bridge.providers is None
+    assert bridge.open_run("etl", "r1").context is not None
+    assert bridge.providers is not None
+
+
+def test_a_launch_links_the_run_and_is_remembered_with_it(telemetry: TelemetryCapture) -> None:
+    """Its links are the run record's, its context is there for the body; both are used once."""
+    handler, bridge = bridge_of(telemetry)
+    context = Context({"by": "launcher"})
+    bridge.launches.put("etl", "r1", Launch(context, (RunLink(10, 11, "dependency"),)))
+    bridge.launches.put("etl", "r2", Launch(context, ()))
+    for run_id in ("r1", "r2", "r3"):
+        handler.handle(task_record("run", run_id=run_id))
+    runs = [bridge.open_run("etl", run_id) for run_id in ("r1", "r2", "r3")]
+    assert [run.launched_in for run in runs] == [context, context, None]
+    assert [len(run.began.links) for run in runs] == [1, 0, 0]
+    assert [bool(record.links) for record in handler.repo.filter_by().all()] == [True, False, False]
+    for run_id in ("r1", "r2", "r3"):
+        handler.handle(task_record("success", run_id=run_id))
+    assert [len(span.links) for span in telemetry.spans] == [1, 0, 0]
+
+
+def test_what_a_body_added_stands_before_what_a_hook_says(telemetry: TelemetryCapture) -> None:
+    """Record, body, hook: of one key the later counts; events of record and body come together."""
+    handler, bridge = bridge_of(telemetry)
+    handler.enrich(None, lambda *_: {"c": "hook"})
+    handler.handle(task_record("run", run_id="r1"))
+    run = bridge.open_run("etl", "r1")
+    run.additions = Additions()
+    for key in "bc":
+        run.additions.set_attribute(key, "body")
+    run.additions.add_event("second", 2, {})
+    handler.handle(
+        task_record(
+            "success", run_id="r1",
+            attributes={"a": "record", "b": "record", "c": "record"},
+            events=[{"name": "first", "time": 1, "attributes": {}}],
+        )
+    )  # fmt: skip
+    span = telemetry.span("etl")
+    assert {key: span.attributes[key] for key in "abc"} == {"a": "record", "b": "body", "c": "hook"}
+    assert [(event.name, event.timestamp) for event in span.events] == [("first", 1), ("second", 2)]
+    stored = handler.repo.filter_by(action="success").last()
+    assert stored.attributes == '{"a": "record", "b": "body", "c": "hook"}'
+    assert read_events(stored.events) == (RunEvent("first", 1), RunEvent("second", 2))
+
+
+def test_the_newest_run_of_a_task_is_known_live(telemetry: TelemetryCapture) -> None:
+    """When it last began, and the newest that ended as awaited, with the ids of its span."""
+    handler, bridge = bridge_of(telemetry)
+    assert bridge.newest_beginning("etl") == 0
+    assert bridge.newest_ending(Awaited("etl", ("success", "fail"))) is None
+    for number, action in enumerate(["success", "fail", "success"]):
+        handler.handle(task_record("run", run_id=f"r{number}", created=START + number))
+        handler.handle(task_record(action, run_id=f"r{number}", created=START + number + 0.5))
+    handler.handle(task_record("run", run_id="r3", created=START + 3))
+    assert bridge.newest_beginning("etl") == nanoseconds(START + 3)
+    ids = [(span.context.trace_id, span.context.span_id) for span in telemetry.spans]
+    ended = [nanoseconds(START + number + 0.5) for number in range(3)]
+    assert bridge.newest_ending(Awaited("etl", ("success",))) == (ids[2], ended[2])
+    assert bridge.newest_ending(Awaited("etl", ("fail",))) == (ids[1], ended[1])
+    for actions in (("success", "fail"), ("fail", "success")):
+        assert bridge.newest_ending(Awaited("etl", actions)) == (ids[2], ended[2])
+    assert bridge.newest_ending(Awaited("other", ("success",))) is None
+
+
+def test_the_newest_run_of_an_earlier_process_is_known(telemetry: TelemetryCapture) -> None:
+    """From the repository, so that a run after a restart links to what ended before it."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    earlier, _ = bridge_of(telemetry, repo)
+    earlier.handle(task_record("run", run_id="r1"))
+    earlier.handle(task_record("fail", run_id="r1", created=START + 1))
+    _, bridge = bridge_of(telemetry, repo)
+    context = telemetry.span("etl").context
+    assert bridge.newest_beginning("etl") == nanoseconds(START)
+    assert bridge.newest_ending(Awaited("etl", ("success", "fail"))) == (
+        (context.trace_id, context.span_id),
+        nanoseconds(START + 1),
+    )
+
+
+def test_newest_runs_are_remembered_in_bounded_memory(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that come and go under new names do not pile up: the repository knows them all."""
+    monkeypatch.setattr("rocketry_otel._bridge._NEWEST_LIMIT", 3)
+    handler, bridge = bridge_of(telemetry)
+    for number in range(10):
+        handler.handle(task_record("run", f"t{number}", created=START + number))
+        assert len(bridge._newest) <= 3
+    assert [bridge.newest_beginning(f"t{number}") for number in range(10)] == [
+        nanoseconds(START + number) for number in range(10)
+    ]
+
+
+class Unreadable(MemoryRepo):
+    def query_data(self, query: Any) -> Any:
+        raise OSError("unreadable")
+
+
+def test_an_unreadable_repository_costs_only_links_and_seeds(telemetry: TelemetryCapture) -> None:
+    """What is known live is known all the same, and nothing is raised."""
+    handler, bridge = bridge_of(telemetry, Unreadable(model=TaskEventRecord))
+    assert bridge.newest_beginning("etl") == 0
+    assert bridge.newest_ending(Awaited("etl", ("success",))) is None
+    bridge.start(["etl"])
+    assert telemetry.metric_points("rocketry.task.last_success") == []
+    handler.handle(task_record("run", run_id="r1"))
+    assert bridge.newest_beginning("etl") == nanoseconds(START)
+
+
+def test_an_ending_whose_run_cannot_be_looked_up_is_no_link(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that leads nowhere is worse than none."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    repo.add(TaskEventRecord(task_name="etl", action="success", created=START))
+    _, bridge = bridge_of(telemetry, repo)
+    awaited = Awaited("etl", ("success",))
+    assert bridge.newest_ending(awaited) is not None
+
+    def broken(_: Any) -> Any:
+        raise OSError("unreadable")
+
+    monkeypatch.setattr(bridge._stored, "identity_of_ending", broken)
+    assert bridge.newest_ending(awaited) is None
+
+
+def test_a_start_that_fails_is_logged_and_raises_nothing(
+    telemetry: TelemetryCapture,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The scheduler starts, whatever is wrong with telemetry."""
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    _, bridge = bridge_of(telemetry)
+    monkeypatch.setattr("rocketry_otel._bridge.resolve", broken)
+    bridge.start(["etl"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "The providers could not be found at the start; further ones are not reported"
+    ]
+
+
+def test_a_start_shows_no_task_that_is_left_out(telemetry: TelemetryCapture) -> None:
+    """Its numbers stay on the machine as its spans do."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    repo.add(TaskEventRecord(task_name="etl", action="success", created=START))
+    handler = OTelRepoHandler(repo, settings=Settings(exclude="etl"), **telemetry.providers)
+    handler._bridge.start(["etl"])
+    assert telemetry.metric_points("rocketry.task.last_success") == []
+
+
+class BrokenLogs(LogRecordProcessor):
+    def on_emit(self, log_record: Any) -> None:
+        raise RuntimeError("a processor of the user's")
+
+    def shutdown(self) -> None: ...
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+def test_each_signal_fails_alone(
+    signal: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go out, and the loss is counted under its own name."""
+    handler, bridge = bridge_of(telemetry)
+    monkeypatch.setattr(logging.getLogger("rocketry_otel"), "disabled", True)
+    if signal == "logs":
+        telemetry.logger_provider.add_log_record_processor(BrokenLogs())
+    else:
+
+        def broken(*_: Any) -> None:
+            raise RuntimeError("a view of the user's")
+
+        monkeypatch.setattr("rocketry_otel._metrics.TaskMetrics.count", broken)
+    handler.handle(task_record("success", run_id="r1"))
+    assert len(telemetry.spans) == 1
+    assert len(telemetry.log_records) == 1
+    assert bridge.counts.of(signal, "dropped") == {"error": 1}
+    points = telemetry.metric_points("rocketry.task.duration")
+    assert len(points) == (1 if signal == "logs" else 0)
+
+
+def test_providers_are_found_once(telemetry: TelemetryCapture) -> None:
+    """Of two threads that need them at the same moment the second finds those of the first."""
+    handler, bridge = bridge_of(telemetry)
+    handler.handle(task_record("run", run_id="r1"))
+    found = bridge.providers
+    bridge._connect()
+    assert bridge.providers is found
+    assert bridge.shutdown_timeout == 5.0

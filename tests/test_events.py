@@ -1,7 +1,9 @@
+import json
 import math
 
 import pytest
 
+from rocketry_otel._additions import RunEvent, RunLink
 from rocketry_otel._events import TaskEvent, nanoseconds, parse_event
 from rocketry_otel._records import TaskEventRecord
 from rocketry_otel._tracebacks import ExceptionInfo
@@ -121,3 +123,38 @@ def test_an_unknown_execution_is_left_out(execution: object) -> None:
 def test_added_attributes_are_plain_and_sorted(stored: object, attributes: object) -> None:
     """They are of types that OTLP carries, in one order; what is no JSON object gives none."""
     assert parse_event({"attributes": stored}).attributes == attributes
+
+
+def test_added_events_and_links_are_read() -> None:
+    """From their columns, as text or as a database has parsed them."""
+    events = [{"name": "e", "time": 5, "attributes": {"b": 1, "a": None}}]
+    links = [{"trace_id": f"{10:032x}", "span_id": f"{11:016x}", "link": "dependency"}]
+    for fields in (
+        {"events": events, "links": links},
+        {"events": json.dumps(events), "links": json.dumps(links)},
+    ):
+        event = parse_event(fields)
+        assert event.events == (RunEvent("e", 5, (("a", "None"), ("b", 1))),)
+        assert event.links == (RunLink(10, 11, "dependency"),)
+
+
+@pytest.mark.parametrize("stored", ["no json", 5, [5], {}, "", None, '[{"name": "e"}]'], ids=str)
+def test_columns_that_are_none_of_ours_give_nothing(stored: object) -> None:
+    """A user's own field of that name is no event and no link."""
+    event = parse_event({"events": stored, "links": stored})
+    assert (event.events, event.links) == ((), ())
+
+
+def test_a_group_whose_members_were_cut_off_is_read() -> None:
+    """Its own type and message are there, though nothing of what it holds is."""
+    text = (
+        "  + Exception Group Traceback (most recent call last):\n"
+        '  |   File "x", line 1, in f\n'
+        "  | ExceptionGroup: two of them (2 sub-exceptions)"
+    )
+    exception = parse_event({"action": "fail", "exc_text": text}).exception
+    assert exception is not None
+    assert (exception.type, exception.message) == (
+        "ExceptionGroup",
+        "two of them (2 sub-exceptions)",
+    )

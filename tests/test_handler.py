@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind
 from redbird.logging import RepoHandler
 from redbird.repos import MemoryRepo
 from rocketry.log import LogRecord, MinimalRecord, MinimalRunRecord
 
 from rocketry_otel import OTelRepoHandler, Settings, SettingsError, TaskEventRecord
+from tests.support.otlp_receiver import OTLPReceiver
 from tests.support.records import START, raised, task_record
 
 if TYPE_CHECKING:
@@ -303,16 +306,117 @@ def test_a_handler_in_its_place_says_nothing(
     assert not [record for record in caplog.records if record.name == "rocketry_otel"]
 
 
-def test_a_closed_handler_stores_and_sends_nothing(telemetry: TelemetryCapture) -> None:
-    """Records that come late lose their telemetry, which is counted, and nothing else."""
+def test_a_closed_handler_that_stays_in_use_goes_on(telemetry: TelemetryCapture) -> None:
+    """``logging.config.dictConfig`` closes every handler, those of other loggers too."""
+    handler = handler_of(telemetry)
+    logging.getLogger("rocketry.task").handlers = [handler]
+    handler.handle(task_record("run", run_id="r1"))
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+    handler.handle(task_record("success", run_id="r1"))
+    assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
+    assert len(telemetry.spans) == 1
+    assert handler._bridge.counts.of("logs", "dropped") == {}
+
+
+def test_at_the_end_of_the_program_it_is_closed_for_good(telemetry: TelemetryCapture) -> None:
+    """Records that come later still are stored, lose their telemetry, and are counted."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
-    handler.close()
+    handler._bridge.close(1.0)
     handler.handle(task_record("success", run_id="r1"))
     assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
     assert not telemetry.spans
     assert handler._bridge.counts.of("logs", "dropped") == {"closed": 1}
-    handler.close()
+
+
+def test_own_providers_go_on_after_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads and connections are let go of, and made anew when there is more to send."""
+    with OTLPReceiver(grpc=False) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord))
+        for number in range(3):
+            handler.handle(task_record("success", run_id=f"r{number}"))
+            handler.close()
+            assert len(receiver.spans) == number + 1
+        assert handler.flush(5.0) is True
+        assert handler._bridge.counts.total("traces", "delivered") == 3
+        handler._bridge.close(5.0)
+
+
+def test_whatever_comes_out_of_an_exporter_the_next_record_is_handled(
+    telemetry: TelemetryCapture,
+) -> None:
+    """A signal handler that exits in the midst of a record leaves the handler whole."""
+
+    class Leaving(SpanProcessor):
+        def on_end(self, span: Any) -> None:
+            raise SystemExit
+
+    telemetry.tracer_provider.add_span_processor(Leaving())
+    handler = handler_of(telemetry)
+    with pytest.raises(SystemExit):
+        handler.handle(task_record("success", run_id="r1"))
+    handler.handle(task_record("run", run_id="r2"))
+    assert [record.run_id for record in handler.repo.filter_by().all()] == ["r1", "r2"]
+
+
+def test_a_record_of_another_class_is_copied_as_it_is(telemetry: TelemetryCapture) -> None:
+    """An application's own class of records may keep fields elsewhere."""
+
+    class Slotted(logging.LogRecord):
+        __slots__ = ("extra",)
+
+        def getMessage(self) -> str:  # noqa: N802  # the name that logging gives it
+            return f"{self.extra} {self.msg}"
+
+    record = Slotted("rocketry.task", 20, __file__, 1, "there", None, None)
+    record.extra = "hello"
+    vars(record).update(task_name="etl", action="run")
+    handler = handler_of(telemetry)
+    handler.handle(record)
+    assert [one.message for one in handler.repo.filter_by().all()] == ["hello there"]
+
+
+def test_a_name_that_is_no_text_is_a_name(telemetry: TelemetryCapture) -> None:
+    """Not even one that raises when it is shown keeps a record from being handled."""
+
+    class Evil:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    handler = handler_of(telemetry, dict)
+    record = task_record("run", run_id="r1")
+    record.name = Evil()
+    handler.handle(record)
+    assert len(handler.repo.filter_by().all()) == 1
+    assert len(telemetry.log_records) == 1
+
+
+def test_a_formatter_of_the_users_leaves_the_stored_record_whole(
+    telemetry: TelemetryCapture,
+) -> None:
+    """What is sent again later needs the message and the traceback, whoever has formatted."""
+
+    class Short(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return "short"
+
+    handler = handler_of(telemetry)
+    handler.setFormatter(Short())
+    handler.handle(task_record("fail", run_id="r1", exc_info=raised(ValueError("boom"))))
+    (record,) = handler.repo.filter_by().all()
+    assert record.message == "Task 'etl' status: 'fail'"
+    assert record.exc_text.endswith("ValueError: boom")
+
+
+def test_a_trace_id_of_the_users_own_is_replaced(telemetry: TelemetryCapture) -> None:
+    """A filter that puts a request's id there does not hide the run's trace."""
+    handler = handler_of(telemetry)
+    handler.handle(task_record("success", run_id="r1", trace_id="request-7"))
+    (record,) = handler.repo.filter_by().all()
+    assert record.trace_id == f"{telemetry.span('etl').context.trace_id:032x}"
+    lookalike = {"task_name": "etl", "action": "run", "created": START, "trace_id": "request-7"}
+    assert len(handler.trace_id_of(lookalike) or "") == 32
 
 
 def test_a_handler_that_handled_nothing_has_nothing_to_flush(telemetry: TelemetryCapture) -> None:
@@ -350,3 +454,83 @@ def test_threads_may_share_a_handler(telemetry: TelemetryCapture) -> None:
     assert len({span.context.trace_id for span in telemetry.spans}) == 400
     assert {span.end_time - span.start_time for span in telemetry.spans} == {1_000_000_000}
     assert len(handler.repo.filter_by().all()) == 800
+
+
+def test_what_hooks_add_is_sent_and_stored(telemetry: TelemetryCapture) -> None:
+    """The name, the attributes; each hook gets the task, the record's fields and the outcome."""
+    seen: list[Any] = []
+
+    def name_span(task: Any, record: Any, outcome: str) -> str:
+        seen.append((task, record["run_id"], record["created"], outcome))
+        return f"{record['task_name']}: {outcome}"
+
+    handler = handler_of(telemetry)
+    handler.enrich(name_span, lambda *_: {"team": "data"})
+    handler.handle(task_record("run", run_id="r1"))
+    assert seen == []
+    handler.handle(task_record("success", run_id="r1", created=START + 1))
+    assert seen == [(None, "r1", START + 1, "success")]
+    (span,) = telemetry.spans
+    assert span.name == "etl: success"
+    assert span.attributes["team"] == "data"
+    assert "rocketry.span_name" not in span.attributes
+    began, ended = handler.repo.filter_by().all()
+    assert began.attributes is None
+    assert ended.attributes == '{"rocketry.span_name": "etl: success", "team": "data"}'
+
+
+def test_a_hook_that_raises_costs_nothing_else(
+    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run is stored and sent under its own name; the failure is counted and logged once."""
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a hook of the user's")
+
+    handler = handler_of(telemetry)
+    handler.enrich(broken, broken)
+    for number in range(2):
+        handler.handle(task_record("run", run_id=f"r{number}"))
+        handler.handle(task_record("success", run_id=f"r{number}", created=START + 1))
+    assert [span.name for span in telemetry.spans] == ["run etl", "run etl"]
+    assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"] * 2
+    points = telemetry.metric_points("rocketry.bridge.failed")
+    assert {(point.attributes["reason"], point.value) for point in points} == {
+        ("enrich_hook", 2),
+        ("name_span_hook", 2),
+    }
+    assert [record.getMessage().split()[2] for record in caplog.records] == ["enrich", "name_span"]
+
+
+def test_a_replayed_or_second_ending_is_not_enriched_again(telemetry: TelemetryCapture) -> None:
+    """Hooks are called once for each run."""
+    seen: list[str] = []
+
+    def enrich(_: Any, record: Any, outcome: str) -> dict[str, object]:
+        seen.append(outcome)
+        return {}
+
+    handler = handler_of(telemetry)
+    handler.enrich(None, enrich)
+    handler.handle(task_record("run", run_id="r1"))
+    handler.handle(task_record("fail", run_id="r1"))
+    handler.handle(task_record("success", run_id="r1"))
+    assert seen == ["fail"]
+
+
+def test_added_columns_need_a_model_with_room(telemetry: TelemetryCapture) -> None:
+    """Another model gets nothing it does not know, and the live span says all the same."""
+    handler = handler_of(telemetry, MinimalRunRecord)
+    handler.enrich(None, lambda *_: {"team": "data"})
+    handler.handle(task_record("success", run_id="r1"))
+    assert telemetry.span("etl").attributes["team"] == "data"
+    (record,) = handler.repo.filter_by().all()
+    assert "attributes" not in record.dict()
+
+
+def test_unhooking_a_session_that_is_gone_is_no_work(telemetry: TelemetryCapture) -> None:
+    """A handler outlives the sessions that it was hooked into."""
+    handler = handler_of(telemetry)
+    handler._hooks.append((None, lambda: None))
+    handler.unhook()
+    assert handler._hooks == []

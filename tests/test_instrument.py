@@ -20,6 +20,7 @@ from rocketry_otel import (
 )
 from tests.support import apps
 from tests.support.apps import make_app, run_tasks
+from tests.support.records import task_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -251,6 +252,90 @@ def test_uninstrument_leaves_rocketry_a_handler_to_read(telemetry: TelemetryCapt
     assert LOGGER.handlers == [plain]
 
 
+def test_it_can_be_instrumented_again_with_the_same_variable(
+    telemetry: TelemetryCapture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``uninstrument`` left is taken up again: no record is written twice."""
+    monkeypatch.setenv("ROCKETRY_OTEL_REPO", f"csv://{tmp_path}/tasks.csv")
+    app = make_app()
+    first = instrument(app, **telemetry.providers)
+    uninstrument(app)
+    second = instrument(app, **telemetry.providers)
+    assert second.repo is first.repo
+    assert LOGGER.handlers == [second]
+    app.session.create_task(func=apps.succeed, name="etl")
+    run_tasks(app, "etl")
+    assert [record.action for record in second.repo.filter_by().all()] == ["run", "success"]
+
+
+def test_what_two_applications_have_seen_is_carried_over_once(
+    telemetry: TelemetryCapture,
+) -> None:
+    """Each has put a memory handler there, and both have seen the same."""
+    make_app()
+    app = make_app()
+    app.session.create_task(func=apps.succeed, name="etl")
+    run_tasks(app, "etl")
+    handler = instrument(app, **telemetry.providers)
+    assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
+    assert LOGGER.handlers == [handler]
+
+
+def test_a_second_application_carries_nothing_over(telemetry: TelemetryCapture) -> None:
+    """What it has seen since it came the handler has seen too."""
+    first = make_app()
+    handler = instrument(first, **telemetry.providers)
+    second = make_app()
+    second.session.create_task(func=apps.succeed, name="etl")
+    run_tasks(second, "etl")
+    assert instrument(second) is handler
+    assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
+
+
+def test_records_that_cannot_be_carried_over_leave_all_as_it_was(
+    telemetry: TelemetryCapture,
+) -> None:
+    """The error comes at once, and Rocketry goes on with its own handler."""
+
+    class Full(MemoryRepo):
+        def insert(self, item: Any) -> None:
+            raise OSError("disk full")
+
+    app = make_app()
+    app.session.create_task(func=apps.succeed, name="etl")
+    run_tasks(app, "etl")
+    before = list(LOGGER.handlers)
+    with pytest.raises(OSError, match="disk full"):
+        instrument(app, repo=Full(model=TaskEventRecord), **telemetry.providers)
+    assert LOGGER.handlers == before
+
+
+def test_a_minimal_memory_repository_of_an_application_is_the_users(
+    telemetry: TelemetryCapture,
+) -> None:
+    """``Rocketry()`` itself makes none of that model; a bare session does."""
+    repo = MemoryRepo(model=MinimalRecord)
+    assert instrument(make_app(logger_repo=repo), **telemetry.providers).repo is repo
+
+
+def test_what_else_is_given_to_a_second_call_is_said_to_be_unused(
+    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A test that forgot to uninstrument finds out why it captures nothing."""
+    app = make_app()
+    instrument(app, **telemetry.providers)
+    with caplog.at_level(logging.INFO, "rocketry_otel"):
+        instrument(app, **telemetry.providers)
+    assert "instrumented already" in caplog.text
+
+
+@pytest.mark.parametrize("app", [None, "app", logging])
+def test_what_is_no_application_is_refused(app: Any) -> None:
+    """With an error that says what is needed."""
+    with pytest.raises(TypeError, match="a Rocketry or a Session is needed, not "):
+        instrument(app)
+
+
 def test_it_can_be_instrumented_again(telemetry: TelemetryCapture) -> None:
     """The repository of before is then the one that the application was given."""
     app = make_app()
@@ -271,3 +356,71 @@ def test_the_execution_mode_is_known_though_a_task_has_none_of_its_own(
     app.session.create_task(func=apps.succeed, name="etl")
     run_tasks(app, "etl")
     assert {record.execution for record in handler.repo.filter_by().all()} == {execution}
+
+
+def test_hooks_of_the_user_are_given_the_real_task(telemetry: TelemetryCapture) -> None:
+    """Whatever the application knows of a task can stand on the spans of its runs."""
+    app = make_app()
+    task = app.session.create_task(func=apps.succeed, name="etl", priority=7)
+    seen: list[Any] = []
+
+    def enrich(its_task: Any, record: Any, outcome: str) -> dict[str, object]:
+        seen.append((its_task, record["action"], outcome))
+        return {"priority": its_task.priority}
+
+    instrument(
+        app, name_span=lambda its_task, *_: its_task.name.upper(), enrich=enrich,
+        **telemetry.providers,
+    )  # fmt: skip
+    run_tasks(app, "etl")
+    assert seen == [(task, "success", "success")]
+    (span,) = telemetry.spans
+    assert (span.name, span.attributes["priority"]) == ("ETL", 7)
+
+
+@pytest.mark.parametrize("hook", ["name_span", "enrich"])
+def test_hooks_of_the_user_can_be_given_later(hook: str, telemetry: TelemetryCapture) -> None:
+    """A second call with one sets it, a second call without any keeps it."""
+    app = make_app()
+    app.session.create_task(func=apps.succeed, name="etl")
+    handler = instrument(app, **telemetry.providers)
+    hooks: Any = {hook: lambda *_: {"name_span": "named", "enrich": {"team": "data"}}[hook]}
+    assert instrument(app, **hooks) is handler
+    assert instrument(app) is handler
+    run_tasks(app, "etl")
+    (span,) = telemetry.spans
+    assert (span.name, span.attributes.get("team")) == {
+        "name_span": ("named", None),
+        "enrich": ("run etl", "data"),
+    }[hook]
+
+
+def test_a_second_application_on_the_same_logger_is_hooked_into_too(
+    telemetry: TelemetryCapture,
+) -> None:
+    """Each once; ``uninstrument`` takes all of them away."""
+    apps_ = [make_app(), make_app()]
+    for app in [*apps_, *apps_]:
+        instrument(app, **telemetry.providers)
+    assert [len(app.session.hooks.task_execute) for app in apps_] == [1, 1]
+    uninstrument(apps_[0])
+    assert [len(app.session.hooks.task_execute) for app in apps_] == [0, 0]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_ours_may_be_the_global_providers_after_instrument_alone(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch, *, allowed: bool
+) -> None:
+    """When they are found, at the first record; the bare handler never does it."""
+    made_global: list[Any] = []
+    monkeypatch.setattr("rocketry_otel._bridge.make_global", made_global.append)
+    bare = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)
+    bare.handle(task_record("run"))
+    assert made_global == []
+    app = make_app()
+    app.session.create_task(func=apps.succeed, name="etl")
+    settings = Settings(global_providers=allowed)
+    handler = instrument(app, settings=settings, **telemetry.providers)
+    assert made_global == []
+    run_tasks(app, "etl")
+    assert made_global == ([handler._bridge.providers] if allowed else [])

@@ -1,8 +1,13 @@
+import os
+
 import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from redbird.repos import MemoryRepo
 
 from rocketry_otel import OTelRepoHandler
-from rocketry_otel._metrics import DURATION_BUCKETS
+from rocketry_otel._counts import Counts
+from rocketry_otel._metrics import DURATION_BUCKETS, TaskMetrics
+from rocketry_otel._own_providers import OwnMeterProvider
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.records import START, raised, task_record
 
@@ -45,6 +50,15 @@ def test_active_counts_the_runs_that_go_on(telemetry: TelemetryCapture) -> None:
     handler.handle(task_record("fail", run_id="r3"))
     (point,) = telemetry.metric_points("rocketry.task.active")
     assert (dict(point.attributes), point.value) == ({"task_name": "etl"}, 1)
+
+
+def test_active_counts_down_only_what_it_counted_up(telemetry: TelemetryCapture) -> None:
+    """A run that was carried over, or found in the repository, was never counted."""
+    handler = handler_of(telemetry)
+    handler.take_over(dict(vars(task_record("run", run_id="r1")), message="m"))
+    handler.handle(task_record("success", run_id="r1"))
+    assert telemetry.metric_points("rocketry.task.active") == []
+    assert len(telemetry.spans) == 1
 
 
 def test_the_last_success_is_a_time(telemetry: TelemetryCapture) -> None:
@@ -108,3 +122,53 @@ def test_instruments_have_their_units(telemetry: TelemetryCapture) -> None:
         "rocketry.task.active": "{run}",
         "rocketry.task.last_success": "s",
     }
+
+
+def test_the_last_success_of_an_earlier_process_is_shown(telemetry: TelemetryCapture) -> None:
+    """At the start, of each task that the repository knows to have succeeded, and no other."""
+    handler = handler_of(telemetry)
+    for name, action, created in [
+        ("etl", "success", START),
+        ("etl", "fail", START + 5),
+        ("report", "fail", START),
+        ("old", "success", START),
+    ]:
+        handler.repo.add({"task_name": name, "action": action, "created": created})
+    handler._bridge.start(["etl", "report", "new"])
+    (point,) = telemetry.metric_points("rocketry.task.last_success")
+    assert (dict(point.attributes), point.value) == ({"task_name": "etl"}, START)
+    handler.handle(task_record("success", run_id="r1", created=START + 60))
+    (point,) = telemetry.metric_points("rocketry.task.last_success")
+    assert point.value == START + 60
+    assert not telemetry.spans[1:]
+    assert telemetry.metric_points("rocketry.task.active") == []
+
+
+def test_a_start_counts_no_run(telemetry: TelemetryCapture) -> None:
+    """Neither a duration nor a record nor a span comes of what an earlier process did."""
+    handler = handler_of(telemetry)
+    handler.repo.add({"task_name": "etl", "action": "success", "created": START})
+    handler._bridge.start(["etl"])
+    assert telemetry.metric_points("rocketry.task.duration") == []
+    assert telemetry.spans == []
+    assert telemetry.log_records == []
+
+
+def test_nothing_is_measured_in_a_forked_child_by_our_own_provider() -> None:
+    """The SDK's locks may have been held at the fork; the parent goes on to measure."""
+    reader = InMemoryMetricReader()
+    provider = OwnMeterProvider([reader], shutdown_on_exit=False)
+    metrics = TaskMetrics(provider, Counts())
+    metrics.succeeded("etl", int(START * 1e9))
+    pid = os.fork()
+    if pid == 0:
+        before = type(metrics._last_success).__name__
+        metrics.succeeded("etl", 1)
+        data = reader.get_metrics_data()
+        (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+        os._exit(0 if before.startswith("NoOp") and point.value == START else 1)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    metrics._measure_nothing()
+    assert type(metrics._last_success).__name__ == "NoOpGauge"
+    provider.shutdown()

@@ -72,6 +72,14 @@ def test_overlapping_runs_of_one_id_end_in_their_order() -> None:
     )[2:] == [1_000_000_000, 2_000_000_000]  # fmt: skip
 
 
+def test_overlapping_runs_of_one_id_are_told_apart_by_their_place() -> None:
+    """Threads and child processes have one each, and each ending ends the run in its own."""
+    assert ids_of(
+        event("run", "1", 1.0, thread=5), event("run", "1", 2.0, thread=6),
+        event("success", "1", 3.0, thread=6), event("success", "1", 4.0, thread=5),
+    )[2:] == [2_000_000_000, 1_000_000_000]  # fmt: skip
+
+
 def test_ids_do_not_depend_on_run_ids_that_the_repository_does_not_keep() -> None:
     """What can be computed from the repository later is what is sent now."""
     step = RunTracker(keeps_run_id=False).observe(event("run", "a", 1.0))
@@ -225,3 +233,28 @@ def test_a_record_without_action_belongs_to_the_one_run_around_it() -> None:
 def test_a_record_without_task_belongs_to_no_run() -> None:
     """There is nothing to find its run by."""
     assert RunTracker().observe(parse_event({"action": "run"})) == Step(None, "none")
+
+
+def test_an_open_run_is_found_by_its_task_and_id() -> None:
+    """The newest, if an id was given twice; not one that has ended, nor one of another task."""
+    tracker = RunTracker()
+    assert tracker.open_run("etl", "a") is None
+    first = tracker.observe(event("run", "a", 1.0)).run
+    nameless = tracker.observe(event("run", None, 2.0)).run
+    second = tracker.observe(event("run", "a", 3.0)).run
+    tracker.observe(parse_event({"task_name": "other", "action": "run", "run_id": "b"}))
+    assert tracker.open_run("etl", "a") is second
+    assert tracker.open_run("etl", None) is nameless
+    assert tracker.open_run("etl", "b") is None
+    tracker.observe(event("success", "a", 4.0))
+    assert tracker.open_run("etl", "a") is second
+    tracker.observe(event("success", "a", 5.0))
+    assert tracker.open_run("etl", "a") is None
+    assert first is not second
+
+
+def test_a_run_begins_with_nothing_added() -> None:
+    """Context, decision, additions and launcher are for others to fill in."""
+    run = RunTracker().observe(event("run", "a")).run
+    assert run is not None
+    assert (run.context, run.sampling, run.additions, run.launched_in) == (None, None, None, None)

@@ -17,6 +17,8 @@ def test_the_defaults() -> None:
         "include": ("*",),
         "exclude": (),
         "shutdown_timeout": 5.0,
+        "global_providers": True,
+        "links": True,
     }
     assert type(settings.shutdown_timeout) is float
 
@@ -30,6 +32,8 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "INCLUDE": "etl-*, report ,",
         "EXCLUDE": "etl-x",
         "SHUTDOWN_TIMEOUT": "0.5",
+        "GLOBAL_PROVIDERS": "false",
+        "LINKS": "0",
     }.items():
         monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", value)
     assert Settings().dict() == {
@@ -39,6 +43,8 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "include": ("etl-*", "report"),
         "exclude": ("etl-x",),
         "shutdown_timeout": 0.5,
+        "global_providers": False,
+        "links": False,
     }
 
 
@@ -68,6 +74,8 @@ def test_an_empty_variable_is_one_that_is_not_set(
         ("SHUTDOWN_TIMEOUT", "-1", "a number of seconds, 0 or more"),
         ("SHUTDOWN_TIMEOUT", "nan", "a number of seconds, 0 or more"),
         ("SHUTDOWN_TIMEOUT", "inf", "a number of seconds, 0 or more"),
+        ("GLOBAL_PROVIDERS", "maybe", "true or false"),
+        ("LINKS", "some", "true or false"),
     ],
 )
 def test_a_bad_value_is_an_error_that_says_all(

@@ -1,6 +1,7 @@
 import pytest
 from opentelemetry._logs import SeverityNumber
 
+from rocketry_otel._additions import RunEvent, RunLink
 from rocketry_otel._events import TaskEvent, parse_event
 from rocketry_otel._identity import identity_of
 from rocketry_otel._runs import Run
@@ -229,3 +230,85 @@ def test_what_is_known_at_the_beginning_comes_first() -> None:
     signal = span_of(event("success", 2.0), began)
     known = beginning_attributes(began)
     assert list(signal.attributes.items())[: len(known)] == list(known.items())
+
+
+def test_a_hook_may_name_the_span() -> None:
+    """The name travels with the added attributes and is none itself."""
+    ended = event("success", 3.0, attributes={"rocketry.span_name": "load of etl", "rows": 5})
+    signal = span_of(ended, event("run"))
+    assert signal.name == "load of etl"
+    assert signal.attributes["rows"] == 5
+    assert "rocketry.span_name" not in signal.attributes
+    assert span_of(event("success", 3.0, attributes={"rocketry.span_name": 5})).name == "5"
+
+
+def test_a_name_given_by_a_hook_is_shortened_too() -> None:
+    """A megabyte is no name."""
+    signal = span_of(event("success", attributes={"rocketry.span_name": "x" * 1_000_000}))
+    assert 1_000 < len(signal.name) < 1_100
+
+
+def test_what_a_body_added_counts_for_a_sampler_no_more_than_it_did_at_the_beginning() -> None:
+    """Attributes of the ending are not among those that are known when the run begins."""
+    began = event("run", attributes={"rows": 5})
+    assert "rows" not in beginning_attributes(began)
+    assert "rows" not in span_of(event("success"), began).attributes
+
+
+def test_events_come_from_the_ending_and_links_from_the_beginning() -> None:
+    """That is when each is known; the exception is an event of its own kind."""
+    happened = (RunEvent("e", 5, (("k", 1),)),)
+    links = (RunLink(10, 11, "dependency"),)
+    began = event("run")._replace(links=links, events=(RunEvent("never", 1),))
+    ended = event("fail", 3.0, exc_text=TRACEBACK)._replace(
+        events=happened, links=(RunLink(1, 1, "never"),)
+    )
+    signal = span_of(ended, began)
+    assert signal.events == happened
+    assert signal.links == links
+    assert signal.exception is not None
+
+
+def test_an_ending_alone_has_its_own_links() -> None:
+    """Where no beginning is known the ending stands for it."""
+    links = (RunLink(10, 11, "request"),)
+    assert span_of(event("fail")._replace(links=links)).links == links
+
+
+def test_log_records_do_not_repeat_what_the_span_says() -> None:
+    """Added attributes, events and links stand on the span alone."""
+    ended = event("success", attributes={"rows": 5, "rocketry.span_name": "n"})
+    assert log_signal(ended, "full").attributes == {
+        "task_name": "etl",
+        "rocketry.run_id": "r1",
+        "rocketry.action": "success",
+    }
+
+
+def test_what_is_added_takes_nothing_away() -> None:
+    """Neither the place of our own attributes nor their values: a collector relies on them."""
+    added = {f"k{number:03}": number for number in range(200)}
+    own = {"task_name": "x", "rocketry.action": "x", "rocketry.run_id": "x"}
+    ended = event("success", attributes=added | own)
+    ended = ended._replace(events=tuple(RunEvent(f"e{number}", 1) for number in range(200)))
+    signal = span_of(ended, event("run"))
+    assert len(signal.attributes) == 128
+    assert [signal.attributes[key] for key in own] == ["etl", "success", "r1"]
+    assert list(signal.attributes)[-1] == "k124"
+    assert [len(signal.events), signal.events[0].name] == [128, "e0"]
+    failed = event("fail", exc_text=TRACEBACK)._replace(events=ended.events)
+    assert len(span_of(failed).events) == 127
+
+
+def test_what_is_added_is_shortened_too() -> None:
+    """A body that adds a response of 10 MB does not cost the batch."""
+    long = "x" * 10_000_000
+    ended = event("success", attributes={long: long, "rows": 5})
+    ended = ended._replace(events=(RunEvent(long, 1, ((long, long), ("n", 1))),))
+    signal = span_of(ended)
+    assert max(len(str(value)) for value in signal.attributes.values()) < 8_300
+    assert max(len(key) for key in signal.attributes) < 1_100
+    assert signal.attributes["rows"] == 5
+    ((name, at, (first, second)),) = signal.events
+    assert (len(name) < 1_100, at, second) == (True, 1, ("n", 1))
+    assert len(first[0]) + len(first[1]) < 9_400

@@ -63,3 +63,17 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         assert directory.execution_of(name) == "main"
     assert len(directory._found) <= 2
+
+
+def test_a_task_itself_is_found_for_hooks() -> None:
+    """The one that the session has under this name now; none without a session."""
+    directory = TaskDirectory()
+    assert directory.find("a") is None
+    assert directory.execution_of("a") is None
+    session = session_with("a")
+    directory.add(session)
+    assert directory.find("a") is session["a"]
+    assert directory.find("b") is None
+    session.remove_task("a")
+    again = session.create_task(func=apps.succeed, name="a")
+    assert directory.find("a") is again

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from rocketry_otel import instrument, uninstrument
+from rocketry_otel import OTelRepoHandler, instrument
 from rocketry_otel.testing import ManualClock, TelemetryCapture, capture_telemetry
 from tests.support import apps
 from tests.support.apps import make_app, run_tasks
@@ -13,12 +13,22 @@ def test_the_example_of_the_documentation() -> None:
     """What a user's test would do works, and can be read after the block."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
-    with capture_telemetry() as telemetry:
-        instrument(app, **telemetry.providers)
+    with capture_telemetry(app) as telemetry:
         run_tasks(app, "etl")
-        uninstrument(app)
     assert telemetry.span("etl").attributes["rocketry.action"] == "success"
     assert len(telemetry.log_records) == 2
+
+
+def test_the_application_is_as_before_however_the_block_ends() -> None:
+    """A test that fails within it does not take the next one along."""
+    app = make_app()
+    for _ in range(2):
+        with pytest.raises(AssertionError), capture_telemetry(app) as telemetry:  # noqa: PT012
+            handler = app.session.get_task_loggers(with_adapters=False)["rocketry.task"].handlers[0]
+            assert isinstance(handler, OTelRepoHandler)
+            raise AssertionError
+        assert not app.session.hooks.task_execute
+        assert telemetry.spans == []
 
 
 def test_a_span_that_is_not_the_only_one_is_an_error(telemetry: TelemetryCapture) -> None:
@@ -52,7 +62,7 @@ def test_metrics_are_those_of_now(telemetry: TelemetryCapture) -> None:
 
 def test_a_sampler_can_be_given() -> None:
     """To test what is left when spans are not kept."""
-    with capture_telemetry(ALWAYS_OFF) as telemetry:
+    with capture_telemetry(sampler=ALWAYS_OFF) as telemetry:
         telemetry.tracer_provider.get_tracer("test").start_span("a").end()
     assert telemetry.spans == []
 

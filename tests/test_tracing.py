@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.sampling import (
 from redbird.repos import MemoryRepo
 
 from rocketry_otel import OTelRepoHandler
+from rocketry_otel._additions import RunEvent, RunLink
 from rocketry_otel._identity import identity_of
 from rocketry_otel._signals import SpanSignal
 from rocketry_otel._tracing import RunTracer
@@ -67,7 +68,7 @@ def test_a_run_is_the_root_of_its_trace_whatever_is_current(telemetry: Telemetry
 )
 def test_ratio_sampling_keeps_its_ratio_of_runs(make: Any) -> None:
     """Of 2,000 runs about half are kept (within 4 sigma), and their records know which."""
-    with capture_telemetry(make(0.5)) as telemetry:
+    with capture_telemetry(sampler=make(0.5)) as telemetry:
         handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
         for number in range(2000):
             handler.handle(task_record("run", run_id=f"r{number}"))
@@ -93,7 +94,7 @@ def test_a_sampler_is_asked_once_for_a_run_and_may_add_attributes() -> None:
         def get_description(self) -> str:
             return "once"
 
-    with capture_telemetry(Once()) as telemetry:
+    with capture_telemetry(sampler=Once()) as telemetry:
         handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
         handler.handle(task_record("run", run_id="r1", execution="main"))
         assert len(Once.asked) == 1
@@ -111,7 +112,7 @@ def test_a_sampler_is_asked_once_for_a_run_and_may_add_attributes() -> None:
 
 def test_nothing_is_kept_where_the_sampler_keeps_nothing() -> None:
     """No span, but log records, which are not sampled."""
-    with capture_telemetry(ALWAYS_OFF) as telemetry:
+    with capture_telemetry(sampler=ALWAYS_OFF) as telemetry:
         handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
         handler.handle(task_record("run", run_id="r1"))
         handler.handle(task_record("success", run_id="r1"))
@@ -154,3 +155,51 @@ def test_a_provider_that_does_nothing_is_used_in_silence(caplog: pytest.LogCaptu
     tracer = RunTracer(trace.NoOpTracerProvider(), "internal")
     tracer.record(SIGNAL, IDENTITY, None)
     assert not caplog.records
+
+
+def test_links_and_events_stand_on_the_real_span(telemetry: TelemetryCapture) -> None:
+    """With the ids, the kind of the link and the times that were given, the exception last."""
+    signal = SIGNAL._replace(
+        events=(RunEvent("a", 1, (("k", True),)), RunEvent("b", 2)),
+        links=(RunLink(10, 11, "dependency"), RunLink(12, 13, "request")),
+        exception={"exception.type": "ValueError"},
+    )
+    RunTracer(telemetry.tracer_provider, "internal").record(signal, IDENTITY, None)
+    (span,) = telemetry.spans
+    assert [
+        (link.context.trace_id, link.context.span_id, dict(link.attributes)) for link in span.links
+    ] == [
+        (10, 11, {"rocketry.link": "dependency"}),
+        (12, 13, {"rocketry.link": "request"}),
+    ]
+    assert all(link.context.is_remote for link in span.links)
+    assert all(link.context.trace_flags.sampled for link in span.links)
+    assert [(event.name, event.timestamp, dict(event.attributes)) for event in span.events] == [
+        ("a", 1, {"k": True}),
+        ("b", 2, {}),
+        ("exception", 2, {"exception.type": "ValueError"}),
+    ]
+
+
+def test_the_context_of_a_run_is_that_of_its_span() -> None:
+    """What a body makes is a child of the very span that is made at the end, sampled alike."""
+    with capture_telemetry(sampler=TraceIdRatioBased(0.5)) as telemetry:
+        tracer = RunTracer(telemetry.tracer_provider, "internal")
+        for number in range(100):
+            identity = identity_of("etl", None, number)
+            sampling = tracer.sampling_of(identity, "run etl", {})
+            context = tracer.context_of(identity, sampling)
+            parent = trace.get_current_span(context).get_span_context()
+            assert (parent.trace_id, parent.span_id) == identity
+            telemetry.clear()
+            tracer.record(SIGNAL, identity, sampling)
+            assert parent.trace_flags.sampled == (len(telemetry.spans) == 1)
+
+
+def test_the_sampler_of_our_tracer_is_described_as_that_of_the_provider() -> None:
+    """Who asks what the sampler is gets the user's own."""
+    with capture_telemetry(sampler=TraceIdRatioBased(0.5)) as telemetry:
+        tracer = RunTracer(telemetry.tracer_provider, "internal")
+        assert tracer._tracer.sampler.get_description() == "TraceIdRatioBased{0.5}"
+        other = RunTracer(telemetry.tracer_provider, "internal")
+        assert other._sampler is tracer._sampler

@@ -1,5 +1,6 @@
 """OpenTelemetry for Rocketry: every task event in a Red Bird repository and in your traces."""
 
+from ._body import CurrentRun, current_run
 from ._errors import (
     RepositoryError,
     RepositoryMismatchError,
@@ -14,6 +15,7 @@ from ._repositories import open_repository
 from ._settings import Settings
 
 __all__ = [
+    "CurrentRun",
     "OTelRepoHandler",
     "RepositoryError",
     "RepositoryMismatchError",
@@ -22,6 +24,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "TaskEventRecord",
+    "current_run",
     "instrument",
     "open_repository",
     "uninstrument",

@@ -8,12 +8,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _exit
+from ._additions import plain_attributes
 from ._counts import Counts
-from ._events import parse_event
+from ._enrichment import Enrichment
+from ._events import RUN, SUCCESS, parse_event
 from ._forks import after_fork_in_child
+from ._global import make_global
+from ._heartbeat import Heartbeat
+from ._launches import Launches
 from ._logs import EventLogger
 from ._metrics import TaskMetrics
 from ._outage import Outage
@@ -24,7 +29,7 @@ from ._signals import beginning_attributes, log_signal, span_name, span_signal
 from ._tracing import RunTracer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.context import Context
@@ -33,10 +38,17 @@ if TYPE_CHECKING:
 
     from ._events import TaskEvent
     from ._identity import Identity
+    from ._links import Awaited
     from ._runs import Run
     from ._settings import Settings
+    from ._stored import StoredRuns
 
 _logger = logging.getLogger(NAME)
+
+# Tasks that come and go under new names do not pile up: the repository knows them all.
+_NEWEST_LIMIT = 10_000
+
+T = TypeVar("T")
 
 
 class Observation(NamedTuple):
@@ -65,8 +77,7 @@ class Bridge:
 
     Args:
         settings: What may leave the machine, and how.
-        keeps_run_id: Whether the repository keeps run ids.
-        find_run: Looks in the repository for the event that began a run.
+        stored: What the repository keeps of runs.
         tracer_provider: Given by the user, as are the two others; ``None`` for the global one
             or, if there is none when the first record comes, our own.
         logger_provider: The same for log records.
@@ -77,8 +88,7 @@ class Bridge:
         self,
         settings: Settings,
         *,
-        keeps_run_id: bool,
-        find_run: Callable[[TaskEvent], TaskEvent | None],
+        stored: StoredRuns,
         tracer_provider: TracerProvider | None,
         logger_provider: LoggerProvider | None,
         meter_provider: MeterProvider | None,
@@ -87,11 +97,22 @@ class Bridge:
         self._settings = settings
         self._given = (tracer_provider, logger_provider, meter_provider)
         self._outage = Outage(self.counts)
+        self._stored = stored
+        self.keeps_run_id = stored.keeps("run_id")
         self._tracker = RunTracker(
-            keeps_run_id=keeps_run_id, find_run=lambda event: self._find(find_run, event)
+            keeps_run_id=self.keeps_run_id,
+            find_run=lambda event: self._look_up(stored.find_beginning, event),
         )
+        self._newest: dict[tuple[str, str], tuple[Identity, int]] = {}
+        self.launches = Launches()
+        self.heartbeat = Heartbeat()
+        # For the hooks of users, and whether ours may be the global providers: ``instrument``
+        # sets these.
+        self.enrichment = Enrichment()
+        self.may_be_global = False
         self._signals: _Signals | None = None
         self._closed = False
+        self._resting = False
         self._complained = False
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
@@ -111,8 +132,24 @@ class Bridge:
         """
         try:
             event = parse_event(fields, message, execution)
+            launch = None
+            if event.action == RUN and event.task_name is not None:
+                launch = self.launches.take(event.task_name, event.run_id)
+                if launch is not None and launch.links:
+                    event = event._replace(links=launch.links)
             with self._lock:
-                return Observation(event, self._tracker.observe(event))
+                step = self._tracker.observe(event)
+            run = step.run
+            if run is None:
+                return Observation(event, step)
+            if launch is not None:
+                run.launched_in = launch.context
+            if step.change == "began":
+                self._remember(event, run)
+            elif step.change == "ended":
+                event = self._completed(event, run, fields)
+                self._remember(event, run)
+            return Observation(event, step)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._complain("A record could not be understood", error)
             return None
@@ -123,7 +160,7 @@ class Bridge:
             return
         event, step = observation
         try:
-            if step.change == "repeated":
+            if step.change == "repeated" and self._exports(event):
                 self.counts.add("traces", "dropped", reason="repeated_ending")
             if step.given_up is not None:
                 self.counts.add("traces", "dropped", reason="never_ended")
@@ -131,6 +168,8 @@ class Bridge:
                 self.counts.add("logs", "dropped", reason="closed")
                 return
             signals = self._signals or self._connect()
+            if self._resting:
+                self._wake_up(signals)
             if step.given_up is not None and self._exports(step.given_up.began):
                 signals.metrics.stopped(step.given_up)
             if self._exports(event):
@@ -138,6 +177,57 @@ class Bridge:
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self.counts.add("logs", "dropped", reason="error")
             self._complain("The telemetry of a record could not be made", error)
+
+    def open_run(self, task_name: str, run_id: str | None) -> Run | None:
+        """Return the run of a task that goes on under this id, its context made."""
+        with self._lock:
+            run = self._tracker.open_run(task_name, run_id)
+        if run is None or run.began is None or self._closed:
+            return None
+        self._context_of(self._signals or self._connect(), run, run.began)
+        return run
+
+    def newest_beginning(self, task_name: str) -> int:
+        """Return when a task last began, in nanoseconds since the epoch; 0 if it never did."""
+        known = self._newest.get((task_name, RUN))
+        if known is not None:
+            return known[1]
+        event = self._look_up(self._stored.newest, task_name, RUN)
+        return 0 if event is None else event.created
+
+    def newest_ending(self, awaited: Awaited) -> tuple[Identity, int] | None:
+        """Return the ids of the newest run of a task that ended as awaited, and when it did."""
+        found = []
+        for action in awaited.actions:
+            known = self._newest.get((awaited.task_name, action))
+            if known is None:
+                event = self._look_up(self._stored.newest, awaited.task_name, action)
+                if event is not None:
+                    identity = self._look_up(self._stored.identity_of_ending, event)
+                    known = None if identity is None else (identity, event.created)
+            if known is not None:
+                found.append(known)
+        return max(found, key=lambda one: one[1], default=None)
+
+    def start(self, task_names: Iterable[str]) -> None:
+        """Find the providers as the scheduler starts, and show what the repository knows.
+
+        Args:
+            task_names: The names of the tasks.
+        """
+        try:
+            signals = self._signals or self._connect()
+            for name in task_names:
+                event = self._look_up(self._stored.newest, name, SUCCESS)
+                if event is not None and self._exports(event):
+                    signals.metrics.succeeded(name, event.created)
+        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+            self._complain("The providers could not be found at the start", error)
+
+    @property
+    def providers(self) -> Providers | None:
+        """The providers, once they have been found."""
+        return None if self._signals is None else self._signals.providers
 
     def flush(self, timeout: float) -> bool:
         """Send what waits.
@@ -153,12 +243,24 @@ class Bridge:
 
     def close(self, timeout: float) -> None:
         """Send what waits, for ``timeout`` seconds at most, and send nothing any more."""
+        self._closed = True
+        self.rest(timeout)
+
+    def rest(self, timeout: float) -> None:
+        """Send what waits, for ``timeout`` seconds at most, and send on when there is more."""
         with self._lock:
-            self._closed = True
             signals = self._signals
+            self._resting = signals is not None
         if signals is not None:
             signals.providers.close(time.monotonic() + timeout)
         _exit.forget(self)
+
+    def _wake_up(self, signals: _Signals) -> None:
+        with self._lock:
+            if self._resting:
+                self._resting = False
+                signals.providers.reopen()
+                _exit.remember(self)
 
     @property
     def shutdown_timeout(self) -> float:
@@ -176,6 +278,9 @@ class Bridge:
                     EventLogger(providers.logger),
                     TaskMetrics(providers.meter, self.counts),
                 )
+                self.heartbeat.show(providers.meter)
+                if self.may_be_global:
+                    make_global(providers)
                 _exit.remember(self)
             return self._signals
 
@@ -198,6 +303,25 @@ class Bridge:
         except Exception as error:  # noqa: BLE001
             self._lose("metrics", error)
 
+    def _completed(self, event: TaskEvent, run: Run, fields: Mapping[str, Any]) -> TaskEvent:
+        """Return an ending with what the body and the user's hooks have added to its run."""
+        added: dict[str, Any] = dict(event.attributes)
+        events = event.events
+        if run.additions is not None:
+            added |= run.additions.attributes
+            events += tuple(run.additions.events)
+        if self.enrichment:
+            added |= self.enrichment.of(event, fields, self.counts)
+        if not added and not events:
+            return event
+        return event._replace(attributes=plain_attributes(added), events=events)
+
+    def _remember(self, event: TaskEvent, run: Run) -> None:
+        """Remember what links may lead to: the newest beginning and ending of each task."""
+        if len(self._newest) >= _NEWEST_LIMIT:
+            self._newest.clear()
+        self._newest[event.task_name or "", event.action or ""] = (run.identity, event.created)
+
     def _context_of(self, signals: _Signals, run: Run, event: TaskEvent) -> Context:
         """Return the context that holds the run's span, made when it is first asked for."""
         if run.context is None:
@@ -211,13 +335,11 @@ class Bridge:
     def _exports(self, event: TaskEvent | None) -> bool:
         return event is None or event.task_name is None or self._settings.exports(event.task_name)
 
-    def _find(
-        self, find_run: Callable[[TaskEvent], TaskEvent | None], event: TaskEvent
-    ) -> TaskEvent | None:
+    def _look_up(self, look: Callable[..., T | None], *args: Any) -> T | None:
         try:
-            return find_run(event)
+            return look(*args)
         except Exception:  # the write that follows meets the same error, and tells
-            _logger.debug("could not look for the beginning of a run", exc_info=True)
+            _logger.debug("the repository could not be read", exc_info=True)
             return None
 
     def _lose(self, signal: str, error: Exception) -> None:

@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+
 from ._destinations import Answer
 from ._forks import after_fork_in_child
 
@@ -69,7 +71,13 @@ def wait_until(changed: threading.Condition, deadline: float, done: Callable[[],
 
 def start_thread(work: Callable[[], None], signal: str) -> threading.Thread | None:
     """Start a thread that ends with the program; ``None`` if there can be none."""
-    thread = threading.Thread(target=work, name=f"rocketry-otel-{signal}", daemon=True)
+
+    def uninstrumented() -> None:
+        # An application that traces its HTTP client would trace the sending of each trace.
+        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003  # a value
+        work()
+
+    thread = threading.Thread(target=uninstrumented, name=f"rocketry-otel-{signal}", daemon=True)
     try:
         thread.start()
     except RuntimeError:
@@ -177,6 +185,13 @@ class ExportQueue(Generic[T]):
             self._give_up()
             self._closed = True
         self.destination.shutdown()
+
+    def reopen(self) -> None:
+        """Take in items again after it was closed; what was lost stays counted."""
+        lost = self._lost
+        self._start_afresh()
+        self._handed_over = self._settled = self._lost = lost
+        self._closed = False
 
     def _wake(self) -> None:
         """See to it that there is a thread for what waits; it may fail, and is tried again."""

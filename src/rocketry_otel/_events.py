@@ -6,12 +6,11 @@ fields, so that the same code makes the same telemetry of both.
 
 from __future__ import annotations
 
-import json
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._text import safe_text
+from ._additions import AttributeValue, RunEvent, RunLink, read_attributes, read_events, read_links
+from ._text import optional_text, safe_text
 from ._tracebacks import ExceptionInfo, exception_of
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ _LATEST = 2**63 - 1
 _NANOSECONDS = 1_000_000_000
 _LATEST_SECONDS = _LATEST / _NANOSECONDS
 
-AttributeValue = str | bool | int | float
-
 
 class TaskEvent(NamedTuple):
     """What one record says happened to a task.
@@ -51,6 +48,8 @@ class TaskEvent(NamedTuple):
         process: Id of the process that logged it, as text.
         thread: Identifier of the thread that logged it, as text.
         attributes: What the task or the user's hooks added, sorted by key.
+        events: Events that the task added, in their order.
+        links: What the run is linked to.
     """
 
     task_name: str | None
@@ -63,7 +62,9 @@ class TaskEvent(NamedTuple):
     execution: str | None
     process: str | None
     thread: str | None
-    attributes: tuple[tuple[str, AttributeValue], ...]
+    attributes: tuple[tuple[str, AttributeValue], ...] = ()
+    events: tuple[RunEvent, ...] = ()
+    links: tuple[RunLink, ...] = ()
 
     @property
     def is_task_event(self) -> bool:
@@ -88,10 +89,11 @@ def parse_event(
     get = fields.get
     task_name = _known_text(get("task_name"))
     action = _known_text(get("action"))
-    its_execution = get("execution") or execution
+    stored_execution = get("execution")
+    its_execution = stored_execution if type(stored_execution) is str else execution
     text = optional_text(get("message") if message is None else message)
     level = get("levelno")
-    attributes = get("attributes")
+    attributes, events, links = get("attributes"), get("events"), get("links")
     return TaskEvent(
         task_name,
         action,
@@ -100,10 +102,12 @@ def parse_event(
         _default_message(task_name, action) if text is None else text,
         level if type(level) is int else None,
         exception_of(fields) if action == FAIL or action is None else None,
-        its_execution if type(its_execution) is str and its_execution in EXECUTIONS else None,
+        its_execution if its_execution in EXECUTIONS else None,
         _known_text(get("process")),
         _known_text(get("thread")),
-        _added_attributes(attributes) if attributes else (),
+        () if attributes is None else read_attributes(attributes),
+        () if events is None else read_events(events),
+        () if links is None else read_links(links),
     )
 
 
@@ -124,11 +128,6 @@ def nanoseconds(seconds: object) -> int:
     return int(value * _NANOSECONDS) if value > 0 else 0
 
 
-def optional_text(value: object) -> str | None:
-    """Return ``value`` as clean text, ``None`` if there is none."""
-    return None if value is None else safe_text(value)
-
-
 def _known_text(value: object) -> str | None:
     """Return what ``optional_text`` does, of a value that comes again and again."""
     if value is None:
@@ -142,20 +141,3 @@ _remembered = lru_cache(maxsize=4096, typed=True)(safe_text)
 def _default_message(task_name: str | None, action: str | None) -> str:
     # Rocketry's Task.fmt_log_message.
     return f"Task '{task_name}' status: '{action}'"
-
-
-def _added_attributes(stored: object) -> tuple[tuple[str, AttributeValue], ...]:
-    try:
-        loaded: Any = json.loads(stored) if isinstance(stored, str) else stored
-        pairs = [(safe_text(key), _attribute_value(value)) for key, value in loaded.items()]
-    except Exception:  # noqa: BLE001  # a column of the user's that happens to have our name
-        return ()
-    return tuple(sorted(pairs))
-
-
-def _attribute_value(value: object) -> AttributeValue:
-    if type(value) is bool or (type(value) is float and math.isfinite(value)):
-        return value
-    if type(value) is int and -(2**63) <= value < 2**63:
-        return value
-    return safe_text(value)

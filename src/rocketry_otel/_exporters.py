@@ -139,6 +139,8 @@ class ExporterDestination:
             _logger.debug("exporter did not shut down", exc_info=True)
         finally:
             _exporting.here = False
+            # One that is used again is made anew.
+            self._made = None
 
 
 def destinations(signal: str) -> list[ExporterDestination]:

@@ -9,7 +9,7 @@ import os
 import threading
 from itertools import count
 from typing import TYPE_CHECKING, Any
-from weakref import WeakMethod
+from weakref import ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _numbers = count()
 # In the order in which they came. Python can register a function with a fork but never remove
 # it: so one function is registered, once, and what it calls comes and goes with its object.
-_methods: dict[int, WeakMethod[Callable[[], Any]]] = {}
+_methods: dict[int, tuple[ref[Any], Callable[[Any], Any]]] = {}
 
 
 # How long a fork waits at most for what must not be cut in two.
@@ -113,7 +113,10 @@ def after_fork_in_child(method: Callable[[], Any]) -> None:
         method: The bound method; no reference to its object is kept.
     """
     number = next(_numbers)
-    _methods[number] = WeakMethod(method, lambda _: _methods.pop(number, None))
+    forget = _methods.pop
+    # Not a WeakMethod: it complains on stderr when it outlives the modules at the very end.
+    owner = ref(method.__self__, lambda _: forget(number, None))  # type: ignore[attr-defined]
+    _methods[number] = (owner, method.__func__)  # type: ignore[attr-defined]
 
 
 def _before() -> None:
@@ -129,10 +132,10 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     calls.after_fork_in_child()
     no_fork.after_fork_in_child()
-    for weak in list(_methods.values()):
-        method = weak()
-        if method is not None:
-            method()
+    for weak, function in list(_methods.values()):
+        owner = weak()
+        if owner is not None:
+            function(owner)
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from copy import copy
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from redbird.logging import RepoHandler
 
 from ._bridge import Bridge, Observation
+from ._enrichment import Enrichment
 from ._scope import NAME
 from ._settings import Settings
 from ._stored import StoredRuns
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
     from redbird import BaseRepo
+
+    from ._enrichment import Enrich, NameSpan
+    from ._hooks import SchedulerHooks
 
 _logger = logging.getLogger(NAME)
 
@@ -75,8 +81,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         self._stored = StoredRuns(repo)
         self._bridge = Bridge(
             self.settings,
-            keeps_run_id=self._stored.keeps("run_id"),
-            find_run=self._stored.find_beginning,
+            stored=self._stored,
             tracer_provider=tracer_provider,
             logger_provider=logger_provider,
             meter_provider=meter_provider,
@@ -85,11 +90,15 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         self._place_checked = False
         # Filled by ``instrument``; a handler put in place by hand knows no tasks.
         self.tasks = TaskDirectory()
+        self._hooks: list[tuple[SchedulerHooks, ref[Any]]] = []
 
     def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
         """Return whether to handle a record: not those that handling records gives rise to."""
-        # A record that was not made by a logger may have any name, or none.
-        if self._emitting.here or str(record.name).partition(".")[0] in _NOT_OURS:
+        if self._emitting.here:
+            return False
+        # A record that was not made by a logger may have anything for a name.
+        name = record.name
+        if isinstance(name, str) and name.partition(".")[0] in _NOT_OURS:
             return False
         return super().filter(record)  # type: ignore[no-any-return]
 
@@ -108,7 +117,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         observation: Observation | None = None
         try:
             record = _copy(record)
-            if not self._place_checked:
+            if not self._place_checked and isinstance(record.name, str):
                 self._check_place(record.name)
             try:
                 fields = self._formatted(record)
@@ -119,8 +128,11 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             if observation is None or observation.event.is_task_event:
                 self.write(self._completed(fields, observation))
         finally:
-            self._bridge.export(observation)
-            self._emitting.here = False
+            try:
+                self._bridge.export(observation)
+            finally:
+                # Whatever comes, such as SystemExit: the next record is to be handled.
+                self._emitting.here = False
 
     def flush(self, timeout: float | None = None) -> bool:
         """Send what waits.
@@ -135,11 +147,12 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         return self._bridge.flush(self.settings.shutdown_timeout if timeout is None else timeout)
 
     def close(self) -> None:
-        """Send what waits, within the shutdown time-out, and end our own providers.
+        """Send what waits, within the shutdown time-out, and let go of threads and connections.
 
-        Records that come later are still written to the repository, but not sent.
+        A record that comes later is handled as before: ``logging.config`` closes handlers that
+        stay in use. At the end of the program all is closed for good.
         """
-        self._bridge.close(self.settings.shutdown_timeout)
+        self._bridge.rest(self.settings.shutdown_timeout)
         super().close()
 
     def trace_id_of(self, record: Any) -> str | None:
@@ -153,6 +166,26 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             no task event.
         """
         return self._stored.trace_id_of(record)
+
+    def hook_into(self, session: Any) -> None:
+        """Set the run's span around the body of each task of a session; see ``instrument``."""
+        from ._hooks import SchedulerHooks  # noqa: PLC0415  # it imports Rocketry
+
+        hooks = SchedulerHooks(self._bridge, self.settings, session)
+        hooks.install(session)
+        self._bridge.may_be_global = self.settings.global_providers
+        self._hooks.append((hooks, ref(session)))
+
+    def unhook(self) -> None:
+        """Take away what ``hook_into`` has put in place."""
+        for hooks, session in self._hooks:
+            if session() is not None:
+                hooks.remove(session())
+        self._hooks.clear()
+
+    def enrich(self, name_span: NameSpan | None, enrich: Enrich | None) -> None:
+        """Call hooks of the user's when a run has ended; see ``instrument``."""
+        self._bridge.enrichment = Enrichment(name_span, enrich, self.tasks.find)
 
     def take_over(self, fields: dict[str, Any]) -> None:
         """Write a record that another repository has kept; it is not sent.
@@ -192,7 +225,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
     def _check_place(self, logger_name: str) -> None:
         """Say once, with the cure, if Rocketry reads another handler's repository than ours."""
         self._place_checked = True
-        logger: logging.Logger | None = logging.getLogger(str(logger_name))
+        logger: logging.Logger | None = logging.getLogger(logger_name)
         while logger is not None:
             if self in logger.handlers:
                 first = next((handler for handler in logger.handlers if _has_repo(handler)), self)
@@ -212,7 +245,9 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
 
 def _copy(record: logging.LogRecord) -> logging.LogRecord:
     """Return what ``copy.copy`` would, in a third of its time: a record is but its fields."""
-    copied = object.__new__(type(record))
+    if type(record) is not logging.LogRecord:
+        return copy(record)
+    copied = object.__new__(logging.LogRecord)
     vars(copied).update(vars(record))
     return copied
 

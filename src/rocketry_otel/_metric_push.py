@@ -101,6 +101,14 @@ class MetricPush:
             self._changed.notify_all()
         self.destination.shutdown()
 
+    def reopen(self) -> None:
+        """Go on after it was closed."""
+        with self._changed:
+            self._closed = False
+            self._close_by = None
+            self._thread = None
+            self._wake()
+
     def _is_done(self, mark: int) -> bool:
         return self._done >= mark or self._closed or self._thread is None
 

@@ -79,14 +79,27 @@ class TaskMetrics:
         """
         if step.change == "began":
             self._active.add(1, {TASK_NAME: event.task_name or ""})
+            if step.run is not None:
+                step.run.counted_by = self
         elif step.change == "ended" and step.run is not None:
-            if step.was_open:
-                self.stopped(step.run)
+            self.stopped(step.run)
             self._time(step.run, event, context)
+
+    def succeeded(self, task_name: str, created: int) -> None:
+        """Set when a task last succeeded, here or in an earlier process.
+
+        Args:
+            task_name: The task's name.
+            created: Nanoseconds since the epoch.
+        """
+        # Nanoseconds do not fit a float of today's time; microseconds do.
+        self._last_success.set(round(created / _NANOSECONDS, 6), {TASK_NAME: task_name})
 
     def stopped(self, run: Run) -> None:
         """Count a run that is no longer open, whether it ended or was given up."""
-        self._active.add(-1, {TASK_NAME: (run.began and run.began.task_name) or ""})
+        if run.counted_by is self:
+            run.counted_by = None
+            self._active.add(-1, {TASK_NAME: (run.began and run.began.task_name) or ""})
 
     def _time(self, run: Run, event: TaskEvent, context: Context | None) -> None:
         task_name = event.task_name or ""
@@ -100,8 +113,7 @@ class TaskMetrics:
         # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
         self._duration.record(seconds, attributes, context)
         if event.action == SUCCESS:
-            # Nanoseconds do not fit a float of today's time; microseconds do.
-            self._last_success.set(round(event.created / _NANOSECONDS, 6), {TASK_NAME: task_name})
+            self.succeeded(task_name, event.created)
 
 
 def _observe_bridge(provider: MeterProvider, counts: Counts) -> None:

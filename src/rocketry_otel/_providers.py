@@ -80,6 +80,11 @@ class Providers:
         for channel in self.channels:
             channel.finish_closing()
 
+    def reopen(self) -> None:
+        """Let our own providers send again after they were closed."""
+        for channel in self.channels:
+            channel.reopen()
+
 
 def resolve(
     tracer: TracerProvider | None,
@@ -107,7 +112,7 @@ def resolve(
     def choose(given: Any, in_force: Callable[[], Any], make: Callable[[], Any], none: Any) -> Any:
         try:
             provider = in_force() if given is None else given
-            if given is not None or not _is_placeholder(provider):
+            if given is not None or not is_placeholder(provider):
                 borrowed.append(provider)
                 return provider
             if environment.sdk_is_disabled():
@@ -144,7 +149,7 @@ def resolve(
         )
 
 
-def _is_placeholder(provider: Any) -> bool:
+def is_placeholder(provider: Any) -> bool:
     """Return whether a global provider only stands in until the application sets one."""
     return type(provider).__name__.lstrip("_").startswith("Proxy") and type(
         provider

@@ -30,8 +30,9 @@ class TaskEventRecord(BaseModel):
         thread: Identifier of the thread that logged the event. Text, since the number does
             not fit the integer column of every database.
         execution: ``main``, ``async``, ``thread`` or ``process``, where it is known.
-        links: Runs that this run waited for, as JSON.
+        links: What this run is linked to, such as the runs that it waited for, as JSON.
         attributes: Attributes that the task or the user's hooks added, as JSON.
+        events: Events that the task added, as JSON.
         trace_id: The run's trace id: 32 hexadecimal digits, as Jaeger's search box takes it.
         span_id: The run's span id: 16 hexadecimal digits.
     """
@@ -52,5 +53,6 @@ class TaskEventRecord(BaseModel):
     execution: str | None = None
     links: str | None = None
     attributes: str | None = None
+    events: str | None = None
     trace_id: str | None = None
     span_id: str | None = None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.sampling import SamplingResult
 
+    from ._additions import Additions
+
 OPEN_RUNS_LIMIT = 10_000
 _ENDED_RUNS_LIMIT = 4_096
 
@@ -41,6 +43,9 @@ class Run:
         ended: The event that ended it; ``None`` while it goes on.
         context: The OpenTelemetry context that holds its span, once it has been made.
         sampling: What the sampler said when the run began, once it has been asked.
+        counted_by: What has counted it among the runs that go on.
+        additions: What the task's body has added so far, once it has begun.
+        launched_in: The context of whoever launched it, where that is known.
     """
 
     identity: Identity
@@ -48,6 +53,9 @@ class Run:
     ended: TaskEvent | None = None
     context: Context | None = None
     sampling: SamplingResult | None = None
+    counted_by: object = None
+    additions: Additions | None = None
+    launched_in: Context | None = None
 
     def is_of(self, task_name: str) -> bool:
         """Return whether it is a run of this task."""
@@ -116,6 +124,13 @@ class RunTracker:
             return self._end(event, event.task_name)
         return Step(self._run_around(event, event.task_name), "none")
 
+    def open_run(self, task_name: str, run_id: str | None) -> Run | None:
+        """Return the newest open run of a task that has this id."""
+        for run in reversed(self._open.values()):
+            if run.is_of(task_name) and run.began is not None and run.began.run_id == run_id:
+                return run
+        return None
+
     def identity(self, began: TaskEvent) -> Identity:
         """Return the ids of the run that ``began`` began."""
         run_id = began.run_id if self._keeps_run_id else None
@@ -164,7 +179,14 @@ class RunTracker:
             )
         if event.run_id is not None:
             named = self._open_by_key.get((task_name, event.run_id))
-            return named[0] if named else self._nameless_run(event, task_name)
+            if not named:
+                return self._nameless_run(event, task_name)
+            if len(named) == 1:
+                return named[0]
+            # An id that is used more than once: the place tells, where runs have one each.
+            place = _place(event, task_name)
+            here = [run for run in named if run.began and _place(run.began, task_name) == place]
+            return here[0] if here else named[0]
         place = _place(event, task_name)
         if place is not None:
             return next(iter(self._open_by_key.get(place, ())), None)

@@ -29,6 +29,8 @@ _ALLOWED = {
     "include": "patterns of task names, separated by commas, such as etl-*,report",
     "exclude": "patterns of task names, separated by commas, such as etl-*,report",
     "shutdown_timeout": "a number of seconds, 0 or more",
+    "global_providers": "true or false",
+    "links": "true or false",
 }
 
 
@@ -47,6 +49,10 @@ class Settings(BaseSettings):
         exclude: Patterns of the names of tasks that are not exported, though included. The
             repository gets the records of every task.
         shutdown_timeout: How many seconds leaving the program may wait for telemetry.
+        global_providers: Whether ``instrument`` makes our own providers the global ones where
+            the application has set none, so that what tasks make in their bodies is recorded.
+        links: Whether a run is linked to the runs that it waited for, and to the span in which
+            ``task.run()`` asked for it.
 
     Raises:
         SettingsError: If a value is not allowed; it names the variable, the value (never a
@@ -59,6 +65,8 @@ class Settings(BaseSettings):
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     shutdown_timeout: float = Field(default=5.0)
+    global_providers: bool = True
+    links: bool = True
 
     class Config:
         """How pydantic reads the settings."""

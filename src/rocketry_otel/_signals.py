@@ -16,10 +16,11 @@ from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_TYPE,
 )
 
-from ._events import CRASH, FAIL, TERMINATE, AttributeValue
+from ._events import CRASH, FAIL, TERMINATE
 from ._text import shortened
 
 if TYPE_CHECKING:
+    from ._additions import Attributes, AttributeValue, RunEvent, RunLink
     from ._events import TaskEvent
     from ._runs import Run
     from ._tracebacks import ExceptionInfo
@@ -29,14 +30,20 @@ RUN_ID = "rocketry.run_id"
 ACTION = "rocketry.action"
 EXECUTION = "rocketry.execution"
 END_ESTIMATED = "rocketry.end_estimated"
+LINK = "rocketry.link"
+# Not sent as an attribute: the name that a user's hook gave to the span.
+SPAN_NAME = "rocketry.span_name"
 
 ExceptionDetail = Literal["full", "message", "type"]
-Attributes = dict[str, AttributeValue]
 
 # Collectors refuse a request beyond a few megabytes, and with it the whole batch.
 _LONGEST_STACKTRACE = 32_768
 _LONGEST_MESSAGE = 8_192
 _LONGEST_NAME = 1_024
+
+# The SDK's own limits. Beyond them it drops what came first, which would be our own.
+_MOST_ATTRIBUTES = 128
+_MOST_EVENTS = 128
 
 # The semantic conventions' word for an error whose type is not known.
 _UNKNOWN_ERROR = "_OTHER"
@@ -67,6 +74,8 @@ class SpanSignal(NamedTuple):
         attributes: The span's attributes, in their order.
         error: The description of its status if that is ERROR; ``None`` if it is unset.
         exception: The attributes of its ``exception`` event, if it has one.
+        events: Other events, in their order.
+        links: What it is linked to.
     """
 
     name: str
@@ -75,6 +84,8 @@ class SpanSignal(NamedTuple):
     attributes: Attributes
     error: str | None
     exception: Attributes | None
+    events: tuple[RunEvent, ...] = ()
+    links: tuple[RunLink, ...] = ()
 
 
 class LogSignal(NamedTuple):
@@ -122,15 +133,24 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
         attributes[ERROR_TYPE] = error_type
     if run.end_estimated:
         attributes[END_ESTIMATED] = True
-    attributes.update(ended.attributes)
+    added = dict(ended.attributes)
+    # The name is kept among the attributes that were added, where records have a place for it.
+    name = added.pop(SPAN_NAME, None)
+    for key, value in added.items():
+        if key not in attributes and len(attributes) < _MOST_ATTRIBUTES:
+            attributes[_name(key)] = _value(value)
+    exception = _exception_attributes(ended.exception, detail) or None
+    most = _MOST_EVENTS if exception is None else _MOST_EVENTS - 1
     return SpanSignal(
-        span_name(began.task_name or ""),
+        span_name(began.task_name or "") if name is None else _name(str(name)),
         began.created,
         # A clock that was set back: a span that ends before it starts is shown by no backend.
         max(began.created, ended.created),
         attributes,
         _error_description(ended, detail) if action in _ERROR_ACTIONS else None,
-        _exception_attributes(ended.exception, detail) or None,
+        exception,
+        tuple(_event(event) for event in ended.events[:most]),
+        began.links,
     )
 
 
@@ -180,6 +200,15 @@ def _who(event: TaskEvent) -> Attributes:
 
 def _name(text: str) -> str:
     return shortened(text, _LONGEST_NAME)
+
+
+def _value(value: AttributeValue) -> AttributeValue:
+    return shortened(value, _LONGEST_MESSAGE) if isinstance(value, str) else value
+
+
+def _event(event: RunEvent) -> RunEvent:
+    pairs = tuple((_name(key), _value(value)) for key, value in event.attributes)
+    return event._replace(name=_name(event.name), attributes=pairs)
 
 
 def _exception_attributes(exception: ExceptionInfo | None, detail: ExceptionDetail) -> Attributes:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+from redbird.repos import JSONDirectoryRepo
+
+from ._additions import attributes_as_text, events_as_text, links_as_text
 from ._events import CRASH, ENDINGS, RUN, TaskEvent, parse_event
-from ._identity import identity_of
+from ._identity import Identity, identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +18,21 @@ if TYPE_CHECKING:
 
     from ._bridge import Observation
 
-_ADDED_FIELDS = ("trace_id", "span_id", "execution", "exc_type", "exc_message")
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+
+_ADDED_FIELDS = (
+    "trace_id",
+    "span_id",
+    "execution",
+    "exc_type",
+    "exc_message",
+    "attributes",
+    "events",
+    "links",
+)
+
+# Whatever the record bore under these names, what is sent is this.
+_MERGED_FIELDS = frozenset({"attributes", "events", "links", "trace_id", "span_id"})
 
 
 class StoredRuns:
@@ -29,6 +47,9 @@ class StoredRuns:
         # A model without declared fields, such as dict, keeps whatever it is given.
         self._fields: Mapping[str, Any] | None = getattr(repo.model, "__fields__", None)
         self._added = [name for name in _ADDED_FIELDS if self._fields and name in self._fields]
+        if "trace_id" in self._added:
+            # A model of ours: a formatter that leaves these out leaves telemetry whole.
+            self._added += ["message", "exc_text"]
 
     def keeps(self, field: str) -> bool:
         """Return whether the model of the repository keeps a field."""
@@ -46,9 +67,14 @@ class StoredRuns:
             "execution": event.execution,
             "exc_type": exception and exception.type,
             "exc_message": exception and exception.message,
+            "message": event.message,
+            "exc_text": exception and exception.stacktrace,
+            "attributes": attributes_as_text(event.attributes),
+            "events": events_as_text(event.events),
+            "links": links_as_text(event.links),
         }
         for name in self._added:
-            if fields.get(name) is None:
+            if fields.get(name) is None or name in _MERGED_FIELDS:
                 fields[name] = found[name]
 
     def find_beginning(self, ending: TaskEvent) -> TaskEvent | None:
@@ -62,7 +88,7 @@ class StoredRuns:
             if ending.run_id is None or not self.keeps("run_id"):
                 return None
             query["run_id"] = ending.run_id
-        began = _newest(self._events(query), not_after=None)
+        began = self._last(query)
         if began is None or ending.action == CRASH:
             return began
         del query["action"]
@@ -73,11 +99,23 @@ class StoredRuns:
         )
         return None if over else began
 
+    def newest(self, task_name: str, action: str) -> TaskEvent | None:
+        """Return the newest event of a task with an action, as Rocketry's own state has it."""
+        return self._last({"task_name": task_name, "action": action})
+
+    def identity_of_ending(self, ending: TaskEvent) -> Identity:
+        """Return the ids of the run that a stored ending ended."""
+        began = self._beginning_before(ending)
+        return identity_of(
+            ending.task_name or "", (began or ending).run_id, (began or ending).created
+        )
+
     def trace_id_of(self, record: Any) -> str | None:
         """Return the trace id of the run that a stored record belongs to."""
         fields = fields_of(record)
-        if fields.get("trace_id"):
-            return str(fields["trace_id"])
+        stored = fields.get("trace_id")
+        if isinstance(stored, str) and _TRACE_ID.fullmatch(stored):
+            return stored
         event = parse_event(fields)
         if not event.is_task_event:
             return None
@@ -91,6 +129,13 @@ class StoredRuns:
         if ending.run_id is not None:
             query["run_id"] = ending.run_id
         return _newest(self._events(query), not_after=ending.created)
+
+    def _last(self, query: dict[str, Any]) -> TaskEvent | None:
+        if isinstance(self._repo, JSONDirectoryRepo):
+            # Red Bird's own follows the names of files there.
+            return _newest(self._events(query), not_after=None)
+        item = self._repo.filter_by(**query).last()
+        return None if item is None else parse_event(fields_of(item))
 
     def _events(self, query: dict[str, Any]) -> Iterator[TaskEvent]:
         for item in self._repo.filter_by(**query):

@@ -6,7 +6,7 @@ Rocketry is never imported here; these protocols say all that is used of it.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -50,20 +50,29 @@ class TaskDirectory:
     def __init__(self) -> None:
         """Begin with no session."""
         self._sessions: WeakSet[Session] = WeakSet()
-        self._found: dict[str, Task] = {}
+        self._found: dict[str, ref[Task]] = {}
 
     def add(self, session: Session) -> None:
         """Look in ``session`` too."""
         self._sessions.add(session)
 
+    def __contains__(self, session: object) -> bool:
+        return session in self._sessions
+
     def execution_of(self, name: str) -> str | None:
         """Return how a task is executed; ``None`` if no session has a task of this name."""
+        task = self.find(name)
+        return None if task is None else task.get_execution()
+
+    def find(self, name: str) -> Task | None:
+        """Return the task of this name; ``None`` if no session has one."""
         if not self._sessions:
             return None
-        task = self._found.get(name)
+        weak = self._found.get(name)
+        task = None if weak is None else weak()
         if task is None or task.name != name or not self._has(task):
             task = self._look_for(name)
-        return None if task is None else task.get_execution()
+        return task
 
     def _has(self, task: Task) -> bool:
         return any(task in session.tasks for session in self._sessions)
@@ -74,7 +83,7 @@ class TaskDirectory:
                 if task.name == name:
                     if len(self._found) >= _REMEMBERED:
                         self._found.clear()
-                    self._found[name] = task
+                    self._found[name] = ref(task)
                     return task
         self._found.pop(name, None)
         return None

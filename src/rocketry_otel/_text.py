@@ -33,6 +33,14 @@ def _str_of(value: object) -> str:
         return f"<{type(value).__name__} that cannot be shown>"
 
 
+def optional_text(value: object) -> str | None:
+    """Return ``value`` as clean text; ``None`` if there is none, or nothing in it.
+
+    A CSV file cannot tell an empty text from none, so nobody does.
+    """
+    return None if value is None else safe_text(value) or None
+
+
 def shortened(text: str, limit: int) -> str:
     """Return ``text`` in at most about ``limit`` characters, its beginning and its end kept.
 

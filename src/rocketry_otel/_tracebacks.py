@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._text import safe_text
+from ._text import optional_text, safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,21 +45,20 @@ def exception_of(fields: Mapping[str, Any]) -> ExceptionInfo | None:
     """
     exc_info = fields.get("exc_info")
     exc_text = fields.get("exc_text")
-    stacktrace = safe_text(exc_text) if exc_text else None
+    stacktrace = optional_text(exc_text)
     value, type_ = _exception_and_type(exc_info)
     if type_ is not None:
         return ExceptionInfo(
             type=safe_text(_qualified_name(type_)),
-            message=None if value is None else safe_text(value),
+            message=optional_text(value),
             stacktrace=stacktrace or _formatted(exc_info, value),
         )
-    if stacktrace is None and exc_info and isinstance(exc_info, str):
-        stacktrace = safe_text(exc_info)
-    stored_type = fields.get("exc_type")
-    if stored_type:
+    if stacktrace is None and isinstance(exc_info, str):
+        stacktrace = optional_text(exc_info)
+    stored_type = optional_text(fields.get("exc_type"))
+    if stored_type is not None:
         stored_message = fields.get("exc_message")
-        message = None if stored_message is None else safe_text(stored_message)
-        return ExceptionInfo(safe_text(stored_type), message, stacktrace)
+        return ExceptionInfo(stored_type, optional_text(stored_message), stacktrace)
     return None if stacktrace is None else exception_from_text(stacktrace)
 
 
@@ -72,8 +71,7 @@ def exception_from_text(text: str) -> ExceptionInfo:
     match = _EXCEPTION_LINE.fullmatch(last)
     if match is None:
         return ExceptionInfo(None, None, text)
-    # CSV repositories and log shippers eat the end of a line: so does str(ValueError()).
-    return ExceptionInfo(match["type"], match["message"] or "", text)
+    return ExceptionInfo(match["type"], match["message"] or None, text)
 
 
 def _last_part(lines: list[str]) -> str:

@@ -10,6 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import (
+    Link,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -20,12 +21,14 @@ from opentelemetry.trace import (
 )
 
 from ._scope import NAME, VERSION
+from ._signals import LINK
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
 
+    from ._additions import Attributes, RunLink
     from ._identity import Identity
-    from ._signals import Attributes, SpanSignal
+    from ._signals import SpanSignal
 
 _logger = logging.getLogger(NAME)
 
@@ -138,6 +141,7 @@ class RunTracer:
                 Context(),
                 self._kind,
                 signal.attributes,
+                [_link(link) for link in signal.links],
                 start_time=signal.start,
                 record_exception=False,
                 set_status_on_exception=False,
@@ -145,11 +149,20 @@ class RunTracer:
         finally:
             chosen.identity = None
             chosen.sampling = None
+        for event in signal.events:
+            span.add_event(event.name, dict(event.attributes), event.time)
         if signal.exception is not None:
             span.add_event("exception", signal.exception, signal.end)
         if signal.error is not None:
             span.set_status(Status(StatusCode.ERROR, signal.error))
         span.end(signal.end)
+
+
+def _link(link: RunLink) -> Link:
+    context = SpanContext(
+        link.trace_id, link.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+    )
+    return Link(context, {LINK: link.kind})
 
 
 def _choose_ids(tracer: Any) -> tuple[_Chosen, Sampler | None]:

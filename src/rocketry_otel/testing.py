@@ -7,12 +7,9 @@ Example::
     def test_etl_is_traced():
         app = Rocketry(execution="main")
         ...
-        with capture_telemetry() as telemetry:
-            instrument(app, **telemetry.providers)
+        with capture_telemetry(app) as telemetry:
             app.session.run("etl")
-            uninstrument(app)
-        span = telemetry.span("etl")
-        assert span.attributes["rocketry.action"] == "success"
+        assert telemetry.span("etl").attributes["rocketry.action"] == "success"
 """
 
 from __future__ import annotations
@@ -26,6 +23,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+from ._instrument import instrument, uninstrument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,19 +127,28 @@ class TelemetryCapture:
 
 
 @contextmanager
-def capture_telemetry(sampler: Sampler | None = None) -> Iterator[TelemetryCapture]:
+def capture_telemetry(
+    app: Any = None, *, sampler: Sampler | None = None
+) -> Iterator[TelemetryCapture]:
     """Capture telemetry within a ``with`` block; what was captured can be read after it.
 
     Args:
+        app: A ``rocketry.Rocketry`` or a ``rocketry.Session`` to instrument for the block,
+            however it ends. Without it the capture's ``providers`` are to be handed to
+            ``instrument`` or to ``OTelRepoHandler``.
         sampler: Decides which spans are kept; by default all are.
 
     Yields:
-        The capture, whose ``providers`` are to be handed to ``instrument``.
+        The capture.
     """
     capture = TelemetryCapture(sampler)
     try:
+        if app is not None:
+            instrument(app, **capture.providers)
         yield capture
     finally:
+        if app is not None:
+            uninstrument(app)
         capture.shutdown()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from redbird.repos import SQLRepo
 from redbird.sql.expressions import to_expression
 
 from rocketry_otel._errors import RepositoryError
-from rocketry_otel._forks import after_fork_in_child
+from rocketry_otel._forks import after_fork_in_child, no_fork
 from rocketry_otel._records import TaskEventRecord
 
 from ._base import Referable
@@ -182,7 +182,9 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         return to_expression(query, table=self._table.c)
 
     def _write(self, statement: Any) -> int:
-        with self.engine.begin() as connection:
+        # A child that is forked in the midst of a write to SQLite inherits its lock for good.
+        guard = no_fork if self.engine.dialect.name == "sqlite" else nullcontext()
+        with guard, self.engine.begin() as connection:
             return int(connection.execute(statement).rowcount)
 
     def _scalar(self, statement: Any) -> Any:
