@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from opentelemetry._logs import NoOpLoggerProvider
+from opentelemetry._logs import NoOpLoggerProvider, SeverityNumber
 from opentelemetry._logs._internal import ProxyLoggerProvider
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.metrics._internal import _ProxyMeterProvider
@@ -14,8 +15,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider
 
 from rocketry_otel import _global
+from rocketry_otel._counts import Counts
 from rocketry_otel._global import make_global
-from rocketry_otel._providers import Providers
+from rocketry_otel._outage import Outage
+from rocketry_otel._providers import Providers, resolve
+from tests.support.otlp_receiver import OTLPReceiver
 
 SIGNALS = ("tracer", "logger", "meter")
 
@@ -95,3 +99,29 @@ def test_providers_that_do_nothing_are_not_made_global(in_force: Globals) -> Non
     """With the SDK disabled, or a signal that cannot be sent, the place is left free."""
     make_global(Providers(NoOpTracerProvider(), NoOpLoggerProvider(), NoOpMeterProvider()))
     assert in_force.set == []
+
+
+def test_a_global_provider_of_ours_goes_on_with_the_next_handler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It cannot be replaced; what it makes after an ``uninstrument`` leaves by the new channels."""
+    with OTLPReceiver(grpc=False) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        counts = Counts()
+        before, after = (resolve(None, None, None, counts, Outage(counts)) for _ in range(2))
+        in_force = {
+            "trace.get_tracer_provider": before.tracer,
+            "_logs.get_logger_provider": before.logger,
+            "metrics.get_meter_provider": before.meter,
+        }
+        for name, provider in in_force.items():
+            monkeypatch.setattr(f"rocketry_otel._global.{name}", lambda its=provider: its)
+        make_global(after)
+        before.tracer.get_tracer("body").start_span("while in use").end()
+        before.close(time.monotonic() + 5)
+        make_global(after)
+        before.tracer.get_tracer("body").start_span("after").end()
+        before.logger.get_logger("body").emit(body="after", severity_number=SeverityNumber.INFO)
+        after.close(time.monotonic() + 5)
+        assert [it.span.name for it in receiver.spans] == ["while in use", "after"]
+        assert [it.log_record.body.string_value for it in receiver.log_records] == ["after"]

@@ -186,6 +186,11 @@ class ExportQueue(Generic[T]):
             self._closed = True
         self.destination.shutdown()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent, until it is opened again."""
+        return self._closed
+
     def reopen(self) -> None:
         """Take in items again after it was closed; what was lost stays counted."""
         lost = self._lost

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
 
+from ._own_providers import is_idle, take_over
 from ._providers import is_placeholder
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ def make_global(providers: Providers) -> None:
         (providers.meter, metrics.get_meter_provider(), metrics.set_meter_provider),
     ]
     for provider, in_force, set_global in setters:
-        if _is_ours(provider, providers) and is_placeholder(in_force):
+        if not _is_ours(provider, providers) or not is_placeholder(in_force):
+            continue
+        if is_idle(in_force):
+            take_over(provider, in_force)
+        else:
             set_global(provider)
 
 

@@ -101,6 +101,11 @@ class MetricPush:
             self._changed.notify_all()
         self.destination.shutdown()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent, until it is opened again."""
+        return self._closed
+
     def reopen(self) -> None:
         """Go on after it was closed."""
         with self._changed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import (
@@ -48,6 +49,10 @@ _EXEMPLAR_FILTERS: dict[str, Any] = {
 }
 
 
+# Of each provider that was made here: its channels, and what hands things over to them.
+_made: WeakKeyDictionary[Any, tuple[list[Channel], Any]] = WeakKeyDictionary()
+
+
 class OwnMeterProvider(MeterProvider):
     """A meter provider that sends nothing from a forked child."""
 
@@ -59,8 +64,9 @@ def tracer_provider(counts: Counts, outage: Outage) -> tuple[TracerProvider, lis
             resource=_resource(), shutdown_on_exit=False, span_limits=_span_limits()
         )
     channels = _queues("traces", "BSP", 5000, counts, outage)
-    for channel in channels:
-        provider.add_span_processor(_SpanHandOver(channel))
+    hand_over = _SpanHandOver(channels)
+    provider.add_span_processor(hand_over)
+    _made[provider] = (list(channels), hand_over)
     return provider, list(channels)
 
 
@@ -71,8 +77,9 @@ def logger_provider(counts: Counts, outage: Outage) -> tuple[LoggerProvider, lis
         options["log_record_limits"] = _log_record_limits()
     provider = LoggerProvider(resource=_resource(), shutdown_on_exit=False, **options)
     channels = _queues("logs", "BLRP", 1000, counts, outage)
-    for channel in channels:
-        provider.add_log_record_processor(_LogHandOver(channel))
+    hand_over = _LogHandOver(channels)
+    provider.add_log_record_processor(hand_over)
+    _made[provider] = (list(channels), hand_over)
     return provider, list(channels)
 
 
@@ -94,39 +101,58 @@ def meter_provider(outage: Outage) -> tuple[OwnMeterProvider, list[Channel]]:
         exemplar_filter=_EXEMPLAR_FILTERS[environment.exemplar_filter()](),
         shutdown_on_exit=False,
     )
+    _made[provider] = (channels, None)
     return provider, channels
 
 
-class _SpanHandOver(SpanProcessor):
-    """Hands each sampled span that ends to a queue."""
+def is_idle(provider: Any) -> bool:
+    """Return whether a provider is one of ours whose channels are closed."""
+    made = _made.get(provider)
+    return made is not None and all(channel.is_closed for channel in made[0])
 
-    def __init__(self, queue: ExportQueue[ReadableSpan]) -> None:
-        self._queue = queue
+
+def take_over(provider: Any, idle: Any) -> None:
+    """Let what an idle provider of ours still makes leave by the channels of another.
+
+    A global provider cannot be replaced: this is how one that was made global before an
+    ``uninstrument`` goes on after the next ``instrument``.
+    """
+    (_, hand_over), (_, idle_hand_over) = _made[provider], _made[idle]
+    if hand_over is not None and idle_hand_over is not None:
+        idle_hand_over.queues = hand_over.queues
+
+
+class _SpanHandOver(SpanProcessor):
+    """Hands each sampled span that ends to queues."""
+
+    def __init__(self, queues: list[ExportQueue[ReadableSpan]]) -> None:
+        self.queues = queues
 
     def on_end(self, span: ReadableSpan) -> None:
         context = span.context
         if context is not None and context.trace_flags.sampled:
-            self._queue.put(span)
+            for queue in self.queues:
+                queue.put(span)
 
 
 class _LogHandOver(LogRecordProcessor):
-    """Hands each log record to a queue."""
+    """Hands each log record to queues."""
 
-    def __init__(self, queue: ExportQueue[ReadableLogRecord]) -> None:
-        self._queue = queue
+    def __init__(self, queues: list[ExportQueue[ReadableLogRecord]]) -> None:
+        self.queues = queues
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         record = copy.copy(log_record.log_record)
         # It was needed for the ids alone, and may hold anything.
         record.context = Context()
-        self._queue.put(
-            ReadableLogRecord(
-                log_record=record,
-                resource=log_record.resource or Resource.get_empty(),
-                instrumentation_scope=log_record.instrumentation_scope,
-                limits=log_record.limits,
-            )
+        readable = ReadableLogRecord(
+            log_record=record,
+            resource=log_record.resource or Resource.get_empty(),
+            instrumentation_scope=log_record.instrumentation_scope,
+            limits=log_record.limits,
         )
+        for queue in self.queues:
+            queue.put(readable)
 
     def shutdown(self) -> None:
         """Do nothing: whoever owns the queue closes it."""

@@ -150,10 +150,14 @@ def resolve(
 
 
 def is_placeholder(provider: Any) -> bool:
-    """Return whether a global provider only stands in until the application sets one."""
-    return type(provider).__name__.lstrip("_").startswith("Proxy") and type(
-        provider
-    ).__module__.startswith("opentelemetry.")
+    """Return whether a global provider only stands in until somebody sets one.
+
+    One of ours that is no longer in use does so too.
+    """
+    return own.is_idle(provider) or (
+        type(provider).__name__.lstrip("_").startswith("Proxy")
+        and type(provider).__module__.startswith("opentelemetry.")
+    )
 
 
 def _flush_borrowed(providers: list[Any], deadline: float) -> Callable[[], bool]:

@@ -31,7 +31,7 @@ from .records import FULL, record
 
 HEADER = (
     b"task_name,action,created,run_id,start,end,runtime,message,exc_text,exc_type,exc_message,"
-    b"process,thread,execution,links,attributes,trace_id,span_id\r\n"
+    b"process,thread,execution,links,attributes,events,trace_id,span_id\r\n"
 )
 
 
@@ -64,7 +64,7 @@ def test_the_file(path):
     assert isinstance(repo, CSVFileRepo)
     assert repo.id_field is None
     repo.add(record("Grüße", "run", 0.1, message='a "b",\n'))
-    assert path.read_bytes() == HEADER + 'Grüße,run,0.1,,,,,"a ""b"",\n",,,,,,,,,,\r\n'.encode()
+    assert path.read_bytes() == HEADER + 'Grüße,run,0.1,,,,,"a ""b"",\n",,,,,,,,,,,\r\n'.encode()
 
 
 def test_paths(tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_every_cut_of_the_header(path):
         path.write_bytes(HEADER[:end])
         repo = open_csv(path)
         repo.add(record("a"))
-        assert path.read_bytes() == HEADER + b"a,run,1.0" + b"," * 15 + b"\r\n"
+        assert path.read_bytes() == HEADER + b"a,run,1.0" + b"," * 16 + b"\r\n"
 
 
 def test_damage_is_gathered(path):
@@ -231,7 +231,7 @@ def test_a_file_overwritten_in_place(path):
     asked = {"task_name": "a", "action": "run"}
     repo.add(record("a", created=1))
     assert repo.filter_by(**asked).last().created == 1.0
-    path.write_bytes(HEADER + b'a,run,2.0,,,,,"' + b"long, " * 99 + b'",,,,,,,,,,\r\nb,run,')
+    path.write_bytes(HEADER + b'a,run,2.0,,,,,"' + b"long, " * 99 + b'",,,,,,,,,,,\r\nb,run,')
     assert repo.filter_by(**asked).last().created == 2.0
     repo.add(record("a", created=3))
     assert repo.filter_by(**asked).last().created == 3.0
@@ -264,10 +264,10 @@ def test_a_long_traceback(path):
     ("row", "why"),
     [
         (b"too,few\r\n", "it has 2 columns"),
-        (b"a,run,1.0" + b"," * 16 + b"\r\n", "it has 19 columns"),
+        (b"a,run,1.0" + b"," * 17 + b"\r\n", "it has 20 columns"),
         (b"\r\n", "it has 0 columns"),
         (
-            b"a,run,no number" + b"," * 15 + b"\r\n",
+            b"a,run,no number" + b"," * 16 + b"\r\n",
             """1 validation error for TaskEventRecord
 created
   value is not a valid float (type=type_error.float)""",
@@ -296,7 +296,7 @@ def test_a_row_that_cannot_be_read(path, caplog, row, why):
 def test_bytes_that_are_no_text(path):
     """Bytes that are not UTF-8, and a NUL, do not keep a row from being read."""
     open_csv(path)
-    path.write_bytes(HEADER + b"caf\xe9\0,run,1.0" + b"," * 15 + b"\r\n")
+    path.write_bytes(HEADER + b"caf\xe9\0,run,1.0" + b"," * 16 + b"\r\n")
     assert open_csv(path).filter_by().all() == [record("caf\\xe9\\x00")]
 
 
