@@ -298,3 +298,11 @@ def test_a_child_s_record_becomes_the_parent_s_span(telemetry: TelemetryCapture)
         ("done", int(START * 1e9), {"k": 1})
     ]
     assert handler.repo.filter_by(action="success").last().attributes == '{"rows": 5}'
+
+
+def test_a_record_that_cannot_be_read_is_let_through() -> None:
+    """Whatever is wrong with it, the parent gets it, and the task goes on."""
+    records = ChildRecords()
+    record = task_record("run", run_id="r1", args=("does not fit",))
+    assert records.filter(record) is True
+    assert records.began is None

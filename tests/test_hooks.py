@@ -700,6 +700,9 @@ def test_what_waits_is_sent_before_a_restart(
     assert flushed == []
     assert next(hook, "over") == "over"
     assert flushed == ([5.0] if restarts else [])
+    parts.hooks._key = "of a process that is no more"
+    assert list(parts.hooks.stopping()) == [None]
+    assert flushed == ([5.0] if restarts else [])
 
 
 def test_hooks_that_are_gone_are_told_of_no_launch(telemetry: TelemetryCapture) -> None:

@@ -257,10 +257,9 @@ class Bridge:
 
     def _wake_up(self, signals: _Signals) -> None:
         with self._lock:
-            if self._resting:
-                self._resting = False
-                signals.providers.reopen()
-                _exit.remember(self)
+            self._resting = False
+            signals.providers.reopen()
+            _exit.remember(self)
 
     @property
     def shutdown_timeout(self) -> float:

@@ -104,7 +104,7 @@ def parse_event(
         exception_of(fields) if action == FAIL or action is None else None,
         its_execution if its_execution in EXECUTIONS else None,
         _known_text(get("process")),
-        _known_text(get("thread")),
+        optional_text(get("thread")),
         () if attributes is None else read_attributes(attributes),
         () if events is None else read_events(events),
         () if links is None else read_links(links),

@@ -77,13 +77,15 @@ class TaskMetrics:
             step: What it did to a run.
             context: The context that holds the run's span.
         """
+        run = step.run
+        if run is None:
+            return
         if step.change == "began":
             self._active.add(1, {TASK_NAME: event.task_name or ""})
-            if step.run is not None:
-                step.run.counted_by = self
-        elif step.change == "ended" and step.run is not None:
-            self.stopped(step.run)
-            self._time(step.run, event, context)
+            run.counted_by = self
+        elif step.change == "ended":
+            self.stopped(run)
+            self._time(run, event, context)
 
     def succeeded(self, task_name: str, created: int) -> None:
         """Set when a task last succeeded, here or in an earlier process.
