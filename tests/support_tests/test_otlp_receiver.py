@@ -360,8 +360,8 @@ def test_status(receiver: OTLPReceiver, protocol: str, code: int) -> None:
     """A refused request makes the export fail; it arrived, but nothing was taken in."""
     receiver.behave(Status(code))
 
-    # With so short a time no exporter tries again, whatever the status.
-    assert export(protocol, receiver, timeout=0.5) is FAILURE
+    # Long enough to connect on a busy machine; an exporter may try again meanwhile.
+    assert export(protocol, receiver, timeout=3) is FAILURE
 
     assert receiver.requests[0].fault == Status(code)
     assert not receiver.requests[0].taken
