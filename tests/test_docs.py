@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rocketry_otel import Settings, _metrics, open_repository
+from rocketry_otel import Settings, _heartbeat, _metrics, open_repository
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.processes import run_python
 
@@ -25,10 +25,12 @@ def test_every_setting_is_in_the_readme() -> None:
 
 def test_every_metric_is_documented(telemetry: TelemetryCapture) -> None:
     """The table has the names and no others."""
-    source = Path(_metrics.__file__).read_text(encoding="utf-8")
-    names = set(re.findall(r'"(rocketry\.task\.\w+)"', source))
+    source = "".join(
+        Path(module.__file__).read_text(encoding="utf-8") for module in (_metrics, _heartbeat)
+    )
+    names = set(re.findall(r'"(rocketry\.(?:task|scheduler)\.\w+)"', source))
     names |= {f"rocketry.bridge.{name}" for name in ("delivered", "failed", "dropped", "replayed")}
-    assert set(re.findall(r"^\| `(rocketry\.\w+\.\w+)` \| \w", TELEMETRY, re.MULTILINE)) >= names
+    assert set(re.findall(r"^\| `(rocketry\.\w+\.\w+)` \| \w", TELEMETRY, re.MULTILINE)) == names
 
 
 # The others need a server.
