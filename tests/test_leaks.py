@@ -124,7 +124,8 @@ def test_ten_thousand_runs_leave_nothing_behind(
     assert get_current() is outermost
     assert pairs.loads == pairs.reports == 2 * REMEMBERED + runs // 2
     assert {name: count for name, count in grown.items() if count > 10} == {}
-    # Coverage, where it measures, keeps a few blocks for each thread that there ever was.
+    # Coverage, where it measures, keeps a few blocks for each thread that there ever was (and
+    # about a kilobyte: a tenth of the threads are in the part whose size is measured).
     measured = 4 * runs if execution == "thread" and sys.gettrace() is not None else 0
     assert more_blocks < 400 + runs // 10 + measured
-    assert size - base < 20_000
+    assert size - base < 20_000 + 50 * measured
