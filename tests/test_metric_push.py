@@ -319,7 +319,9 @@ def test_a_forked_child_sends_no_metrics(parts: Parts) -> None:
         mark = push.hurry()
         arrived = push.wait_for(mark, time.monotonic() + LONG)
         close(push)
-        os._exit(0 if arrived and parts.tried == before and parts.shutdowns == 0 else 1)
+        push.reopen()
+        stays = push.is_closed and push._thread is None
+        os._exit(0 if arrived and stays and parts.tried == before and parts.shutdowns == 0 else 1)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert flush(push) is True

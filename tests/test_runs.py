@@ -209,6 +209,15 @@ def test_runs_that_never_end_do_not_pile_up() -> None:
     assert (late.change, late.was_open) == ("ended", False)
 
 
+def test_a_new_run_under_an_old_id_is_not_taken_for_the_old_one() -> None:
+    """Not even when it was given up before it ended: its ending is its own, not a second one."""
+    tracker = RunTracker(limit=1)
+    for one in (event("run", "1", 1.0), event("success", "1", 2.0), event("run", "1", 3.0)):
+        tracker.observe(one)
+    assert tracker.observe(event("run", "2", 4.0)).given_up is not None
+    assert tracker.observe(event("success", "1", 5.0, thread=9)).change == "ended"
+
+
 def test_what_is_remembered_of_ended_runs_is_bounded() -> None:
     """A second ending long after the first is not recognised, and memory does not grow."""
     tracker = RunTracker()

@@ -228,7 +228,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         logger: logging.Logger | None = logging.getLogger(logger_name)
         while logger is not None:
             if self in logger.handlers:
-                first = next((handler for handler in logger.handlers if _has_repo(handler)), self)
+                first = next((one for one in logger.handlers if repo_of(one) is not None), self)
                 if first is not self:
                     _logger.warning(
                         "Rocketry reads its state from the first handler of the logger %r that "
@@ -260,5 +260,6 @@ def _message_of(record: logging.LogRecord) -> object:
         return record.msg
 
 
-def _has_repo(handler: logging.Handler) -> bool:
-    return getattr(handler, "repo", None) is not None
+def repo_of(handler: logging.Handler) -> BaseRepo | None:
+    """Return the repository of a handler, by which Rocketry too knows those it can read."""
+    return getattr(handler, "repo", None)

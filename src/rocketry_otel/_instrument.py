@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from redbird.logging import RepoHandler
 from redbird.repos import MemoryRepo
 
-from ._handler import OTelRepoHandler
+from ._handler import OTelRepoHandler, repo_of
 from ._repositories import open_repository
 from ._scope import NAME
 from ._settings import Settings
@@ -142,13 +142,13 @@ def _choose_repository(
 ) -> BaseRepo:
     if repo is not None:
         return repo
-    first = next((one for one in logger.handlers if _repo_of(one) is not None), None)
+    first = next((one for one in logger.handlers if repo_of(one) is not None), None)
     if settings.repo is not None:
         if first is not None and vars(first).get(_LEFT_BEHIND) == settings.repo:
-            return _repo_of(first)
+            return repo_of(first)
         return open_repository(settings.repo)
     if first is not None and not _is_rocketrys_own(first, is_bare=is_bare):
-        return _repo_of(first)
+        return repo_of(first)
     return open_repository(_DEFAULT_REPOSITORY)
 
 
@@ -160,7 +160,7 @@ def _is_rocketrys_own(handler: logging.Handler, *, is_bare: bool) -> bool:
         is_bare: Whether there is a session without an application: Rocketry gives those a
             repository of another model.
     """
-    repo = _repo_of(handler)
+    repo = repo_of(handler)
     if type(handler) is not RepoHandler or repo is None or type(repo) is not MemoryRepo:
         return False
     model = repo.model
@@ -176,16 +176,16 @@ def _put_in_front(logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: 
         one
         for one in old
         if one is not handler
-        and (one in defaults or _LEFT_BEHIND in vars(one) or _repo_of(one) is handler.repo)
+        and (one in defaults or _LEFT_BEHIND in vars(one) or repo_of(one) is handler.repo)
     ]
     kept = [one for one in old if one is not handler and one not in replaced]
-    place = next((i for i, one in enumerate(old) if _repo_of(one) is not None), len(old))
+    place = next((i for i, one in enumerate(old) if repo_of(one) is not None), len(old))
     # Whoever logs meanwhile waits, so that records carried over come before new ones.
     handler.acquire()
     try:
         if defaults and handler not in old:
             # Each application inserts one in front: the last has seen all that the others have.
-            _carry_over(_repo_of(defaults[-1]), handler)
+            _carry_over(repo_of(defaults[-1]), handler)
         logger.handlers = [*kept[:place], handler, *kept[place:]]
     finally:
         handler.release()
@@ -195,17 +195,13 @@ def _put_in_front(logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: 
                 "The logger %r has another handler with a repository, %r; Rocketry does not "
                 "read that one. To make it the one: instrument(app, repo=that_repository).",
                 logger.name,
-                type(_repo_of(one)).__name__,
+                type(repo_of(one)).__name__,
             )
 
 
 def _carry_over(repo: Any, handler: OTelRepoHandler) -> None:
     for item in repo.filter_by().all():
         handler.take_over(fields_of(item))
-
-
-def _repo_of(handler: logging.Handler) -> BaseRepo | None:
-    return getattr(handler, "repo", None)
 
 
 def _let_records_through(logger: logging.Logger) -> None:

@@ -108,6 +108,8 @@ class MetricPush:
 
     def reopen(self) -> None:
         """Go on after it was closed."""
+        if self._in_child:
+            return  # what it has inherited is its parent's to send, now as before
         with self._changed:
             self._closed = False
             self._close_by = None
