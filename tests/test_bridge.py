@@ -153,7 +153,7 @@ def test_a_broken_processor_costs_no_other_signal(
     assert len([record for record in caplog.records if record.name == "rocketry_otel"]) == 1
 
 
-@pytest.mark.parametrize("step", ["parse_event", "log_signal", "resolve"])
+@pytest.mark.parametrize("step", ["_bridge.parse_event", "_sending.log_signal", "_bridge.resolve"])
 def test_a_fault_of_ours_never_reaches_the_task(
     step: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,13 +162,13 @@ def test_a_fault_of_ours_never_reaches_the_task(
     def broken(*_: Any) -> Any:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(f"rocketry_otel._bridge.{step}", broken)
+    monkeypatch.setattr(f"rocketry_otel.{step}", broken)
     handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
     logger = logging.getLogger("rocketry_otel")
     monkeypatch.setattr(logger, "disabled", True)
     handler.handle(task_record("run", run_id="r1"))
     assert [row["action"] for row in handler.repo.filter_by().all()] == ["run"]
-    if step != "parse_event":
+    if step != "_bridge.parse_event":
         assert handler._bridge.counts.of("logs", "dropped") == {"error": 1}
 
 

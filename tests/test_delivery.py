@@ -12,14 +12,15 @@ import pytest
 
 from rocketry_otel import _delivery
 from rocketry_otel._counts import Counts
-from rocketry_otel._delivery import ExportQueue, QueueLimits, pause_after, wait_until
+from rocketry_otel._delivery import ExportQueue
 from rocketry_otel._destinations import Answer, Result
 from rocketry_otel._outage import Outage
+from rocketry_otel._pacing import QueueLimits, pause_after, wait_until
 
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
-REFUSED = Result(Answer.REFUSED, "bad")
-TOO_LARGE = Result(Answer.REFUSED, "too large", splittable=True)
+REFUSED = Result(Answer.REFUSED, "bad", certain=True)
+TOO_LARGE = Result(Answer.REFUSED, "too large", certain=True)
 AT_ONCE = QueueLimits(delay=0.0)
 LATER = QueueLimits(delay=3600.0)
 LONG = 20.0

@@ -311,7 +311,7 @@ def test_a_batch_that_cannot_be_encoded_is_refused_here_and_can_be_halved(
     receiver.behave(Status(503))
     assert destination.export(spans).answer is Answer.UNAVAILABLE
     result = destination.export([*spans, poison])
-    assert (result.answer, result.splittable) == (Answer.REFUSED, True)
+    assert (result.answer, result.certain) == (Answer.REFUSED, True)
     assert len(receiver.requests) == 1
 
 

@@ -20,10 +20,11 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags
 from rocketry_otel import _forks
 from rocketry_otel import _own_providers as own
 from rocketry_otel._counts import Counts
-from rocketry_otel._delivery import ExportQueue, QueueLimits
+from rocketry_otel._delivery import ExportQueue
 from rocketry_otel._metric_push import MetricPush
 from rocketry_otel._metrics import TaskMetrics
 from rocketry_otel._outage import Outage
+from rocketry_otel._pacing import QueueLimits
 from support.otlp_receiver import OTLPReceiver, attributes_of
 
 

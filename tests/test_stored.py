@@ -205,7 +205,7 @@ def test_stored_records_give_the_very_same_span(
         signal = live[ended.task_name] = span_signal(run, ended, detail)
         return signal
 
-    monkeypatch.setattr("rocketry_otel._bridge.span_signal", remember)
+    monkeypatch.setattr("rocketry_otel._sending.span_signal", remember)
 
     def name_span(task: Any, record: Mapping[str, Any], outcome: str) -> str:
         return f"{task.name} {outcome} at {record['created']}"

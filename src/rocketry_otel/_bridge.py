@@ -15,30 +15,30 @@ from ._additions import plain_attributes
 from ._counts import Counts
 from ._enrichment import Enrichment
 from ._events import RUN, SUCCESS, parse_event
-from ._forks import after_fork_in_child
+from ._forks import after_fork_in_child, no_fork
 from ._global import make_global
 from ._heartbeat import Heartbeat
 from ._launches import Launches
-from ._logs import EventLogger
 from ._metrics import TaskMetrics
 from ._outage import Outage
 from ._providers import Providers, resolve
 from ._runs import RunTracker, Step
 from ._scope import NAME
-from ._signals import beginning_attributes, log_signal, span_name, span_signal
-from ._tracing import RunTracer
+from ._sending import Sender
+from ._write_ahead import WriteAhead, passage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry._logs import LoggerProvider
-    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
+    from redbird import BaseRepo
 
     from ._events import TaskEvent
     from ._identity import Identity
     from ._links import Awaited
+    from ._passage import Passage
     from ._runs import Run
     from ._settings import Settings
     from ._stored import StoredRuns
@@ -67,8 +67,7 @@ class _Signals(NamedTuple):
     """Where each signal goes, once the providers are known."""
 
     providers: Providers
-    tracer: RunTracer
-    logger: EventLogger
+    sender: Sender
     metrics: TaskMetrics
 
 
@@ -77,7 +76,8 @@ class Bridge:
 
     Args:
         settings: What may leave the machine, and how.
-        stored: What the repository keeps of runs.
+        repo: The repository.
+        stored: What it keeps of runs.
         tracer_provider: Given by the user, as are the two others; ``None`` for the global one
             or, if there is none when the first record comes, our own.
         logger_provider: The same for log records.
@@ -88,6 +88,7 @@ class Bridge:
         self,
         settings: Settings,
         *,
+        repo: BaseRepo,
         stored: StoredRuns,
         tracer_provider: TracerProvider | None,
         logger_provider: LoggerProvider | None,
@@ -98,6 +99,7 @@ class Bridge:
         self._given = (tracer_provider, logger_provider, meter_provider)
         self._outage = Outage(self.counts)
         self._stored = stored
+        self.write_ahead = WriteAhead(repo, stored, settings, self.counts)
         self.keeps_run_id = stored.keeps("run_id")
         self._tracker = RunTracker(
             keeps_run_id=self.keeps_run_id,
@@ -154,8 +156,36 @@ class Bridge:
             self._complain("A record could not be understood", error)
             return None
 
-    def export(self, observation: Observation | None) -> None:
-        """Send what an observed record says; never raises."""
+    def expect(self, observation: Observation | None) -> int | None:
+        """Take note that a record is about to be written to the repository; never raises.
+
+        Returns:
+            What to give to ``export``.
+        """
+        try:
+            if observation is None or not self._exports(observation.event):
+                return None
+            if not self._closed:
+                self._awake()
+            return self.write_ahead.expect(observation.event)
+        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+            self._complain("A record cannot be followed on its way", error)
+            return None
+
+    def export(
+        self,
+        observation: Observation | None,
+        expected: int | None = None,
+        *,
+        is_stored: bool = False,
+    ) -> None:
+        """Send what an observed record says; never raises.
+
+        Args:
+            observation: The record.
+            expected: What ``expect`` returned.
+            is_stored: Whether the repository has the record.
+        """
         if observation is None:
             return
         event, step = observation
@@ -165,15 +195,15 @@ class Bridge:
             if step.given_up is not None:
                 self.counts.add("traces", "dropped", reason="never_ended")
             if self._closed:
-                self.counts.add("logs", "dropped", reason="closed")
-                return
-            signals = self._signals or self._connect()
-            if self._resting:
-                self._wake_up(signals)
+                if not self.write_ahead.is_durable:
+                    self.counts.add("logs", "dropped", reason="closed")
+                return  # and it stays expected: the next start finds it
+            signals = self._awake()
             if step.given_up is not None and self._exports(step.given_up.began):
                 signals.metrics.stopped(step.given_up)
             if self._exports(event):
-                self._send(signals, event, step)
+                self._send(signals, event, step, passage_of(event) if is_stored else None)
+            self.write_ahead.settle(expected)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self.counts.add("logs", "dropped", reason="error")
             self._complain("The telemetry of a record could not be made", error)
@@ -184,7 +214,7 @@ class Bridge:
             run = self._tracker.open_run(task_name, run_id)
         if run is None or run.began is None or self._closed:
             return None
-        self._context_of(self._signals or self._connect(), run, run.began)
+        (self._signals or self._connect()).sender.context_of(run, run.began)
         return run
 
     def newest_beginning(self, task_name: str) -> int:
@@ -238,8 +268,13 @@ class Bridge:
         Returns:
             Whether everything handed over so far was accepted in time.
         """
-        signals = self._signals
-        return signals is None or signals.providers.flush(time.monotonic() + timeout)
+        signals, deadline = self._signals, time.monotonic() + timeout
+        if signals is None:
+            return True
+        if signals.providers.flush(deadline) and self.write_ahead.wait(0.0):
+            return True
+        # What there was no room for comes from the repository, now that there is some.
+        return self.write_ahead.wait(deadline) and signals.providers.flush(deadline)
 
     def close(self, timeout: float) -> None:
         """Send what waits, for ``timeout`` seconds at most, and send nothing any more."""
@@ -248,18 +283,26 @@ class Bridge:
 
     def rest(self, timeout: float) -> None:
         """Send what waits, for ``timeout`` seconds at most, and send on when there is more."""
+        deadline = time.monotonic() + timeout
         with self._lock:
             signals = self._signals
             self._resting = signals is not None
         if signals is not None:
-            signals.providers.close(time.monotonic() + timeout)
+            self.write_ahead.stop(timeout)
+            signals.providers.close(deadline)
+            self.write_ahead.finish(for_good=self._closed)
         _exit.forget(self)
 
-    def _wake_up(self, signals: _Signals) -> None:
-        with self._lock:
-            self._resting = False
-            signals.providers.reopen()
-            _exit.remember(self)
+    def _awake(self) -> _Signals:
+        """Return where signals go, found by now and open."""
+        signals = self._signals or self._connect()
+        if self._resting:
+            with self._lock:
+                self._resting = False
+                signals.providers.reopen()
+                self.write_ahead.reopen()
+                _exit.remember(self)
+        return signals
 
     @property
     def shutdown_timeout(self) -> float:
@@ -268,38 +311,27 @@ class Bridge:
 
     def _connect(self) -> _Signals:
         """Find the providers, once: now, so that an application that set its own late wins."""
-        with self._lock:
+        # A child that is forked in the midst of it would have the half of it.
+        with self._lock, no_fork:
             if self._signals is None:
                 providers = resolve(*self._given, self.counts, self._outage)
-                self._signals = _Signals(
-                    providers,
-                    RunTracer(providers.tracer, self._settings.span_kind),
-                    EventLogger(providers.logger),
-                    TaskMetrics(providers.meter, self.counts),
-                )
+                sender = Sender(providers, self._settings, self._lose)
+                metrics = TaskMetrics(providers.meter, self.counts)
                 self.heartbeat.show(providers.meter)
+                self.write_ahead.follow(providers.queues, sender)
                 if self.may_be_global:
                     make_global(providers)
                 _exit.remember(self)
+                self._signals = _Signals(providers, sender, metrics)
             return self._signals
 
-    def _send(self, signals: _Signals, event: TaskEvent, step: Step) -> None:
-        """Send each signal; that one fails, as a user's processor may, costs no other one."""
-        run, detail = step.run, self._settings.exceptions
-        context = None if run is None else self._context_of(signals, run, event)
-        if run is not None and step.change == "ended":
-            try:
-                span = span_signal(run, event, detail)
-                signals.tracer.record(span, run.identity, run.sampling)
-            except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-                self._lose("traces", error)
-        try:
-            signals.logger.record(log_signal(event, detail), context)
-        except Exception as error:  # noqa: BLE001
-            self._lose("logs", error)
+    def _send(
+        self, signals: _Signals, event: TaskEvent, step: Step, passage: Passage | None
+    ) -> None:
+        context = signals.sender.send(event, step, passage)
         try:
             signals.metrics.count(event, step, context)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._lose("metrics", error)
 
     def _completed(self, event: TaskEvent, run: Run, fields: Mapping[str, Any]) -> TaskEvent:
@@ -320,16 +352,6 @@ class Bridge:
         if len(self._newest) >= _NEWEST_LIMIT:
             self._newest.clear()
         self._newest[event.task_name or "", event.action or ""] = (run.identity, event.created)
-
-    def _context_of(self, signals: _Signals, run: Run, event: TaskEvent) -> Context:
-        """Return the context that holds the run's span, made when it is first asked for."""
-        if run.context is None:
-            first = run.began or event
-            run.sampling = signals.tracer.sampling_of(
-                run.identity, span_name(first.task_name or ""), beginning_attributes(first)
-            )
-            run.context = signals.tracer.context_of(run.identity, run.sampling)
-        return run.context
 
     def _exports(self, event: TaskEvent | None) -> bool:
         return event is None or event.task_name is None or self._settings.exports(event.task_name)

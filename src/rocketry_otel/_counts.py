@@ -8,15 +8,15 @@ from typing import Literal
 
 from ._forks import after_fork_in_child
 
-Outcome = Literal["delivered", "failed", "dropped", "replayed"]
+Outcome = Literal["delivered", "failed", "dropped", "replayed", "retried"]
 
 
 class Counts:
     """Counts spans and log records by what became of them.
 
     ``delivered``: a collector accepted it. ``failed``: a collector refused it for good.
-    ``dropped``: it was not sent, for the reason that stands with it. ``replayed``: it was sent
-    again from the repository.
+    ``dropped``: it was not sent, for the reason that stands with it. ``replayed``: it was
+    delivered from the repository. ``retried``: it did not get through, and is tried again.
     """
 
     def __init__(self) -> None:

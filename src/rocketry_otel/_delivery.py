@@ -2,92 +2,38 @@
 
 The SDK's own batch processors throw a failed batch away, drop silently, and neither keep the
 time limit of a flush nor tell what became of it. This one keeps what was not accepted, as far
-as its queue reaches, and knows what was.
+as its queue reaches, and leaves the rest to the repository that has it.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ._destinations import Answer
+from ._dispatch import Entry, dispatch
 from ._forks import after_fork_in_child
+from ._holding import Holding
+from ._pacing import SHORTEST_PAUSE, QueueLimits, pause_after, start_thread, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._counts import Counts
+    from ._counts import Counts, Outcome
     from ._destinations import Destination, Result
     from ._outage import Outage
+    from ._passage import Passage
 
 T = TypeVar("T")
-
-SHORTEST_PAUSE = 0.5
-_LONGEST_PAUSE = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """How much waits, and for how long.
-
-    Attributes:
-        size: How many items wait at most; beyond it the oldest is dropped, and counted.
-        batch: How many items go in one request at most.
-        delay: How many seconds an item waits at most for others to go with it.
-    """
-
-    size: int = 2048
-    batch: int = 512
-    delay: float = 5.0
-
-
-def pause_after(failures: int) -> float:
-    """Return how many seconds to leave a destination alone: more each time, and at random."""
-    longest = min(SHORTEST_PAUSE * 2.0 ** min(failures, 10), _LONGEST_PAUSE)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # it spreads load and hides nothing
-
-
-def wait_until(changed: threading.Condition, deadline: float, done: Callable[[], bool]) -> bool:
-    """Wait on a condition that is held until something is done, or the deadline has come.
-
-    Unlike ``Condition.wait_for`` it takes any deadline: one in a thousand years, or infinity.
-
-    Returns:
-        Whether it was done.
-    """
-    while not done():
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
-        changed.wait(min(left, threading.TIMEOUT_MAX))
-    return True
-
-
-def start_thread(work: Callable[[], None], signal: str) -> threading.Thread | None:
-    """Start a thread that ends with the program; ``None`` if there can be none."""
-
-    def uninstrumented() -> None:
-        # An application that traces its HTTP client would trace the sending of each trace.
-        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003  # a value
-        work()
-
-    thread = threading.Thread(target=uninstrumented, name=f"rocketry-otel-{signal}", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        # The interpreter is on its way out, or the machine has no more threads.
-        return None
-    return thread
+R = TypeVar("R")
 
 
 class ExportQueue(Generic[T]):
     """A queue of one signal on its way to one destination, with a thread that empties it.
+
+    Where there is no room, what comes from a stored record is left to be read from the
+    repository again. Anything else is dropped then, and counted.
 
     Args:
         signal: ``traces`` or ``logs``.
@@ -95,6 +41,10 @@ class ExportQueue(Generic[T]):
         limits: How much waits, and for how long.
         counts: Where outcomes are counted.
         outage: Told of every success and failure.
+
+    Attributes:
+        name: What names it among all queues, also those of other processes.
+        set_aside: Told of entries that were refused for good, before anybody else learns of it.
     """
 
     def __init__(
@@ -107,6 +57,8 @@ class ExportQueue(Generic[T]):
     ) -> None:
         self.signal = signal
         self.destination = destination
+        self.name = f"{signal} {destination.name}"
+        self.set_aside: Callable[[ExportQueue[T], list[Entry], str], None] = _forget
         self._limits = limits
         self._counts = counts
         self._outage = outage
@@ -117,26 +69,38 @@ class ExportQueue(Generic[T]):
     def _start_afresh(self) -> None:
         # Re-entrant, since a signal handler that logs may come in between.
         self._changed = threading.Condition(threading.RLock())
-        self._waiting: deque[T] = deque()
+        self._held = Holding(self._limits.size)
         self._thread: threading.Thread | None = None
         self._handed_over = 0
         self._settled = 0
         self._lost = 0
+        self._failing: str | None = None  # why, if nothing gets through
         self._hurry_until = 0  # the count of items that are not to wait for others
         self._close_by: float | None = None  # when closing is to be over, once it has begun
 
-    def put(self, item: T) -> None:
-        """Hand over an item; takes microseconds, whatever the destination does."""
+    def put(self, item: T, passage: Passage | None = None) -> None:
+        """Hand over an item; takes microseconds, whatever the destination does.
+
+        Args:
+            item: The item.
+            passage: The stored record that it comes from, if it comes from one.
+        """
+        if passage is not None and not passage.is_for(self.name):
+            return
         with self._changed:
             if self._closed or self._close_by is not None:
-                self._counts.add(self.signal, "dropped", reason="closed")
+                if passage is None:
+                    self._counts.add(self.signal, "dropped", reason="closed")
+                elif passage.is_live:
+                    self._held.leave(passage)
                 return
             self._handed_over += 1
-            self._waiting.append(item)
-            if len(self._waiting) > self._limits.size:
-                self._waiting.popleft()
-                self._lose(1, "dropped", "queue_full")
-            if len(self._waiting) in (1, self._limits.batch):
+            if not self._held.add(Entry(item, passage)):
+                self._settled += 1
+                return
+            if passage is None:
+                self._lose(self._held.trim(), "dropped", "queue_full")
+            if len(self._held.waiting) in (1, self._limits.batch):
                 self._changed.notify_all()
             self._wake()
 
@@ -162,9 +126,13 @@ class ExportQueue(Generic[T]):
             settled = wait_until(
                 self._changed, deadline, lambda: self._settled >= mark or self._thread is None
             )
-            if self._hurry_until == mark and self._close_by is None:
-                self._hurry_until = 0  # nobody waits any more: tries need not be so frequent
-            return settled and self._settled >= mark and self._lost == 0
+            self._hurry_no_more(mark)
+            accepted = settled and self._settled >= mark
+            return accepted and self._lost == 0 and self._held.left is None
+
+    def _hurry_no_more(self, mark: int) -> None:
+        if self._hurry_until == mark and self._close_by is None:
+            self._hurry_until = 0  # nobody waits any more: tries need not be so frequent
 
     def begin_closing(self, deadline: float) -> None:
         """Take in no more and send what waits at once, without waiting for it."""
@@ -173,7 +141,7 @@ class ExportQueue(Generic[T]):
             self.hurry()
 
     def finish_closing(self) -> None:
-        """Wait until all is sent or the deadline has come; what is left is lost, and counted."""
+        """Wait until all is sent or the deadline has come; then give up what is left."""
         with self._changed:
             if self._closed or self._close_by is None:
                 return
@@ -193,75 +161,130 @@ class ExportQueue(Generic[T]):
 
     def reopen(self) -> None:
         """Take in items again after it was closed; what was lost stays counted."""
-        lost = self._lost
+        lost, left = self._lost, self._held.left
         self._start_afresh()
         self._handed_over = self._settled = self._lost = lost
+        self._held.left = left
         self._closed = False
+
+    def ask(self, question: Callable[[Holding], R]) -> R:
+        """Return the answer to a question about what is here, such as ``Holding.oldest``."""
+        with self._changed:
+            return question(self._held)
+
+    @property
+    def error(self) -> str | None:
+        """Why nothing gets through at present; ``None`` if it does, as far as is known."""
+        return self._failing
+
+    def wait_for_room(self, timeout: float) -> bool:
+        """Wait until there is room for what is sent again, beside what is sent at first.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether there is, and the destination takes things.
+        """
+        with self._changed:
+            if timeout and not self._has_room():
+                # A batch may be more than there is room for.
+                mark = self.hurry()
+                wait_until(self._changed, time.monotonic() + timeout, self._has_room)
+                self._hurry_no_more(mark)
+            return self._has_room()
+
+    def _has_room(self) -> bool:
+        room = max(self._limits.size // 2, 1)
+        return len(self._held.waiting) < room and self._takes_things()
+
+    def wait_until_sent_again(self, timeout: float) -> bool:
+        """Send at once, and wait until, all that is sent again.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether it is settled, or the destination takes nothing, or this is being closed.
+        """
+        with self._changed:
+            mark = self.hurry()
+            is_over = wait_until(
+                self._changed,
+                time.monotonic() + timeout,
+                lambda: self._first_position() is None or not self._takes_things(),
+            )
+            self._hurry_no_more(mark)
+            return is_over
+
+    def settled_until(self, position: int) -> int | None:
+        """Return up to which position all that is sent again is settled.
+
+        Args:
+            position: Up to which it was handed over.
+
+        Returns:
+            ``None`` if it cannot be told, since this is being closed.
+        """
+        with self._changed:
+            if self._is_closing():
+                return None
+            first = self._first_position()
+            return position if first is None else first
+
+    def _first_position(self) -> int | None:
+        return self._held.first_position(self.name)
+
+    def _takes_things(self) -> bool:
+        return self._failing is None and not self._is_closing()
 
     def _wake(self) -> None:
         """See to it that there is a thread for what waits; it may fail, and is tried again."""
-        if self._thread is None and self._waiting:
+        if self._thread is None and self._held.waiting:
             self._thread = start_thread(self._work, self.signal)
 
     def _work(self) -> None:
         failures = 0
-        while (batch := self._next_batch()) is not None:
-            stopped_by = self._deliver(batch)
+        while batch := self._next_batch():
+            left, stopped_by = dispatch(
+                batch, self.destination.export, self._settle, lambda: self._closed
+            )
+            self._put_back(left, stopped_by)
             if stopped_by is None:
                 failures = 0
                 continue
             self._outage.failed(
-                self.signal,
-                self.destination.name,
-                stopped_by.reason,
-                unknown=stopped_by.unknown,
+                self.signal, self.destination.name, stopped_by.reason, unknown=stopped_by.unknown
             )
             self._pause(failures, stopped_by.retry_after)
             failures += 1
 
-    def _next_batch(self) -> list[T] | None:
-        """Wait for a batch that is full, due or wanted in a hurry; ``None`` when closed."""
+    def _next_batch(self) -> list[Entry]:
+        """Wait for a batch that is full, due or wanted in a hurry; empty when closed."""
         with self._changed:
             wait_until(
-                self._changed, float("inf"), lambda: bool(self._waiting) or self._is_closing()
+                self._changed, float("inf"), lambda: bool(self._held.waiting) or self._is_closing()
             )
             wait_until(
                 self._changed,
                 time.monotonic() + self._limits.delay,
                 lambda: (
-                    len(self._waiting) >= self._limits.batch
+                    len(self._held.waiting) >= self._limits.batch
                     or self._settled < self._hurry_until
                     or self._is_closing()
                 ),
             )
-            count = min(self._limits.batch, len(self._waiting))
-            return [self._waiting.popleft() for _ in range(count)] or None
+            return self._held.take(self._limits.batch)
 
-    def _deliver(self, batch: list[T]) -> Result | None:
-        """Send a batch, in parts if need be; return the answer that stopped it, if one did."""
-        parts = [batch]
-        while parts and not self._closed:
-            part = parts.pop()
-            result = self.destination.export(part)
-            if result.answer is Answer.UNAVAILABLE:
-                self._put_back([*part, *(item for rest in reversed(parts) for item in rest)])
-                return result
-            if result.splittable and len(part) > 1:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-            else:
-                self._settle(part, result)
-        return None
-
-    def _put_back(self, batch: list[T]) -> None:
+    def _put_back(self, left: list[Entry], stopped_by: Result | None) -> None:
         with self._changed:
-            if self._closed:
-                return  # counted as lost when it was given up
-            self._waiting.extendleft(reversed(batch))
-            too_many = max(len(self._waiting) - self._limits.size, 0)
-            for _ in range(too_many):
-                self._waiting.popleft()
-            self._lose(too_many, "dropped", "queue_full")
+            self._failing = None if stopped_by is None else stopped_by.reason
+            if not self._closed:  # else all was given up
+                self._held.put_back(left)
+                if left:
+                    self._counts.add(self.signal, "retried", len(left))
+                self._lose(self._held.trim(), "dropped", "queue_full")
+            self._changed.notify_all()
 
     def _pause(self, failures: int, retry_after: float | None) -> None:
         """Leave the destination alone for a while, a short one if somebody waits."""
@@ -279,16 +302,22 @@ class ExportQueue(Generic[T]):
                     return
                 self._changed.wait(left)
 
-    def _settle(self, batch: list[T], result: Result) -> None:
-        count = len(batch)
+    def _settle(self, part: list[Entry], result: Result) -> None:
+        count = len(part)
         refused = count if result.answer is Answer.REFUSED else min(result.rejected, count)
         accepted = count - refused
+        if refused and not self._closed:
+            self.set_aside(self, part, _why(result, refused, count))
         with self._changed:
             if self._closed:
                 return  # counted as lost when it was given up
             if accepted:
+                self._failing = None
                 self._settled += accepted
                 self._counts.add(self.signal, "delivered", accepted)
+                again = sum(1 for _, passage in part if passage is not None and not passage.is_live)
+                if again:
+                    self._counts.add(self.signal, "replayed", min(again, accepted))
             self._lose(refused, "failed", "refused")
             self._changed.notify_all()
         if refused:
@@ -297,10 +326,13 @@ class ExportQueue(Generic[T]):
             self._outage.succeeded(self.signal, self.destination.name)
 
     def _give_up(self) -> None:
-        self._waiting.clear()
-        self._lose(self._handed_over - self._settled, "dropped", "shutdown")
+        # A part of the batch under way may be settled, and counted, already.
+        lost = min(self._held.give_up(), self._handed_over - self._settled)
+        self._lose(lost, "dropped", "shutdown")
+        self._settled = self._handed_over
+        self._changed.notify_all()
 
-    def _lose(self, count: int, outcome: Any, reason: str) -> None:
+    def _lose(self, count: int, outcome: Outcome, reason: str) -> None:
         if count:
             self._settled += count
             self._lost += count
@@ -309,3 +341,11 @@ class ExportQueue(Generic[T]):
 
     def _is_closing(self) -> bool:
         return self._closed or self._close_by is not None
+
+
+def _why(result: Result, refused: int, count: int) -> str:
+    return result.reason if refused == count else f"{refused} of {count}: {result.reason}"
+
+
+def _forget(_: object, __: object, ___: object) -> None:
+    """Set nothing aside."""

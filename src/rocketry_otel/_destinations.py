@@ -57,8 +57,8 @@ class Result:
         reason: Why it did not accept all of it.
         rejected: How many items of an accepted batch it left out (OTLP's partial success).
         retry_after: How many seconds it asked to be left alone for.
-        splittable: Whether parts of a refused batch may be accepted: it was too large, or one
-            item in it cannot be encoded.
+        certain: Whether a refusal is beyond doubt about what was sent: it is too large, or
+            cannot be encoded. Others may be about everything that is sent there.
         unknown: Whether the destination is there but does not know the signal.
     """
 
@@ -66,7 +66,7 @@ class Result:
     reason: str = ""
     rejected: int = 0
     retry_after: float | None = None
-    splittable: bool = False
+    certain: bool = False
     unknown: bool = False
 
 
@@ -201,7 +201,7 @@ def _result_of(response: requests.Response, signal: str) -> Result:
         answer,
         reason[:_LONGEST_REASON],
         retry_after=_retry_after(response.headers.get("retry-after")),
-        splittable=status == _TOO_LARGE_STATUS,
+        certain=status == _TOO_LARGE_STATUS,
         unknown=status in _UNKNOWN_STATUS,
     )
 
@@ -237,7 +237,7 @@ def _result_of_rpc(error: Any) -> Result:
         Answer.REFUSED if refused else Answer.UNAVAILABLE,
         f"gRPC {code}: {details}",
         retry_after=_rpc_retry_after(error),
-        splittable=too_large,
+        certain=too_large,
         unknown=code in {"UNIMPLEMENTED", "NOT_FOUND"},
     )
 

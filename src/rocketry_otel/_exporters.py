@@ -97,7 +97,7 @@ class ExporterDestination:
         except Exception as error:  # noqa: BLE001  # an exporter may raise anything
             # Of one that is watched it is known that it has sent nothing: it cannot be encoded.
             watched = self._made is not None and self._made[1] is not None
-            return Result(Answer.REFUSED, shown(error), splittable=watched)
+            return Result(Answer.REFUSED, shown(error), certain=watched)
         finally:
             _exporting.here = False
 
@@ -111,7 +111,7 @@ class ExporterDestination:
         if watch is not None:
             # The HTTP exporter swallows what its session raises.
             return watch.take_result() or Result(
-                Answer.REFUSED, "it cannot be encoded, or is too large", splittable=True
+                Answer.REFUSED, "it cannot be encoded, or is too large", certain=True
             )
         if getattr(answer, "name", "") == "SUCCESS":
             return Result(Answer.ACCEPTED)

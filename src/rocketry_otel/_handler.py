@@ -81,6 +81,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         self._stored = StoredRuns(repo)
         self._bridge = Bridge(
             self.settings,
+            repo=repo,
             stored=self._stored,
             tracer_provider=tracer_provider,
             logger_provider=logger_provider,
@@ -115,6 +116,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """
         self._emitting.here = True
         observation: Observation | None = None
+        expected, is_stored = None, False
         try:
             record = _copy(record)
             if not self._place_checked and isinstance(record.name, str):
@@ -126,10 +128,12 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                     vars(record), _message_of(record), self._execution_of(record)
                 )
             if observation is None or observation.event.is_task_event:
+                expected = self._bridge.expect(observation)
                 self.write(self._completed(fields, observation))
+                is_stored = True
         finally:
             try:
-                self._bridge.export(observation)
+                self._bridge.export(observation, expected, is_stored=is_stored)
             finally:
                 # Whatever comes, such as SystemExit: the next record is to be handled.
                 self._emitting.here = False

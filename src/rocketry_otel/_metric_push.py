@@ -6,9 +6,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from ._delivery import SHORTEST_PAUSE, pause_after, start_thread, wait_until
 from ._destinations import Answer, Result, shown
 from ._forks import after_fork_in_child
+from ._pacing import SHORTEST_PAUSE, pause_after, start_thread, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

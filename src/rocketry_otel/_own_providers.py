@@ -28,9 +28,11 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 
 from . import _environment as environment
-from ._delivery import ExportQueue, QueueLimits
+from ._delivery import ExportQueue
 from ._exporters import destinations
 from ._metric_push import MetricPush
+from ._pacing import QueueLimits
+from ._passage import current_passage
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadWriteLogRecord
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 Channel = ExportQueue[Any] | MetricPush
 
 _DEFAULT_SERVICE = "rocketry"
+_OF_ONE_PROCESS = ("service.instance.id", "process.")
 _ATTRIBUTE_COUNT = 128
 _EXEMPLAR_FILTERS: dict[str, Any] = {
     "trace_based": TraceBasedExemplarFilter,
@@ -61,7 +64,7 @@ def tracer_provider(counts: Counts, outage: Outage) -> tuple[TracerProvider, lis
     """Return a tracer provider and the channels through which its spans leave."""
     with environment.without_bad_number("OTEL_TRACES_SAMPLER_ARG", most=1.0):
         provider = TracerProvider(
-            resource=_resource(), shutdown_on_exit=False, span_limits=_span_limits()
+            resource=_lasting_resource(), shutdown_on_exit=False, span_limits=_span_limits()
         )
     channels = _queues("traces", "BSP", 5000, counts, outage)
     hand_over = _SpanHandOver(channels)
@@ -75,7 +78,7 @@ def logger_provider(counts: Counts, outage: Outage) -> tuple[LoggerProvider, lis
     options: dict[str, Any] = {}
     if "log_record_limits" in inspect.signature(LoggerProvider).parameters:
         options["log_record_limits"] = _log_record_limits()
-    provider = LoggerProvider(resource=_resource(), shutdown_on_exit=False, **options)
+    provider = LoggerProvider(resource=_lasting_resource(), shutdown_on_exit=False, **options)
     channels = _queues("logs", "BLRP", 1000, counts, outage)
     hand_over = _LogHandOver(channels)
     provider.add_log_record_processor(hand_over)
@@ -131,8 +134,9 @@ class _SpanHandOver(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         context = span.context
         if context is not None and context.trace_flags.sampled:
+            passage = current_passage()
             for queue in self.queues:
-                queue.put(span)
+                queue.put(span, passage)
 
 
 class _LogHandOver(LogRecordProcessor):
@@ -151,8 +155,9 @@ class _LogHandOver(LogRecordProcessor):
             instrumentation_scope=log_record.instrumentation_scope,
             limits=log_record.limits,
         )
+        passage = current_passage()
         for queue in self.queues:
-            queue.put(readable)
+            queue.put(readable, passage)
 
     def shutdown(self) -> None:
         """Do nothing: whoever owns the queue closes it."""
@@ -224,8 +229,26 @@ def _limit(name: str, default: int) -> int:
 
 def _resource() -> Resource:
     """Return the resource that the environment describes, named ``rocketry`` if it has no name."""
-    described = environment.text("OTEL_RESOURCE_ATTRIBUTES") or ""
-    names = {pair.partition("=")[0].strip() for pair in described.split(",")}
-    if environment.text("OTEL_SERVICE_NAME") or SERVICE_NAME in names:
+    if environment.text("OTEL_SERVICE_NAME") or SERVICE_NAME in _described():
         return Resource.create()
     return Resource.create({SERVICE_NAME: _DEFAULT_SERVICE})
+
+
+def _lasting_resource() -> Resource:
+    """Return the same without what differs from process to process.
+
+    A span that is sent a second time, by another process, is to be the same to the byte: it
+    tells what a task did, and not which process has told so. What the user says stays.
+    """
+    resource, described = _resource(), _described()
+    attributes = {
+        name: value
+        for name, value in resource.attributes.items()
+        if name in described or not name.startswith(_OF_ONE_PROCESS)
+    }
+    return Resource(attributes, resource.schema_url)
+
+
+def _described() -> set[str]:
+    described = environment.text("OTEL_RESOURCE_ATTRIBUTES") or ""
+    return {pair.partition("=")[0].strip() for pair in described.split(",")}

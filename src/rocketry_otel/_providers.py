@@ -15,9 +15,10 @@ from opentelemetry._logs import NoOpLoggerProvider, get_logger_provider
 from . import _environment as environment
 from . import _exit
 from . import _own_providers as own
-from ._delivery import start_thread
+from ._delivery import ExportQueue
 from ._destinations import shown
 from ._forks import no_fork
+from ._pacing import start_thread
 from ._scope import NAME
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Providers:
     def __post_init__(self) -> None:
         """See to it that all providers send at once when the program ends."""
         _exit.remember_sender(self)
+
+    @property
+    def queues(self) -> list[ExportQueue[Any]]:
+        """The channels of spans and log records."""
+        return [channel for channel in self.channels if isinstance(channel, ExportQueue)]
 
     def hurry(self) -> list[tuple[own.Channel, int]]:
         """Begin to send what waits; return what is to be waited for."""

@@ -31,6 +31,8 @@ _ALLOWED = {
     "shutdown_timeout": "a number of seconds, 0 or more",
     "global_providers": "true or false",
     "links": "true or false",
+    "state_dir": "a directory",
+    "catch_up": "an age",
 }
 
 
@@ -67,6 +69,8 @@ class Settings(BaseSettings):
     shutdown_timeout: float = Field(default=5.0)
     global_providers: bool = True
     links: bool = True
+    state_dir: str | None = None
+    catch_up: float = 604_800.0
 
     class Config:
         """How pydantic reads the settings."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from redbird.oper import greater_equal
 from redbird.repos import JSONDirectoryRepo
 
 from ._additions import attributes_as_text, events_as_text, links_as_text
@@ -99,6 +100,57 @@ class StoredRuns:
         )
         return None if over else began
 
+    def find_beginning_again(
+        self, ending: TaskEvent, fields: Mapping[str, Any]
+    ) -> TaskEvent | None:
+        """Return the event that began the run of an ending that is itself stored.
+
+        Args:
+            ending: The ending.
+            fields: The fields of its record.
+
+        Returns:
+            ``None`` if it is not stored, or if another ending has ended that run.
+        """
+        trace_id = _trace_id_in(fields)
+        if trace_id is None:
+            began = self._beginning_before(ending)
+            return None if began is None or self._has_ended(began, ending) else began
+        if trace_id == self._identity_alone(ending).trace_hex:
+            return None
+        events = self._events(self._same_run(ending, trace_id))
+        return next((event for event in events if event.action == RUN), None)
+
+    def is_first_ending(self, ending: TaskEvent, fields: Mapping[str, Any]) -> bool:
+        """Return whether no other ending that is stored has ended the same run before."""
+        trace_id = _trace_id_in(fields)
+        if trace_id is None:
+            return True
+        events = self._events(self._same_run(ending, trace_id))
+        first = next((event for event in events if event.action in ENDINGS), ending)
+        return (first.created, first.action) == (ending.created, ending.action)
+
+    def _same_run(self, ending: TaskEvent, trace_id: str) -> dict[str, Any]:
+        query: dict[str, Any] = {"task_name": ending.task_name, "trace_id": trace_id}
+        if ending.run_id is not None and ending.action != CRASH:
+            # By this an index leads to it.
+            query["run_id"] = ending.run_id
+        return query
+
+    def _identity_alone(self, ending: TaskEvent) -> Identity:
+        run_id = ending.run_id if self.keeps("run_id") else None
+        return identity_of(ending.task_name or "", run_id, ending.created)
+
+    def _has_ended(self, began: TaskEvent, before: TaskEvent) -> bool:
+        """Return whether an ending that is older than ``before`` has ended a run."""
+        query: dict[str, Any] = {"task_name": began.task_name, "created": _not_before(began)}
+        if before.run_id is not None and before.action != CRASH:
+            query["run_id"] = before.run_id
+        return any(
+            event.action in ENDINGS and began.created <= event.created < before.created
+            for event in self._events(query)
+        )
+
     def newest(self, task_name: str, action: str) -> TaskEvent | None:
         """Return the newest event of a task with an action, as Rocketry's own state has it."""
         return self._last({"task_name": task_name, "action": action})
@@ -113,8 +165,8 @@ class StoredRuns:
     def trace_id_of(self, record: Any) -> str | None:
         """Return the trace id of the run that a stored record belongs to."""
         fields = fields_of(record)
-        stored = fields.get("trace_id")
-        if isinstance(stored, str) and _TRACE_ID.fullmatch(stored):
+        stored = _trace_id_in(fields)
+        if stored is not None:
             return stored
         event = parse_event(fields)
         if not event.is_task_event:
@@ -140,6 +192,16 @@ class StoredRuns:
     def _events(self, query: dict[str, Any]) -> Iterator[TaskEvent]:
         for item in self._repo.filter_by(**query):
             yield parse_event(fields_of(item))
+
+
+def _trace_id_in(fields: Mapping[str, Any]) -> str | None:
+    stored = fields.get("trace_id")
+    return stored if isinstance(stored, str) and _TRACE_ID.fullmatch(stored) else None
+
+
+def _not_before(event: TaskEvent) -> Any:
+    # Times are fractions of seconds in the repository: a millisecond more loses none.
+    return greater_equal(event.created / 1e9 - 0.001)
 
 
 def fields_of(item: Any) -> dict[str, Any]:

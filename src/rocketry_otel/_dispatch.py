@@ -1,0 +1,84 @@
+"""Sending one batch, and finding out what in it a destination does not take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._destinations import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._destinations import Result
+    from ._passage import Passage
+
+# So many single items, one after another and none accepted between them: not these are amiss.
+_MOST_DOUBTFUL = 4
+
+
+class Entry(NamedTuple):
+    """What waits to be sent.
+
+    Attributes:
+        item: A span or a log record.
+        passage: The stored record that it comes from, if it comes from one.
+    """
+
+    item: Any
+    passage: Passage | None
+
+
+def dispatch(
+    batch: list[Entry],
+    send: Callable[[list[Any]], Result],
+    settle: Callable[[list[Entry], Result], None],
+    is_over: Callable[[], bool],
+) -> tuple[list[Entry], Result | None]:
+    """Send a batch, in parts if need be.
+
+    A batch that is refused is halved until what is amiss stands alone. It is taken as refused
+    for good only if the destination accepts something else of the batch: one that refuses
+    everything (a proxy, a wrong port) is as good as away.
+
+    Args:
+        batch: What to send.
+        send: Sends some items.
+        settle: Told of each part that was accepted, or refused for good.
+        is_over: Returns whether to stop, and leave it all.
+
+    Returns:
+        What is to be sent again, and the answer that stopped it, if one did.
+    """
+    parts = [batch]
+    doubtful: list[tuple[Entry, Result]] = []
+    accepted = False
+    while parts and not is_over():
+        part = parts.pop()
+        result = send([entry.item for entry in part])
+        if result.answer is Answer.ACCEPTED:
+            accepted = True
+            settle(part, result)
+        elif result.answer is Answer.UNAVAILABLE:
+            return _rest(part, parts, doubtful), result
+        elif len(part) > 1:
+            middle = len(part) // 2
+            parts += [part[middle:], part[:middle]]
+        elif result.certain:
+            settle(part, result)
+        else:
+            doubtful.append((part[0], result))
+            if not accepted and len(doubtful) >= _MOST_DOUBTFUL:
+                break
+    if doubtful and not accepted:
+        # Behind all others, so that these are tried first the next time.
+        return _rest([], parts, doubtful), doubtful[-1][1]
+    for entry, result in doubtful:
+        settle([entry], result)
+    return [], None
+
+
+def _rest(
+    part: list[Entry], parts: list[list[Entry]], doubtful: list[tuple[Entry, Result]]
+) -> list[Entry]:
+    waiting = [entry for rest in reversed(parts) for entry in rest]
+    return [*part, *waiting, *(entry for entry, _ in doubtful)]

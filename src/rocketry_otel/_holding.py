@@ -1,0 +1,134 @@
+"""What a queue holds, and what it has left to the repository."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._dispatch import Entry
+    from ._passage import Passage
+
+
+class Left(NamedTuple):
+    """What there was no room for, and is to be read from the repository again.
+
+    Attributes:
+        since: When the oldest of it was created, in nanoseconds since the epoch.
+        items: How many items it is.
+        until: When the newest was created.
+    """
+
+    since: int
+    items: int
+    until: int
+
+
+class Holding:
+    """Entries that wait or are under way, in bounded memory; whoever owns it has a lock.
+
+    What comes from a stored record is never lost here: where there is no room for it, it is
+    left to be read from the repository again, and all that follows with it.
+
+    Args:
+        size: How many entries wait at most.
+
+    Attributes:
+        waiting: What waits.
+        under_way: What is being sent.
+        left: What was left, if anything was.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.waiting: deque[Entry] = deque()
+        self.under_way: list[Entry] = []
+        self.left: Left | None = None
+
+    def add(self, entry: Entry) -> bool:
+        """Add an entry; return whether it was taken in, and not left."""
+        passage = entry.passage
+        # Once some are left all are, so that they can be read again in one go.
+        is_full = self.left is not None or len(self.waiting) >= self._size
+        if passage is not None and passage.is_live and is_full:
+            self.leave(passage)
+            return False
+        self.waiting.append(entry)
+        return True
+
+    def leave(self, passage: Passage) -> None:
+        """Leave what comes from a stored record to be read from the repository again."""
+        created = passage.created
+        since, items, until = self.left or (created, 0, created)
+        self.left = Left(min(since, created), items + 1, max(until, created))
+
+    def trim(self) -> int:
+        """Drop the oldest of what no repository has, if there is too much; return how many."""
+        dropped = 0
+        while len(self.waiting) > self._size:
+            if self.waiting[0].passage is None:
+                self.waiting.popleft()
+            elif self.waiting[-1].passage is None:
+                self.waiting.pop()
+            else:
+                break
+            dropped += 1
+        return dropped
+
+    def take(self, count: int) -> list[Entry]:
+        """Take the oldest entries, which are under way from now on."""
+        count = min(count, len(self.waiting))
+        self.under_way = [self.waiting.popleft() for _ in range(count)]
+        return self.under_way
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """End what is under way; let some of it wait again, before all that waits."""
+        self.under_way = []
+        self.waiting.extendleft(reversed(entries))
+
+    def give_up(self) -> int:
+        """Let go of everything; return how many entries no repository has."""
+        lost = 0
+        for _, passage in self._entries():
+            if passage is None:
+                lost += 1
+            elif passage.is_live:
+                self.leave(passage)
+        self.waiting.clear()
+        self.under_way = []
+        return lost
+
+    def take_left(self) -> Left | None:
+        """Return what was left, for somebody who sees to it."""
+        left, self.left = self.left, None
+        return left
+
+    def count(self) -> int:
+        """Return how many entries there are, those that were left among them."""
+        return sum(1 for _ in self._entries()) + (self.left.items if self.left else 0)
+
+    def oldest(self) -> int | None:
+        """Return when the oldest stored record was created that is here, or was left.
+
+        Returns:
+            Nanoseconds since the epoch. Records that are sent again do not count.
+        """
+        live = (passage.created for passage in self._passages() if passage.is_live)
+        oldest = min(live, default=None)
+        if self.left is None:
+            return oldest
+        return self.left.since if oldest is None else min(oldest, self.left.since)
+
+    def first_position(self, channel: str) -> int | None:
+        """Return the first position, on this channel, of what is sent again and still here."""
+        positions = (one.positions[channel] for one in self._passages() if one.positions)
+        return min(positions, default=None)
+
+    def _passages(self) -> Iterator[Passage]:
+        return (passage for _, passage in self._entries() if passage is not None)
+
+    def _entries(self) -> Iterator[Entry]:
+        yield from self.under_way
+        yield from self.waiting

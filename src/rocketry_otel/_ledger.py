@@ -1,0 +1,159 @@
+"""Noting how far this process has come with delivering what it writes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ._forks import after_fork_in_child
+from ._holding import Holding
+from ._progress import Progress
+from ._state_store import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ._delivery import ExportQueue
+    from ._state import State
+
+# Records come in the order of their times but for this, as a child process that sends its own
+# to its parent may be late: only a clock that jumps makes a task wait for a note.
+_MARGIN = 2_000_000_000
+_FOREVER = 2**63
+# After a failure, before a record waits for another try.
+_SECONDS_BETWEEN_TRIES = 10.0
+
+
+class Ledger:
+    """Sees to it that what is noted is never ahead of what is delivered.
+
+    A record is expected before it is written to the repository. From then on the note says that
+    what was created since is not delivered yet, until all channels have settled it.
+
+    Args:
+        state: Where it is noted.
+        queues: The channels.
+        failed: Told why something cannot be noted.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        queues: Sequence[ExportQueue[Any]],
+        failed: Callable[[StateError], None],
+    ) -> None:
+        self._state = state
+        self._queues = queues
+        self._failed = failed
+        self._start_afresh()
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.RLock()
+        self._saving = threading.RLock()
+        self._number = 0
+        self._expected: dict[int, int] = {}
+        self._newest = 0
+        self._noted: dict[str, Progress] | None = None
+        self._noted_until = _FOREVER
+        self._not_before = 0.0
+        self._first: int | None = None
+        self._unknown_until: int | None = None
+
+    def expect(self, created: int) -> int:
+        """Note, if need be, that a record is about to be written.
+
+        Args:
+            created: When it was created, in nanoseconds since the epoch.
+
+        Returns:
+            What to give to ``settle`` once all channels have it.
+        """
+        with self._lock:
+            self._number += 1
+            number = self._number
+            self._expected[number] = created
+            self._newest = created
+            if self._first is None:
+                self._first = created
+            must_note = self._state.is_durable and created < self._noted_until
+        if must_note and time.monotonic() >= self._not_before:
+            self.save()
+        return number
+
+    def settle(self, number: int) -> None:
+        """Let go of a record, which all channels have by now."""
+        with self._lock:
+            self._expected.pop(number, None)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits anywhere."""
+        with self._lock:
+            if self._expected:
+                return False
+        return all(queue.ask(Holding.oldest) is None for queue in self._queues)
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether what is noted is how it is."""
+        with self._lock:
+            return not self._state.is_durable or self._noted == self._progress()
+
+    def take_unknown(self) -> int | None:
+        """Return, once, until when it is not known what was delivered, if nothing was known."""
+        until, self._unknown_until = self._unknown_until, None
+        return until
+
+    def save(self) -> None:
+        """Note how far this process has come, if that has changed and outlives the process."""
+        if not self._state.is_durable:
+            return
+        with self._saving:
+            with self._lock:
+                progress = self._progress()
+                if progress == self._noted:
+                    return
+                # What is expected from now on sees this, and waits for its turn to note it.
+                self._noted_until = max((one.since for one in progress.values()), default=0)
+            try:
+                is_new = self._state.save(progress)
+            except StateError as error:
+                with self._lock:
+                    self._noted, self._noted_until = None, _FOREVER
+                    self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES
+                self._failed(error)
+                return
+            self._noted = progress
+            if is_new:
+                # What this process has written itself, it knows of.
+                self._unknown_until = None if self._first is None else self._first - 1
+
+    def close(self) -> None:
+        """Note where this process has come at its end."""
+        with self._saving:
+            if self._noted is None:
+                return
+            self.save()
+            try:
+                if self.is_settled:
+                    self._state.leave()
+                else:
+                    self._state.end()
+            except StateError as error:
+                self._failed(error)
+            # Should another record come, it is noted anew.
+            self._noted, self._noted_until = None, _FOREVER
+
+    def _progress(self) -> dict[str, Progress]:
+        # In this order: what leaves the expected meanwhile is in the queues already.
+        newest = self._newest
+        expected = min(self._expected.values(), default=newest)
+        return {queue.name: self._progress_of(queue, expected) for queue in self._queues}
+
+    def _progress_of(self, queue: ExportQueue[Any], expected: int) -> Progress:
+        oldest, count = queue.ask(lambda held: (held.oldest(), held.count()))
+        since = expected if oldest is None else min(expected, oldest)
+        return Progress(since - _MARGIN, count)

@@ -1,0 +1,75 @@
+"""From events and runs to what leaves the machine: one way for live, stored and old records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._logs import EventLogger
+from ._passage import on_behalf_of
+from ._signals import beginning_attributes, log_signal, span_name, span_signal
+from ._tracing import RunTracer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.context import Context
+
+    from ._events import TaskEvent
+    from ._passage import Passage
+    from ._providers import Providers
+    from ._runs import Run, Step
+    from ._settings import Settings
+
+
+class Sender:
+    """Sends the spans and log records of events.
+
+    Args:
+        providers: Where they go.
+        settings: What may leave the machine.
+        lost: Told of a signal that could not be handed over, and why.
+    """
+
+    def __init__(
+        self, providers: Providers, settings: Settings, lost: Callable[[str, Exception], None]
+    ) -> None:
+        self._tracer = RunTracer(providers.tracer, settings.span_kind)
+        self._logger = EventLogger(providers.logger)
+        self._settings = settings
+        self._lost = lost
+
+    def context_of(self, run: Run, event: TaskEvent) -> Context:
+        """Return the context that holds the run's span, made when it is first asked for."""
+        if run.context is None:
+            first = run.began or event
+            run.sampling = self._tracer.sampling_of(
+                run.identity, span_name(first.task_name or ""), beginning_attributes(first)
+            )
+            run.context = self._tracer.context_of(run.identity, run.sampling)
+        return run.context
+
+    def send(self, event: TaskEvent, step: Step, passage: Passage | None = None) -> Context | None:
+        """Send each signal; that one fails, as a user's processor may, costs no other one.
+
+        Args:
+            event: What happened.
+            step: What that did to a run.
+            passage: The stored record that says so, if one does.
+
+        Returns:
+            The context that holds the run's span.
+        """
+        run, detail = step.run, self._settings.exceptions
+        context = None if run is None else self.context_of(run, event)
+        with on_behalf_of(passage):
+            if run is not None and step.change == "ended":
+                try:
+                    span = span_signal(run, event, detail)
+                    self._tracer.record(span, run.identity, run.sampling)
+                except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+                    self._lost("traces", error)
+            try:
+                self._logger.record(log_signal(event, detail), context)
+            except Exception as error:  # noqa: BLE001
+                self._lost("logs", error)
+        return context

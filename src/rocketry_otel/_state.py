@@ -1,0 +1,231 @@
+"""What is known, across processes, of what was delivered from one repository."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from ._forks import after_fork_in_child
+from ._locks import FileLock
+from ._progress import Backlog, Progress, Refusal
+from ._state_store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+_MOST_REFUSED = 10_000
+
+
+class State:
+    """The state of delivery from one repository.
+
+    Args:
+        folder: Where it is kept; ``None`` to keep it in memory.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._store = Store(folder)
+        self._start_afresh()
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._writer = uuid4().hex[:16]
+        self._alive: FileLock | None = None
+        self._lease: FileLock | None = None
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether it outlives the process."""
+        return self.folder is not None
+
+    # Each process about itself.
+
+    def save(self, progress: Mapping[str, Progress]) -> bool:
+        """Note how far this process has come on each channel.
+
+        Returns:
+            Whether nothing at all was known before: this is the first time, or it was lost.
+
+        Raises:
+            StateError: It cannot be noted.
+        """
+        with self._store.transaction() as connection:
+            self._show_life()
+            known = connection.execute("SELECT count(*) FROM channel").fetchone()[0]
+            connection.executemany(
+                "INSERT OR IGNORE INTO channel VALUES (?)", [(name,) for name in progress]
+            )
+            connection.executemany(
+                "INSERT OR REPLACE INTO writer VALUES (?, ?, ?, ?)",
+                [(self._writer, name, one.since, one.waiting) for name, one in progress.items()],
+            )
+        return not known
+
+    def leave(self) -> None:
+        """Forget this process: all that it wrote is delivered.
+
+        Raises:
+            StateError: It cannot be noted.
+        """
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM writer WHERE id = ?", [self._writer])
+        if self._alive is not None:
+            self._alive.remove()
+            self._alive = None
+
+    def end(self) -> None:
+        """Show that this process is over, though not all that it wrote is delivered."""
+        if self._alive is not None:
+            self._alive.release()
+            self._alive = None
+
+    def _show_life(self) -> None:
+        if self.folder is None or (self._alive is not None and self._alive.is_in_place()):
+            return
+        if self._alive is not None:
+            self._alive.release()
+        self._alive = FileLock(self.folder / f"writer-{self._writer}.lock")
+        self._alive.acquire()
+
+    # One process about all others.
+
+    @contextmanager
+    def lease(self) -> Iterator[bool]:
+        """Be the one process that sends from the repository; gives whether this is the one."""
+        if self.folder is None:
+            yield True
+            return
+        if self._lease is None:
+            self._lease = FileLock(self.folder / "catch-up.lock")
+        try:
+            is_ours = self._lease.acquire()
+        except OSError:
+            # The folder is not there: nor is anything known that is to be sent.
+            is_ours = False
+        try:
+            yield is_ours
+        finally:
+            self._lease.release()
+
+    def writers(self) -> dict[str, dict[str, Progress]]:
+        """Return how far each other process has come, by process and by channel.
+
+        Raises:
+            StateError: It cannot be read.
+        """
+        with self._store.transaction() as connection:
+            rows = connection.execute(
+                "SELECT id, channel, since, waiting FROM writer WHERE id != ?", [self._writer]
+            ).fetchall()
+        found: dict[str, dict[str, Progress]] = {}
+        for writer, channel, *numbers in rows:
+            found.setdefault(writer, {})[channel] = Progress(*numbers)
+        return found
+
+    def is_alive(self, writer: str) -> bool:
+        """Return whether another process is still there."""
+        if self.folder is None:
+            return False
+        lock = FileLock(self.folder / f"writer-{writer}.lock")
+        try:
+            is_alive = not lock.acquire(create=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            # It cannot be told: whoever looks next time may be able to.
+            return True
+        lock.release()
+        return is_alive
+
+    def backlogs(self) -> dict[str, Backlog]:
+        """Return what is to be sent from the repository, by channel.
+
+        Raises:
+            StateError: It cannot be read.
+        """
+        with self._store.transaction() as connection:
+            rows = connection.execute(
+                "SELECT channel, since, done, mark, waiting, until FROM backlog"
+            ).fetchall()
+        return {channel: Backlog(*rest) for channel, *rest in rows}
+
+    def take_on(
+        self,
+        backlogs: Mapping[str, Backlog],
+        gone: Iterable[tuple[str, str]] = (),
+        finished: Iterable[str] = (),
+    ) -> None:
+        """Note what is to be sent from the repository, in one step with what it replaces.
+
+        Args:
+            backlogs: What is to be sent, by channel.
+            gone: The processes and channels that it was taken over from.
+            finished: Channels of which nothing is to be sent any more.
+
+        Raises:
+            StateError: It cannot be noted; then nothing is.
+        """
+        gone = list(gone)
+        with self._store.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM backlog WHERE channel = ?", [(name,) for name in finished]
+            )
+            connection.executemany(
+                "INSERT OR REPLACE INTO backlog VALUES (?, ?, ?, ?, ?, ?)",
+                [(channel, *one) for channel, one in backlogs.items()],
+            )
+            connection.executemany("DELETE FROM writer WHERE id = ? AND channel = ?", gone)
+            left = {one for (one,) in connection.execute("SELECT DISTINCT id FROM writer")}
+        if self.folder is not None:
+            for writer in {writer for writer, _ in gone} - left:
+                (self.folder / f"writer-{writer}.lock").unlink(missing_ok=True)
+
+    def delivered_until(self) -> int | None:
+        """Return until when all that is known of is delivered, in nanoseconds since the epoch.
+
+        Returns:
+            ``None`` if nothing waits, and no process is there.
+
+        Raises:
+            StateError: It cannot be read.
+        """
+        with self._store.transaction() as connection:
+            (found,) = connection.execute(
+                "SELECT min(since) FROM "
+                "(SELECT since FROM writer UNION ALL SELECT since FROM backlog)"
+            ).fetchone()
+        return None if found is None else int(found)
+
+    # What was refused for good.
+
+    def set_aside(self, channel: str, refusals: Iterable[Refusal], now: float) -> None:
+        """Note what a destination has refused; of all of it the newest are kept.
+
+        Raises:
+            StateError: It cannot be noted.
+        """
+        with self._store.transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?)",
+                [(channel, *refusal, now) for refusal in refusals],
+            )
+            connection.execute(
+                "DELETE FROM refused WHERE rowid NOT IN "
+                "(SELECT rowid FROM refused ORDER BY rowid DESC LIMIT ?)",
+                [_MOST_REFUSED],
+            )
+
+    def refused(self) -> list[tuple[str, Refusal]]:
+        """Return what was refused, with the channel on which it was, oldest first.
+
+        Raises:
+            StateError: It cannot be read.
+        """
+        with self._store.transaction() as connection:
+            rows = connection.execute(
+                "SELECT channel, created, task_name, action, reason FROM refused ORDER BY created"
+            ).fetchall()
+        return [(channel, Refusal(*rest)) for channel, *rest in rows]

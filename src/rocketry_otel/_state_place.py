@@ -1,0 +1,108 @@
+"""Where it is kept what was delivered of a repository."""
+
+from __future__ import annotations
+
+import os
+import re
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MemoryRepo
+
+if TYPE_CHECKING:
+    from redbird import BaseRepo
+
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_NAME = 60
+# What `open_repository` calls the table unless it is told otherwise.
+_COMMON_TABLE = "rocketry_task_events"
+
+
+def state_folder(repo: BaseRepo, state_dir: str | None) -> Path | None:
+    """Return the folder for the state of delivery from a repository.
+
+    Args:
+        repo: The repository.
+        state_dir: Where the user wants it.
+
+    Returns:
+        A folder beside the file or directory of the repository, or, for a database server and
+        where the user has said where, one of its own there. ``None`` where the repository does
+        not outlive the process, or where it cannot be told which one it is.
+    """
+    path = _path_of(repo)
+    place = None if path is None else path.as_uri()
+    if place is None:
+        place = _place_of(repo)
+    if place is None:
+        return None
+    if state_dir is not None:
+        return Path(state_dir).expanduser() / _name_of(place)
+    if path is not None:
+        return path.with_name(f"{path.name}.delivery")
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(home).expanduser() / "rocketry-otel" / _name_of(place)
+
+
+def _path_of(repo: Any) -> Path | None:
+    """Return the file or the directory that a repository is."""
+    if isinstance(repo, CSVFileRepo):
+        return Path(repo.filename).absolute()
+    if isinstance(repo, JSONDirectoryRepo):
+        return Path(repo.path).absolute()
+    url = _engine_url(repo)
+    if url is not None and url.get_backend_name() == "sqlite" and _is_file(url.database):
+        # A table more in the same file is a repository more.
+        path = Path(url.database.removeprefix("file:").partition("?")[0]).absolute()
+        table = _UNFIT.sub("-", str(repo.table))
+        return path.with_name(f"{path.name}.{table}") if table != _COMMON_TABLE else path
+    return None
+
+
+def _is_file(database: str | None) -> bool:
+    return bool(database) and ":memory:" not in str(database) and "mode=memory" not in str(database)
+
+
+def _place_of(repo: Any) -> str | None:
+    """Return a name for a repository on a server, without its secrets."""
+    if isinstance(repo, MemoryRepo):
+        return None
+    url = _engine_url(repo)
+    if url is not None:
+        if url.get_backend_name() == "sqlite":
+            return None
+        host = f"{url.host or ''}:{url.port or ''}"
+        return f"{url.get_backend_name()}://{host}/{url.database or ''}/{repo.table}"
+    collection = _collection_of(repo)
+    if collection is None:
+        return None
+    client = collection.database.client
+    hosts = ",".join(f"{one[0]}:{one[1]}" for one in _seeds(client))
+    return f"mongodb://{hosts}/{collection.database.name}/{collection.name}"
+
+
+def _seeds(client: Any) -> list[Any]:
+    # Without asking the server, which may be away.
+    return sorted(client.topology_description.server_descriptions())
+
+
+def _engine_url(repo: Any) -> Any:
+    """Return the address of a SQL repository; Red Bird's has its engine in its session alone."""
+    engine = getattr(repo, "engine", None)
+    if engine is None:
+        session = getattr(repo, "session", None)
+        engine = getattr(session, "bind", None)
+    return getattr(engine, "url", None)
+
+
+def _collection_of(repo: Any) -> Any:
+    get = getattr(repo, "get_collection", None)
+    return None if get is None else get()
+
+
+def _name_of(place: str) -> str:
+    """Return a name for people with a digest for the rest."""
+    digest = blake2b(place.encode(), digest_size=6).hexdigest()
+    last = _UNFIT.sub("-", place.rstrip("/").rpartition("/")[2]).strip(".-")
+    return f"{last[-_LONGEST_NAME:]}-{digest}"

@@ -1,0 +1,283 @@
+"""The repository as the log that is written ahead of all telemetry: nothing in it is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ._catch_up import CatchUp
+from ._destinations import shown
+from ._forks import after_fork_in_child
+from ._holding import Holding
+from ._ledger import Ledger
+from ._pacing import start_thread, wait_until
+from ._passage import Passage
+from ._progress import Refusal
+from ._scope import NAME
+from ._state import State
+from ._state_place import state_folder
+from ._state_store import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from redbird import BaseRepo
+
+    from ._counts import Counts
+    from ._delivery import ExportQueue
+    from ._dispatch import Entry
+    from ._events import TaskEvent
+    from ._sending import Sender
+    from ._settings import Settings
+    from ._stored import StoredRuns
+
+_logger = logging.getLogger(NAME)
+
+_SECONDS_BETWEEN_NOTES = 1.0
+# Between two looks for what other processes have left when they died.
+_SECONDS_BETWEEN_LOOKS = 10.0
+
+
+class WriteAhead:
+    """Follows each stored record until it is delivered, across processes and their ends.
+
+    Args:
+        repo: The repository.
+        stored: The runs in it.
+        settings: Where to note what was delivered, and how far back to send.
+        counts: Where losses are counted.
+    """
+
+    def __init__(
+        self, repo: BaseRepo, stored: StoredRuns, settings: Settings, counts: Counts
+    ) -> None:
+        self._repo = repo
+        self._stored = stored
+        self._settings = settings
+        self._counts = counts
+        self._queues: Sequence[ExportQueue[Any]] = ()
+        self._state: State | None = None
+        self._ledger: Ledger | None = None
+        self._catch_up: CatchUp | None = None
+        self._complained = False
+        self._start_afresh()
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._thread: threading.Thread | None = None
+        self._is_over = False
+        self._is_idle = False
+        self._is_wanted = False
+        self._saved_at = 0.0
+
+    def follow(self, queues: Sequence[ExportQueue[Any]], sender: Sender) -> None:
+        """Begin to follow what goes through these channels.
+
+        Args:
+            queues: Those of our own providers. What goes through an application's own is not
+                known, and not followed.
+            sender: Sends what is sent again.
+        """
+        if not queues:
+            return
+        state = State(self._folder())
+        self._queues = queues
+        self._state = state
+        self._ledger = Ledger(state, queues, self._cannot_note)
+        self._catch_up = CatchUp(self._repo, self._stored, state, self._settings, queues, sender)
+        for queue in queues:
+            queue.set_aside = self._set_aside
+
+    def _folder(self) -> Path | None:
+        try:
+            return state_folder(self._repo, self._settings.state_dir)
+        except Exception as error:  # noqa: BLE001  # a repository of somebody else's may raise anything
+            self._complain("It cannot be told where to note what was delivered", error)
+            return None
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether it outlives the process what is known."""
+        return self._state is not None and self._state.is_durable
+
+    def expect(self, event: TaskEvent) -> int | None:
+        """Note that a record is about to be written; return what to give to ``settle``."""
+        if self._ledger is None:
+            return None
+        if self.is_durable:
+            self._see_to_it()
+        return self._ledger.expect(event.created)
+
+    def settle(self, number: int | None) -> None:
+        """Let go of a record that has been handed to all channels."""
+        if self._ledger is None or number is None:
+            return
+        self._ledger.settle(number)
+        if not self.is_durable and self._has_left():
+            self._see_to_it()
+
+    def _has_left(self) -> bool:
+        return any(queue.ask(lambda held: held.left) is not None for queue in self._queues)
+
+    # The thread.
+
+    def _see_to_it(self) -> None:
+        """See to it that there is a thread, and that it is awake."""
+        if self._thread is not None and not self._is_idle:
+            return
+        with self._changed:
+            if self._thread is None and not self._is_over:
+                self._thread = start_thread(self._work, "delivery")
+            self._is_idle = False
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        next_look = 0.0
+        while not self._is_over:
+            self._save()
+            self._is_wanted = False
+            if time.monotonic() >= next_look or self._can_catch_up():
+                self._send_again()
+                next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+            self._rest(next_look)
+
+    def _rest(self, next_look: float) -> None:
+        """Wait for a while, and as long as nothing happens until the next look."""
+        with self._changed:
+            self._is_idle = self._is_settled()
+            deadline = next_look if self._is_idle else time.monotonic() + _SECONDS_BETWEEN_NOTES
+            was_idle = self._is_idle
+            wait_until(
+                self._changed,
+                deadline,
+                lambda: self._is_over or self._is_wanted or (was_idle and not self._is_idle),
+            )
+            self._is_idle = False
+
+    def _is_settled(self) -> bool:
+        ledger = self._ledger
+        return ledger is not None and ledger.is_settled and ledger.is_noted
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        if self._ledger is not None:
+            self._ledger.save()
+
+    def _can_catch_up(self) -> bool:
+        return self._catch_up is not None and self._catch_up.is_possible
+
+    def _send_again(self) -> None:
+        catch_up, ledger = self._catch_up, self._ledger
+        if catch_up is None or ledger is None:  # pragma: no cover  # with a thread there are both
+            return
+        try:
+            catch_up.run(self._go_on, unknown_until=ledger.take_unknown())
+        except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
+            self._complain("Telemetry cannot be sent again at present", error)
+        else:
+            self._complained = False
+        with self._changed:
+            self._changed.notify_all()
+
+    def _go_on(self, seconds: float) -> bool:
+        """Let others have their turn; return whether to go on."""
+        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_NOTES:
+            self._save()
+        with self._changed:
+            wait_until(self._changed, time.monotonic() + seconds, lambda: self._is_over)
+            return not self._is_over
+
+    # Whoever waits.
+
+    def wait(self, deadline: float) -> bool:
+        """Wait until all that is known to be sent again is delivered, if it can be.
+
+        Args:
+            deadline: When to stop waiting, by ``time.monotonic()``.
+
+        Returns:
+            Whether it is.
+        """
+        with self._changed:
+            self._is_wanted = True
+            self._changed.notify_all()
+            wait_until(
+                self._changed,
+                deadline,
+                lambda: self._thread is None or self._is_caught_up() or self._is_hopeless(),
+            )
+            return self._is_caught_up()
+
+    def _is_caught_up(self) -> bool:
+        return not self._has_left() and not (self._catch_up and self._catch_up.backlogs)
+
+    def _is_hopeless(self) -> bool:
+        return any(queue.error is not None for queue in self._queues)
+
+    def stop(self, timeout: float) -> None:
+        """Send nothing again any more, before the channels close."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(max(timeout, 0.0))
+
+    def finish(self, *, for_good: bool) -> None:
+        """Note how far this process has come, once the channels are closed.
+
+        Args:
+            for_good: Whether nothing is sent by this process any more.
+        """
+        if self._ledger is None:
+            return
+        if self.is_durable:
+            self._ledger.close()
+        elif for_good:
+            for queue in self._queues:
+                left = queue.ask(Holding.take_left)
+                if left is not None:
+                    self._counts.add(queue.signal, "dropped", left.items, "shutdown")
+
+    def reopen(self) -> None:
+        """Go on after it was stopped."""
+        with self._changed:
+            self._is_over = False
+            self._thread = None
+
+    # What goes wrong.
+
+    def _set_aside(self, queue: ExportQueue[Any], part: list[Entry], reason: str) -> None:
+        refusals = [
+            Refusal(passage.created, passage.task_name, passage.action, reason)
+            for _, passage in part
+            if passage is not None
+        ]
+        if self._state is None or not refusals:
+            return
+        try:
+            self._state.set_aside(queue.name, refusals, time.time())
+        except StateError as error:
+            self._cannot_note(error)
+
+    def _cannot_note(self, error: Exception) -> None:
+        self._complain(
+            "What was delivered cannot be noted, so that more than need be may be sent again", error
+        )
+
+    def _complain(self, what: str, error: Exception) -> None:
+        """Tell what is amiss, once until it is over."""
+        if not self._complained:
+            self._complained = True
+            with suppress(Exception):  # a handler of the application's may raise anything
+                _logger.warning("%s: %s. Tasks go on as before.", what, shown(error))
+
+
+def passage_of(event: TaskEvent) -> Passage:
+    """Return the way of a record that was just written."""
+    return Passage(event.created, event.task_name or "", event.action or "")
