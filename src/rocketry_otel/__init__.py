@@ -11,21 +11,30 @@ from ._errors import (
 from ._handler import OTelRepoHandler
 from ._instrument import instrument, uninstrument
 from ._records import TaskEventRecord
+from ._replay import replay
+from ._replay_refused import replay_refused
+from ._replay_summary import Replay
+from ._report import Delivery, SignalDelivery
 from ._repositories import open_repository
 from ._settings import Settings
 
 __all__ = [
     "CurrentRun",
+    "Delivery",
     "OTelRepoHandler",
+    "Replay",
     "RepositoryError",
     "RepositoryMismatchError",
     "RepositoryURLError",
     "RocketryOTelError",
     "Settings",
     "SettingsError",
+    "SignalDelivery",
     "TaskEventRecord",
     "current_run",
     "instrument",
     "open_repository",
+    "replay",
+    "replay_refused",
     "uninstrument",
 ]

@@ -25,7 +25,7 @@ from ._providers import Providers, resolve
 from ._runs import RunTracker, Step
 from ._scope import NAME
 from ._sending import Sender
-from ._write_ahead import WriteAhead, passage_of
+from ._write_ahead import WriteAhead, delivery_of, passage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -316,7 +316,7 @@ class Bridge:
             if self._signals is None:
                 providers = resolve(*self._given, self.counts, self._outage)
                 sender = Sender(providers, self._settings, self._lose)
-                metrics = TaskMetrics(providers.meter, self.counts)
+                metrics = TaskMetrics(providers.meter, self.counts, delivery_of(self.write_ahead))
                 self.heartbeat.show(providers.meter)
                 self.write_ahead.follow(providers.queues, sender)
                 if self.may_be_global:

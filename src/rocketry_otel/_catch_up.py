@@ -216,8 +216,9 @@ class _Target:
         self.position = 0
         self.is_on = True
         self.is_read = False
-        # Of what is not noted yet: what each record is known by again.
-        self._marks: deque[tuple[int, str]] = deque()
+        # Of what is not noted yet: what each record is known by again, and when it was created.
+        self._marks: deque[tuple[int, str, int]] = deque()
+        self._mark, self._reached = backlog.mark, backlog.reached
         self._is_other = False
 
     def is_about(self, event: TaskEvent) -> bool:
@@ -237,7 +238,7 @@ class _Target:
                 self._is_other = True
                 self.is_on = False
             return False
-        self._marks.append((self.position, mark))
+        self._marks.append((self.position, mark, one.event.created))
         return one.event.created <= self.backlog.until
 
     def stop_before(self, position: int) -> None:
@@ -252,11 +253,12 @@ class _Target:
         done = self.queue.settled_until(self.position)
         if done is None or done <= self.backlog.done:
             return None if done is None or not self.is_read else self.backlog
-        mark = self.backlog.mark
         while self._marks and self._marks[0][0] <= done:
-            mark = self._marks.popleft()[1]
+            _, self._mark, self._reached = self._marks.popleft()
         waiting = max(self.backlog.waiting - (done - self.backlog.done), 0)
-        return self.backlog._replace(done=done, mark=mark, waiting=waiting)
+        return self.backlog._replace(
+            done=done, mark=self._mark, waiting=waiting, reached=self._reached
+        )
 
 
 def _mark_of(one: Retold) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._errors import RocketryOTelError
+from ._replay_cli import add_replay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; by default those of the process.
 
     Returns:
-        The exit status: 0, 2 if something is wrong with what was given or is missing, 130 if
-        the user interrupted it.
+        The exit status: 0, 1 if not all of a replay was accepted, 2 if something is wrong with
+        what was given or is missing, 130 if the user interrupted it.
 
     Raises:
         SystemExit: If the arguments cannot be understood, or after help and version.
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
+    add_replay(commands)
     return parser
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._destinations import Answer
 from ._dispatch import Entry, dispatch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ._destinations import Destination, Result
     from ._outage import Outage
     from ._passage import Passage
+
+    SetAside = Callable[["ExportQueue[Any]", list[Entry], int, str], None]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,7 +46,9 @@ class ExportQueue(Generic[T]):
 
     Attributes:
         name: What names it among all queues, also those of other processes.
-        set_aside: Told of entries that were refused for good, before anybody else learns of it.
+        set_aside: Told, before anybody else, of entries of which some were refused for good:
+            by which queue, how many, and why.
+        last_error: What last went wrong, if anything has.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class ExportQueue(Generic[T]):
         self.signal = signal
         self.destination = destination
         self.name = f"{signal} {destination.name}"
-        self.set_aside: Callable[[ExportQueue[T], list[Entry], str], None] = _forget
+        self.set_aside: SetAside = _forget
         self._limits = limits
         self._counts = counts
         self._outage = outage
@@ -75,6 +79,7 @@ class ExportQueue(Generic[T]):
         self._settled = 0
         self._lost = 0
         self._failing: str | None = None  # why, if nothing gets through
+        self.last_error: str | None = None
         self._hurry_until = 0  # the count of items that are not to wait for others
         self._close_by: float | None = None  # when closing is to be over, once it has begun
 
@@ -279,6 +284,7 @@ class ExportQueue(Generic[T]):
     def _put_back(self, left: list[Entry], stopped_by: Result | None) -> None:
         with self._changed:
             self._failing = None if stopped_by is None else stopped_by.reason
+            self.last_error = self._failing or self.last_error
             if not self._closed:  # else all was given up
                 self._held.put_back(left)
                 if left:
@@ -307,7 +313,7 @@ class ExportQueue(Generic[T]):
         refused = count if result.answer is Answer.REFUSED else min(result.rejected, count)
         accepted = count - refused
         if refused and not self._closed:
-            self.set_aside(self, part, _why(result, refused, count))
+            self.set_aside(self, part, refused, result.reason)
         with self._changed:
             if self._closed:
                 return  # counted as lost when it was given up
@@ -318,6 +324,8 @@ class ExportQueue(Generic[T]):
                 again = sum(1 for _, passage in part if passage is not None and not passage.is_live)
                 if again:
                     self._counts.add(self.signal, "replayed", min(again, accepted))
+            if refused:
+                self.last_error = result.reason
             self._lose(refused, "failed", "refused")
             self._changed.notify_all()
         if refused:
@@ -343,9 +351,5 @@ class ExportQueue(Generic[T]):
         return self._closed or self._close_by is not None
 
 
-def _why(result: Result, refused: int, count: int) -> str:
-    return result.reason if refused == count else f"{refused} of {count}: {result.reason}"
-
-
-def _forget(_: object, __: object, ___: object) -> None:
+def _forget(*_: object) -> None:
     """Set nothing aside."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ._enrichment import Enrich, NameSpan
     from ._hooks import SchedulerHooks
+    from ._report import Delivery
 
 _logger = logging.getLogger(NAME)
 
@@ -149,6 +150,11 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             the application's it is known only whether its ``force_flush`` came back in time.
         """
         return self._bridge.flush(self.settings.shutdown_timeout if timeout is None else timeout)
+
+    @property
+    def delivery(self) -> Delivery:
+        """How the delivery of telemetry stands."""
+        return self._bridge.write_ahead.delivery
 
     def close(self) -> None:
         """Send what waits, within the shutdown time-out, and let go of threads and connections.

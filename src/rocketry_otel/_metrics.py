@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import CallbackOptions, NoOpMeterProvider, Observation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ._counts import Counts
     from ._events import TaskEvent
+    from ._report import Delivery
     from ._runs import Run, Step
 
 # From 10 ms to 6 h, in seconds.
@@ -39,11 +41,14 @@ class TaskMetrics:
     Args:
         provider: Whose meters to use.
         counts: What the bridge itself counts.
+        delivery: Returns how delivery stands.
     """
 
-    def __init__(self, provider: MeterProvider, counts: Counts) -> None:
+    def __init__(
+        self, provider: MeterProvider, counts: Counts, delivery: Callable[[], Delivery]
+    ) -> None:
         self._make_instruments(provider)
-        _observe_bridge(provider, counts)
+        _observe_bridge(provider, counts, delivery)
         if isinstance(provider, OwnMeterProvider):
             after_fork_in_child(self._measure_nothing)
 
@@ -118,18 +123,52 @@ class TaskMetrics:
             self.succeeded(task_name, event.created)
 
 
-def _observe_bridge(provider: MeterProvider, counts: Counts) -> None:
-    """Show what became of telemetry, read when it is collected."""
+def _observe_bridge(
+    provider: MeterProvider, counts: Counts, delivery: Callable[[], Delivery]
+) -> None:
+    """Show what became of telemetry, and what waits, read when it is collected."""
     for signal, unit in _UNITS.items():
         # A unit of its own is an instrument of its own, and so a scope of its own.
         meter = provider.get_meter(f"{NAME}.{signal}", VERSION)
-        for name in ("delivered", "failed", "dropped", "replayed"):
+        for name in ("delivered", "failed", "dropped", "replayed", "retried"):
             meter.create_observable_counter(
                 f"rocketry.bridge.{name}",
                 [_reader(counts, signal, name)],
                 unit=unit,
                 description=f"Telemetry that was {name}.",
             )
+        meter.create_observable_gauge(
+            "rocketry.bridge.waiting",
+            [_waiting(delivery, signal)],
+            unit=unit,
+            description="Telemetry that is not delivered yet.",
+        )
+    provider.get_meter(NAME, VERSION).create_observable_gauge(
+        "rocketry.bridge.waiting_time",
+        [_waiting_time(delivery, signal) for signal in _UNITS],
+        unit="s",
+        description="How long the oldest record waits that is not delivered yet.",
+    )
+
+
+def _waiting(
+    delivery: Callable[[], Delivery], signal: str
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(getattr(delivery(), signal).waiting, {"signal": signal})
+
+    return read
+
+
+def _waiting_time(
+    delivery: Callable[[], Delivery], signal: str
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterable[Observation]:
+        oldest = getattr(delivery(), signal).oldest_waiting
+        seconds = 0.0 if oldest is None else max(time.time() - oldest.timestamp(), 0.0)
+        yield Observation(seconds, {"signal": signal})
+
+    return read
 
 
 def _reader(

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
+# What names a stored record: when it was created, its task and its action.
+Key = tuple[int, str, str]
+
+
 class Passage(NamedTuple):
     """The way of one stored record to where its telemetry goes.
 

@@ -32,6 +32,7 @@ class Backlog(NamedTuple):
         mark: What the last of these is known by again.
         waiting: How many items are known to wait.
         until: When the newest was created of what is to be sent.
+        reached: When that was created which was sent last.
     """
 
     since: int
@@ -39,6 +40,12 @@ class Backlog(NamedTuple):
     mark: str = ""
     waiting: int = 0
     until: int = FOREVER
+    reached: int = 0
+
+    @property
+    def oldest(self) -> int:
+        """When the oldest may have been created that is still to be sent."""
+        return max(self.since, self.reached)
 
 
 def with_earlier(backlog: Backlog | None, progress: Progress) -> Backlog:
@@ -53,7 +60,7 @@ def with_earlier(backlog: Backlog | None, progress: Progress) -> Backlog:
     waiting = backlog.waiting + progress.waiting
     if progress.since >= backlog.since and progress.until <= backlog.until:
         # Whoever sends it reads on to the end, and so meets this on its way.
-        return backlog._replace(waiting=waiting)
+        return backlog._replace(waiting=waiting, reached=min(backlog.reached, progress.since))
     return Backlog(
         min(progress.since, backlog.since),
         waiting=waiting,

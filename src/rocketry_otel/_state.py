@@ -148,7 +148,7 @@ class State:
         """
         with self._store.transaction() as connection:
             rows = connection.execute(
-                "SELECT channel, since, done, mark, waiting, until FROM backlog"
+                "SELECT channel, since, done, mark, waiting, until, reached FROM backlog"
             ).fetchall()
         return {channel: Backlog(*rest) for channel, *rest in rows}
 
@@ -174,7 +174,7 @@ class State:
                 "DELETE FROM backlog WHERE channel = ?", [(name,) for name in finished]
             )
             connection.executemany(
-                "INSERT OR REPLACE INTO backlog VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO backlog VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(channel, *one) for channel, one in backlogs.items()],
             )
             connection.executemany("DELETE FROM writer WHERE id = ? AND channel = ?", gone)
@@ -229,3 +229,16 @@ class State:
                 "SELECT channel, created, task_name, action, reason FROM refused ORDER BY created"
             ).fetchall()
         return [(channel, Refusal(*rest)) for channel, *rest in rows]
+
+    def no_longer_refused(self, refusals: Iterable[tuple[str, Refusal]]) -> None:
+        """Forget what was refused, since it has been accepted now.
+
+        Raises:
+            StateError: It cannot be noted.
+        """
+        with self._store.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM refused WHERE channel = ? AND created = ? AND task_name = ? "
+                "AND action = ?",
+                [(channel, *refusal[:3]) for channel, refusal in refusals],
+            )

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from ._catch_up import CatchUp
 from ._destinations import shown
@@ -16,13 +17,14 @@ from ._ledger import Ledger
 from ._pacing import start_thread, wait_until
 from ._passage import Passage
 from ._progress import Refusal
+from ._report import Delivery, report
 from ._scope import NAME
 from ._state import State
 from ._state_place import state_folder
 from ._state_store import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from redbird import BaseRepo
@@ -192,7 +194,13 @@ class WriteAhead:
             wait_until(self._changed, time.monotonic() + seconds, lambda: self._is_over)
             return not self._is_over
 
-    # Whoever waits.
+    # Whoever waits, or asks.
+
+    @property
+    def delivery(self) -> Delivery:
+        """How delivery stands."""
+        backlogs = {} if self._catch_up is None else self._catch_up.backlogs
+        return report(self._queues, backlogs, self._counts)
 
     def wait(self, deadline: float) -> bool:
         """Wait until all that is known to be sent again is delivered, if it can be.
@@ -252,7 +260,11 @@ class WriteAhead:
 
     # What goes wrong.
 
-    def _set_aside(self, queue: ExportQueue[Any], part: list[Entry], reason: str) -> None:
+    def _set_aside(
+        self, queue: ExportQueue[Any], part: list[Entry], refused: int, reason: str
+    ) -> None:
+        if refused < len(part):
+            reason = f"{refused} of {len(part)}: {reason}"
         refusals = [
             Refusal(passage.created, passage.task_name, passage.action, reason)
             for _, passage in part
@@ -276,6 +288,17 @@ class WriteAhead:
             self._complained = True
             with suppress(Exception):  # a handler of the application's may raise anything
                 _logger.warning("%s: %s. Tasks go on as before.", what, shown(error))
+
+
+def delivery_of(write_ahead: WriteAhead) -> Callable[[], Delivery]:
+    """Return a function that tells how delivery stands, and keeps nothing alive."""
+    weak = ref(write_ahead)
+
+    def delivery() -> Delivery:
+        known = weak()
+        return Delivery() if known is None else known.delivery
+
+    return delivery
 
 
 def passage_of(event: TaskEvent) -> Passage:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rocketry_otel._handler import OTelRepoHandler
 
-_SIGNALS = ("traces", "logs", "metrics")
+_SIGNALS = ("traces", "logs")
 # For a destination that has not accepted anything so far.
 _SECONDS_WITHOUT_HOPE = 0.5
 
@@ -38,21 +38,17 @@ def deliver(handler: OTelRepoHandler, timeout: float) -> Delivery:
         timeout: Seconds to wait at most. It is less if nothing has got through so far and
             something is known to be amiss.
     """
-    bridge = handler._bridge  # noqa: SLF001  # nothing public tells yet
-    hopeless = bridge._outage.is_on and not _delivered(handler, "logs")  # noqa: SLF001
+    logs = handler.delivery.logs
+    hopeless = logs.last_error is not None and not logs.delivered
     complete = handler.flush(min(timeout, _SECONDS_WITHOUT_HOPE) if hopeless else timeout)
-    signals = bridge._signals  # noqa: SLF001
-    channels = () if signals is None else signals.providers.channels
+    delivery = handler.delivery
+    names = delivery.traces.destinations + delivery.logs.destinations
     return Delivery(
-        tuple(dict.fromkeys(_base(channel.destination.name) for channel in channels)),
-        _delivered(handler, "traces"),
-        _delivered(handler, "logs"),
+        tuple(dict.fromkeys(map(_base, names))),
+        delivery.traces.delivered,
+        delivery.logs.delivered,
         complete,
     )
-
-
-def _delivered(handler: OTelRepoHandler, signal: str) -> int:
-    return handler._bridge.counts.total(signal, "delivered")  # noqa: SLF001
 
 
 def _base(destination: str) -> str:

@@ -151,3 +151,8 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
 
 def _is_stamp(text: str) -> bool:
     return len(text) == _DIGITS and text.isascii() and text.isdigit()
+
+
+def is_stamped(name: str) -> bool:
+    """Return whether a file has the name that ``TaskEventJSONRepo`` gives to one."""
+    return _is_stamp(name.partition("-")[0])

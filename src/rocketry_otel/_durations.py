@@ -1,0 +1,25 @@
+"""Lengths of time as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"([0-9]{1,12})([smhdw])", re.ASCII | re.IGNORECASE)
+
+EXAMPLES = "45s, 90m, 12h, 30d or 2w"
+
+
+def seconds_of(text: str) -> int:
+    """Return how many seconds a duration such as ``90m`` has.
+
+    Args:
+        text: A whole number and a unit: seconds, minutes, hours, days or weeks, as one letter.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no duration such as {EXAMPLES}")
+    return int(found[1]) * _SECONDS[found[2].lower()]
