@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from hashlib import blake2b
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ._forks import after_fork_in_child
 from ._holding import Holding
 from ._inheritance import Inheritance
 from ._passage import Passage
 from ._progress import FOREVER, Backlog, Progress
 from ._retelling import retold
 from ._scope import NAME
+from ._target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from redbird import BaseRepo
 
+    from ._counts import Counts
     from ._delivery import ExportQueue
-    from ._events import TaskEvent
     from ._retelling import Retold
     from ._sending import Sender
     from ._settings import Settings
@@ -33,6 +34,8 @@ _logger = logging.getLogger(NAME)
 # A note of the future is no note: the clock was wrong, or it was damaged.
 _TOLERANCE = 60_000_000_000
 _SECONDS_BETWEEN_NOTES = 1.0
+# Whoever waits for this to stop waits no longer.
+_LONGEST_WAIT = 0.2
 # So many records are read before the tasks of this process have their turn again.
 _RECORDS_AT_ONCE = 50
 
@@ -47,6 +50,7 @@ class CatchUp:
         settings: What may leave the machine, and how far back.
         queues: The channels on which it goes.
         sender: Sends it, as it sends live records.
+        counts: Where is counted what the repository does not have any more.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class CatchUp:
         settings: Settings,
         queues: Sequence[ExportQueue[Any]],
         sender: Sender,
+        counts: Counts,
     ) -> None:
         self._repo = repo
         self._stored = stored
@@ -64,8 +69,16 @@ class CatchUp:
         self._settings = settings
         self._queues = {queue.name: queue for queue in queues}
         self._sender = sender
+        self._counts = counts
+        self._start_afresh()
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
         # What is known to be sent, for whoever asks how things stand.
         self.backlogs: dict[str, Backlog] = {}
+        self._is_told = False
+        # How many items each queue has left, and how many it had sent again before.
+        self._owed: dict[str, tuple[int, int]] = {}
 
     @property
     def is_possible(self) -> bool:
@@ -92,12 +105,28 @@ class CatchUp:
                 return
             self._take_on(unknown_until)
             targets = [
-                _Target(queue, self.backlogs[name])
+                Target(queue, self.backlogs[name])
                 for name, queue in self._queues.items()
                 if name in self.backlogs and queue.wait_for_room(0.0)
             ]
             if targets:
+                self._tell_begin(targets)
                 self._send(targets, pause)
+            self._tell_end()
+
+    def _tell_begin(self, targets: list[Target]) -> None:
+        if not self._is_told:
+            self._is_told = True
+            since = min(target.backlog.oldest for target in targets) / 1e9
+            _logger.info(
+                "What did not get through since %s is sent from the repository.",
+                datetime.fromtimestamp(max(since, 0.0)).astimezone().isoformat(" ", "seconds"),
+            )
+
+    def _tell_end(self) -> None:
+        if self._is_told and not self.backlogs:
+            self._is_told = False
+            _logger.info("All that did not get through has been sent from the repository.")
 
     def _take_on(self, unknown_until: int | None) -> None:
         """Take on what dead processes and the queues of this one have left."""
@@ -115,7 +144,9 @@ class CatchUp:
             self._state.take_on(heritage.backlogs, heritage.gone, heritage.ended)
         for queue in has_left:
             # What was left meanwhile is met on the way.
-            queue.ask(Holding.take_left)
+            left = queue.ask(Holding.take_left)
+            items, sent_before = self._owed.get(queue.name, (0, queue.sent_again))
+            self._owed[queue.name] = (items + (left.items if left else 0), sent_before)
         self.backlogs = {
             name: backlog for name, backlog in heritage.backlogs.items() if name in self._queues
         }
@@ -132,17 +163,18 @@ class CatchUp:
             return progress
         return self._unknown() or progress._replace(since=0)
 
-    def _send(self, targets: list[_Target], pause: Callable[[float], bool]) -> None:
+    def _send(self, targets: list[Target], pause: Callable[[float], bool]) -> None:
         since = min(target.backlog.since for target in targets)
-        noted = began = time.monotonic()
+        noted, worked = time.monotonic(), time.thread_time()
         goes_on = True
         try:
             for count, one in enumerate(retold(self._repo, self._stored, since), start=1):
                 self._offer(targets, one, pause)
                 now = time.monotonic()
                 if count % _RECORDS_AT_ONCE == 0:
-                    goes_on = pause(now - began)
-                    began = time.monotonic()
+                    # As long as it took: half of the time is for the tasks of this process.
+                    goes_on = pause(time.thread_time() - worked)
+                    worked = time.thread_time()
                 if now - noted >= _SECONDS_BETWEEN_NOTES:
                     self._note(targets)
                     noted = now
@@ -151,13 +183,15 @@ class CatchUp:
             else:
                 for target in targets:
                     target.is_read = target.is_on
-            while goes_on and any(not one.queue.wait_until_sent_again(1.0) for one in targets):
+            while goes_on and any(
+                not one.queue.wait_until_sent_again(_LONGEST_WAIT) for one in targets
+            ):
                 self._note(targets)
                 goes_on = pause(0.0)
         finally:
             self._note(targets)
 
-    def _offer(self, targets: list[_Target], one: Retold, pause: Callable[[float], bool]) -> None:
+    def _offer(self, targets: list[Target], one: Retold, pause: Callable[[float], bool]) -> None:
         """Send a record on those channels that have not yet sent it."""
         event = one.event
         positions = {
@@ -169,7 +203,7 @@ class CatchUp:
             return
         for target in targets:
             if target.queue.name in positions:
-                while target.is_on and not target.queue.wait_for_room(1.0):
+                while target.is_on and not target.queue.wait_for_room(_LONGEST_WAIT):
                     target.is_on = target.queue.error is None and pause(0.0)
                 if not target.is_on:
                     # It is sent from here on the next time.
@@ -183,7 +217,7 @@ class CatchUp:
             return False
         return not self._stored.keeps("trace_id") or bool(one.fields.get("trace_id"))
 
-    def _note(self, targets: list[_Target]) -> None:
+    def _note(self, targets: list[Target]) -> None:
         """Note how far each channel has come."""
         changed, finished = {}, []
         for target in targets:
@@ -194,74 +228,15 @@ class CatchUp:
             if target.is_read and noted.done == target.position:
                 finished.append(name)
                 self.backlogs.pop(name, None)
+                self._count_missing(name)
             else:
                 changed[name] = self.backlogs[name] = noted
         self._state.take_on(changed, finished=finished)
 
-
-class _Target:
-    """A channel that is catching up.
-
-    Attributes:
-        queue: The channel.
-        backlog: What was to be sent on it when this began.
-        position: How many of the records that it is about were read.
-        is_on: Whether the channel takes more.
-        is_read: Whether all of them were read.
-    """
-
-    def __init__(self, queue: ExportQueue[Any], backlog: Backlog) -> None:
-        self.queue = queue
-        self.backlog = backlog
-        self.position = 0
-        self.is_on = True
-        self.is_read = False
-        # Of what is not noted yet: what each record is known by again, and when it was created.
-        self._marks: deque[tuple[int, str, int]] = deque()
-        self._mark, self._reached = backlog.mark, backlog.reached
-        self._is_other = False
-
-    def is_about(self, event: TaskEvent) -> bool:
-        """Return whether an event counts among those that were to be sent."""
-        return event.created >= self.backlog.since
-
-    def passes(self, one: Retold) -> bool:
-        """Take note of a record; return whether it is to be sent."""
-        self.position += 1
-        done = self.backlog.done
-        if self.position < done:
-            return False
-        mark = _mark_of(one)
-        if self.position == done:
-            if mark != self.backlog.mark:
-                # Records were removed: what is done can only be found out from the beginning.
-                self._is_other = True
-                self.is_on = False
-            return False
-        self._marks.append((self.position, mark, one.event.created))
-        return one.event.created <= self.backlog.until
-
-    def stop_before(self, position: int) -> None:
-        """Take back that a record passes: the channel takes nothing any more."""
-        self.position = position
-        self._marks.pop()
-
-    def noted(self) -> Backlog | None:
-        """Return what is left of the backlog; ``None`` if there is nothing new to tell."""
-        if self._is_other or (self.is_read and self.position < self.backlog.done):
-            return self.backlog._replace(done=0, mark="")
-        done = self.queue.settled_until(self.position)
-        if done is None or done <= self.backlog.done:
-            return None if done is None or not self.is_read else self.backlog
-        while self._marks and self._marks[0][0] <= done:
-            _, self._mark, self._reached = self._marks.popleft()
-        waiting = max(self.backlog.waiting - (done - self.backlog.done), 0)
-        return self.backlog._replace(
-            done=done, mark=self._mark, waiting=waiting, reached=self._reached
-        )
-
-
-def _mark_of(one: Retold) -> str:
-    event = one.event
-    text = f"{event.created}\0{event.task_name}\0{event.action}\0{event.run_id}"
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    def _count_missing(self, name: str) -> None:
+        """Count what was left to a repository that does not have it any more."""
+        items, sent_before = self._owed.pop(name, (0, 0))
+        queue = self._queues[name]
+        missing = items - (queue.sent_again - sent_before)
+        if missing > 0:
+            self._counts.add(queue.signal, "dropped", missing, "not_in_repository")

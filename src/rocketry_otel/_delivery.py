@@ -49,6 +49,7 @@ class ExportQueue(Generic[T]):
         set_aside: Told, before anybody else, of entries of which some were refused for good:
             by which queue, how many, and why.
         last_error: What last went wrong, if anything has.
+        sent_again: How many items were handed over from the repository.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class ExportQueue(Generic[T]):
         self._lost = 0
         self._failing: str | None = None  # why, if nothing gets through
         self.last_error: str | None = None
+        self.sent_again = 0
         self._hurry_until = 0  # the count of items that are not to wait for others
         self._close_by: float | None = None  # when closing is to be over, once it has begun
 
@@ -100,6 +102,8 @@ class ExportQueue(Generic[T]):
                     self._held.leave(passage)
                 return
             self._handed_over += 1
+            if passage is not None and not passage.is_live:
+                self.sent_again += 1
             if not self._held.add(Entry(item, passage)):
                 self._settled += 1
                 return

@@ -35,18 +35,18 @@ class Ledger:
     Args:
         state: Where it is noted.
         queues: The channels.
-        failed: Told why something cannot be noted.
+        told: Told why something cannot be noted, and ``None`` when it is.
     """
 
     def __init__(
         self,
         state: State,
         queues: Sequence[ExportQueue[Any]],
-        failed: Callable[[StateError], None],
+        told: Callable[[StateError | None], None],
     ) -> None:
         self._state = state
         self._queues = queues
-        self._failed = failed
+        self._told = told
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -107,14 +107,18 @@ class Ledger:
         until, self._unknown_until = self._unknown_until, None
         return until
 
-    def save(self) -> None:
-        """Note how far this process has come, if that has changed and outlives the process."""
+    def save(self, *, once_more: bool = False) -> None:
+        """Note how far this process has come, if it outlives the process.
+
+        Args:
+            once_more: Whether to note it though it has not changed: the note may be lost.
+        """
         if not self._state.is_durable:
             return
         with self._saving:
             with self._lock:
                 progress = self._progress()
-                if progress == self._noted:
+                if progress == self._noted and not once_more:
                     return
                 # What is expected from now on sees this, and waits for its turn to note it.
                 self._noted_until = max((one.since for one in progress.values()), default=0)
@@ -124,9 +128,10 @@ class Ledger:
                 with self._lock:
                     self._noted, self._noted_until = None, _FOREVER
                     self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES
-                self._failed(error)
+                self._told(error)
                 return
             self._noted = progress
+            self._told(None)
             if is_new:
                 # What this process has written itself, it knows of.
                 self._unknown_until = None if self._first is None else self._first - 1
@@ -143,7 +148,7 @@ class Ledger:
                 else:
                     self._state.end()
             except StateError as error:
-                self._failed(error)
+                self._told(error)
             # Should another record come, it is noted anew.
             self._noted, self._noted_until = None, _FOREVER
 

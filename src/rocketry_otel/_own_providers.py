@@ -172,10 +172,14 @@ def _queues(
     signal: str, prefix: str, delay: int, counts: Counts, outage: Outage
 ) -> list[ExportQueue[Any]]:
     limits = _queue_limits(prefix, delay)
-    return [
-        ExportQueue(signal, destination, limits, counts, outage)
+    queues = [
+        ExportQueue[Any](signal, destination, limits, counts, outage)
         for destination in destinations(signal)
     ]
+    for number, queue in enumerate(queues, start=1):
+        if any(queue.name == other.name for other in queues[: number - 1]):
+            queue.name += f" ({number})"
+    return queues
 
 
 def _queue_limits(prefix: str, default_delay: int) -> QueueLimits:

@@ -80,7 +80,9 @@ def _of_signal(
     counts: Counts,
 ) -> SignalDelivery:
     ours = [queue for queue in queues if queue.signal == signal]
-    its_backlogs = [backlogs[queue.name] for queue in ours if queue.name in backlogs]
+    # Another thread may be at the end of one just now.
+    found = (backlogs.get(queue.name) for queue in ours)
+    its_backlogs = [backlog for backlog in found if backlog is not None]
     oldest = [created for queue in ours if (created := queue.ask(Holding.oldest)) is not None]
     oldest += [backlog.oldest for backlog in its_backlogs]
     return SignalDelivery(

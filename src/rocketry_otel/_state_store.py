@@ -7,7 +7,7 @@ import threading
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from ._forks import after_fork_in_child
+from ._forks import after_fork_in_child, no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,8 @@ class Store:
                     with _begun(self._memory):
                         yield self._memory
                     return
-                with closing(self._open()) as connection, _begun(connection):
+                # A child that is forked in the midst of it would take the file as locked for good.
+                with no_fork, closing(self._open()) as connection, _begun(connection):
                     yield connection
             except (sqlite3.Error, OSError) as error:
                 if _is_damage(error):

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(NAME)
 
 _SECONDS_BETWEEN_NOTES = 1.0
+_CANNOT_NOTE = "What was delivered cannot be noted, so that it may be sent once more"
+_CANNOT_SEND = "What did not get through cannot be sent from the repository at present"
+_NOWHERE = "It cannot be told where to note what was delivered"
+
 # Between two looks for what other processes have left when they died.
 _SECONDS_BETWEEN_LOOKS = 10.0
 
@@ -65,7 +69,7 @@ class WriteAhead:
         self._state: State | None = None
         self._ledger: Ledger | None = None
         self._catch_up: CatchUp | None = None
-        self._complained = False
+        self._told: set[str] = set()
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -90,8 +94,10 @@ class WriteAhead:
         state = State(self._folder())
         self._queues = queues
         self._state = state
-        self._ledger = Ledger(state, queues, self._cannot_note)
-        self._catch_up = CatchUp(self._repo, self._stored, state, self._settings, queues, sender)
+        self._ledger = Ledger(state, queues, self._noted)
+        self._catch_up = CatchUp(
+            self._repo, self._stored, state, self._settings, queues, sender, self._counts
+        )
         for queue in queues:
             queue.set_aside = self._set_aside
 
@@ -99,7 +105,7 @@ class WriteAhead:
         try:
             return state_folder(self._repo, self._settings.state_dir)
         except Exception as error:  # noqa: BLE001  # a repository of somebody else's may raise anything
-            self._complain("It cannot be told where to note what was delivered", error)
+            self._tell(_NOWHERE, error)
             return None
 
     @property
@@ -141,9 +147,10 @@ class WriteAhead:
     def _work(self) -> None:
         next_look = 0.0
         while not self._is_over:
-            self._save()
+            is_time = time.monotonic() >= next_look
+            self._save(once_more=is_time and not self._is_settled())
             self._is_wanted = False
-            if time.monotonic() >= next_look or self._can_catch_up():
+            if is_time or self._can_catch_up():
                 self._send_again()
                 next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
             self._rest(next_look)
@@ -165,10 +172,10 @@ class WriteAhead:
         ledger = self._ledger
         return ledger is not None and ledger.is_settled and ledger.is_noted
 
-    def _save(self) -> None:
+    def _save(self, *, once_more: bool = False) -> None:
         self._saved_at = time.monotonic()
         if self._ledger is not None:
-            self._ledger.save()
+            self._ledger.save(once_more=once_more)
 
     def _can_catch_up(self) -> bool:
         return self._catch_up is not None and self._catch_up.is_possible
@@ -180,9 +187,9 @@ class WriteAhead:
         try:
             catch_up.run(self._go_on, unknown_until=ledger.take_unknown())
         except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
-            self._complain("Telemetry cannot be sent again at present", error)
+            self._tell(_CANNOT_SEND, error)
         else:
-            self._complained = False
+            self._tell(_CANNOT_SEND, None)
         with self._changed:
             self._changed.notify_all()
 
@@ -234,7 +241,8 @@ class WriteAhead:
             self._changed.notify_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(max(timeout, 0.0))
+            # Should the repository not answer, there is still time for what waits.
+            thread.join(timeout / 2)
 
     def finish(self, *, for_good: bool) -> None:
         """Note how far this process has come, once the channels are closed.
@@ -275,17 +283,17 @@ class WriteAhead:
         try:
             self._state.set_aside(queue.name, refusals, time.time())
         except StateError as error:
-            self._cannot_note(error)
+            self._noted(error)
 
-    def _cannot_note(self, error: Exception) -> None:
-        self._complain(
-            "What was delivered cannot be noted, so that more than need be may be sent again", error
-        )
+    def _noted(self, error: StateError | None) -> None:
+        self._tell(_CANNOT_NOTE, error)
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def _tell(self, what: str, error: Exception | None) -> None:
         """Tell what is amiss, once until it is over."""
-        if not self._complained:
-            self._complained = True
+        if error is None:
+            self._told.discard(what)
+        elif what not in self._told:
+            self._told.add(what)
             with suppress(Exception):  # a handler of the application's may raise anything
                 _logger.warning("%s: %s. Tasks go on as before.", what, shown(error))
 
