@@ -15,7 +15,7 @@ from rocketry_otel._counts import Counts
 from rocketry_otel._delivery import ExportQueue
 from rocketry_otel._destinations import Answer, Result
 from rocketry_otel._outage import Outage
-from rocketry_otel._pacing import QueueLimits, pause_after, wait_until
+from rocketry_otel._pacing import QueueLimits
 
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
@@ -124,31 +124,6 @@ class Gate:
         self.asked.set()
         assert self.opened.wait(LONG)
         return self.result
-
-
-def test_pauses_grow_to_half_a_minute() -> None:
-    """Each failure doubles the pause, to 30 s at most, and no two processes pause in step."""
-    longest = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-    for failures, limit in enumerate(longest):
-        pauses = {pause_after(failures) for _ in range(50)}
-        assert limit / 2 <= min(pauses) < max(pauses) <= limit
-    assert pause_after(10**6) <= 30.0
-
-
-def test_any_deadline_can_be_waited_for() -> None:
-    """A deadline beyond what the machine can count to is no error."""
-    changed = threading.Condition()
-    done = iter([False, True])
-    threading.Timer(0.01, lambda: notify(changed)).start()
-    with changed:
-        assert wait_until(changed, float("inf"), lambda: next(done)) is True
-        assert wait_until(changed, float("-inf"), lambda: False) is False
-
-
-def notify(changed: threading.Condition) -> None:
-    """Wake whoever waits."""
-    with changed:
-        changed.notify_all()
 
 
 def test_items_arrive_in_their_order_and_are_counted(parts: Parts) -> None:

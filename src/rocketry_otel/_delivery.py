@@ -321,6 +321,7 @@ class ExportQueue(Generic[T]):
         with self._changed:
             if self._closed:
                 return  # counted as lost when it was given up
+            self._held.settle(part)
             if accepted:
                 self._failing = None
                 self._settled += accepted
@@ -338,9 +339,7 @@ class ExportQueue(Generic[T]):
             self._outage.succeeded(self.signal, self.destination.name)
 
     def _give_up(self) -> None:
-        # A part of the batch under way may be settled, and counted, already.
-        lost = min(self._held.give_up(), self._handed_over - self._settled)
-        self._lose(lost, "dropped", "shutdown")
+        self._lose(self._held.give_up(), "dropped", "shutdown")
         self._settled = self._handed_over
         self._changed.notify_all()
 

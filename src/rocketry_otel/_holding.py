@@ -83,6 +83,14 @@ class Holding:
         self.under_way = [self.waiting.popleft() for _ in range(count)]
         return self.under_way
 
+    def settle(self, part: list[Entry]) -> None:
+        """Let go of a part of what is under way, which has come to its end."""
+        if len(part) == len(self.under_way):
+            self.under_way = []
+        else:
+            settled = {id(entry) for entry in part}
+            self.under_way = [entry for entry in self.under_way if id(entry) not in settled]
+
     def put_back(self, entries: list[Entry]) -> None:
         """End what is under way; let some of it wait again, before all that waits."""
         self.under_way = []

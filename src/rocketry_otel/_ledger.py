@@ -56,6 +56,7 @@ class Ledger:
         self._number = 0
         self._expected: dict[int, int] = {}
         self._newest = 0
+        self._is_open = False
         self._noted: dict[str, Progress] | None = None
         self._noted_until = _FOREVER
         self._not_before = 0.0
@@ -76,6 +77,7 @@ class Ledger:
             number = self._number
             self._expected[number] = created
             self._newest = created
+            self._is_open = True
             if self._first is None:
                 self._first = created
             must_note = self._state.is_durable and created < self._noted_until
@@ -116,6 +118,8 @@ class Ledger:
         if not self._state.is_durable:
             return
         with self._saving:
+            if not self._is_open:
+                return  # a thread that comes late must not show a process that has left
             with self._lock:
                 progress = self._progress()
                 if progress == self._noted and not once_more:
@@ -139,9 +143,10 @@ class Ledger:
     def close(self) -> None:
         """Note where this process has come at its end."""
         with self._saving:
-            if self._noted is None:
+            if not self._is_open:
                 return
             self.save()
+            self._is_open = False
             try:
                 if self.is_settled:
                     self._state.leave()

@@ -52,7 +52,7 @@ def _path_of(repo: Any) -> Path | None:
     if isinstance(repo, JSONDirectoryRepo):
         return Path(repo.path).absolute()
     url = _engine_url(repo)
-    if url is not None and url.get_backend_name() == "sqlite" and _is_file(url.database):
+    if url is not None and _is_sqlite_file(url):
         # A table more in the same file is a repository more.
         path = Path(url.database.removeprefix("file:").partition("?")[0]).absolute()
         table = _UNFIT.sub("-", str(repo.table))
@@ -60,8 +60,10 @@ def _path_of(repo: Any) -> Path | None:
     return None
 
 
-def _is_file(database: str | None) -> bool:
-    return bool(database) and ":memory:" not in str(database) and "mode=memory" not in str(database)
+def _is_sqlite_file(url: Any) -> bool:
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return False
+    return ":memory:" not in url.database and url.query.get("mode") != "memory"
 
 
 def _place_of(repo: Any) -> str | None:

@@ -1,0 +1,82 @@
+"""Channels to destinations that answer as a test tells them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rocketry_otel._counts import Counts
+from rocketry_otel._delivery import ExportQueue
+from rocketry_otel._destinations import Answer, Result
+from rocketry_otel._outage import Outage
+from rocketry_otel._pacing import QueueLimits
+
+ACCEPTED = Result(Answer.ACCEPTED)
+UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
+REFUSED = Result(Answer.REFUSED, "HTTP 400 Bad Request")
+LONG = 20.0
+
+
+class Collector:
+    """A destination that answers as it is told and keeps what it has accepted."""
+
+    def __init__(self, name: str = "http://c") -> None:
+        self.name = name
+        self.changed = threading.Condition()
+        self.answer: Callable[[list[Any]], Result] = lambda _: ACCEPTED
+        self.tries = 0
+        self.accepted: list[Any] = []
+
+    def export(self, batch: list[Any]) -> Result:
+        """Take in a batch, or not."""
+        result = self.answer(batch)
+        with self.changed:
+            self.tries += 1
+            if result.answer is Answer.ACCEPTED:
+                self.accepted += batch
+            self.changed.notify_all()
+        return result
+
+    def wait_for(self, count: int) -> list[Any]:
+        """Wait until so many items were accepted; return all that were."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.accepted) >= count, LONG)
+            return list(self.accepted)
+
+    def wait_for_tries(self, count: int) -> None:
+        """Wait until so many batches have come."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.tries >= count, LONG)
+
+    def shutdown(self) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def channel(
+    signal: str = "logs",
+    limits: QueueLimits | None = None,
+    counts: Counts | None = None,
+    name: str = "http://c",
+) -> Iterator[tuple[ExportQueue[Any], Collector]]:
+    """Give a channel and its destination; it is closed, and its thread at an end, behind it."""
+    counts = counts or Counts()
+    collector = Collector(name)
+    queue: ExportQueue[Any] = ExportQueue(
+        signal, collector, limits or QueueLimits(delay=0.0), counts, Outage(counts)
+    )
+    try:
+        yield queue, collector
+    finally:
+        queue.begin_closing(time.monotonic())
+        queue.finish_closing()
+        if queue._thread is not None:
+            queue._thread.join(LONG)
+
+
+def flush(queue: ExportQueue[Any], timeout: float = LONG) -> bool:
+    """Flush, with a time limit in seconds from now."""
+    return queue.wait_for(queue.hurry(), time.monotonic() + timeout)

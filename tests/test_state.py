@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rocketry_otel._progress import Backlog, Progress, Refusal, with_earlier
+from rocketry_otel._state import State
+from rocketry_otel._state_store import StateError
+
+TRACES, LOGS = "traces http://c", "logs http://c"
+
+
+def test_the_first_note_says_that_nothing_was_known(tmp_path: Path) -> None:
+    """Whoever notes something later is not the first, in whatever process."""
+    first, second = State(tmp_path / "state"), State(tmp_path / "state")
+    assert first.save({TRACES: Progress(1, 0)}) is True
+    assert first.save({TRACES: Progress(2, 0)}) is False
+    assert second.save({LOGS: Progress(1, 0)}) is False
+    assert first.is_durable is True
+
+
+def test_processes_see_each_other_but_not_themselves(tmp_path: Path) -> None:
+    """What each notes last is what the others read."""
+    first, second = State(tmp_path), State(tmp_path)
+    first.save({TRACES: Progress(1, 5), LOGS: Progress(2, 6)})
+    first.save({TRACES: Progress(3, 7)})
+    (writer,) = second.writers()
+    assert second.writers()[writer] == {TRACES: Progress(3, 7), LOGS: Progress(2, 6)}
+    assert first.writers() == {}
+    assert second.is_alive(writer) is True
+
+
+def test_a_process_that_ends_with_something_left_is_dead(tmp_path: Path) -> None:
+    """Others find what it has left."""
+    first, second = State(tmp_path), State(tmp_path)
+    first.save({TRACES: Progress(1, 5)})
+    first.end()
+    first.end()
+    (writer,) = second.writers()
+    assert second.is_alive(writer) is False
+
+
+def test_a_process_that_leaves_is_forgotten(tmp_path: Path) -> None:
+    """What it wrote is delivered: there is nothing to find."""
+    first, second = State(tmp_path), State(tmp_path)
+    first.save({TRACES: Progress(1, 0)})
+    first.leave()
+    first.leave()
+    assert second.writers() == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["delivery.db"]
+
+
+def test_a_process_whose_folder_was_removed_shows_itself_again(tmp_path: Path) -> None:
+    """The next note makes the folder anew, and a lock that others see."""
+    first, second = State(tmp_path / "state"), State(tmp_path / "state")
+    first.save({TRACES: Progress(1, 0)})
+    for path in (tmp_path / "state").iterdir():
+        path.unlink()
+    (tmp_path / "state").rmdir()
+    assert first.save({TRACES: Progress(1, 0)}) is True
+    (writer,) = second.writers()
+    assert second.is_alive(writer) is True
+
+
+def test_whether_a_process_lives_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of which it cannot be told is left alone."""
+    first, second = State(tmp_path), State(tmp_path)
+    first.save({TRACES: Progress(1, 0)})
+    (writer,) = second.writers()
+
+    def fail(*_: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    assert second.is_alive(writer) is True
+
+
+def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:
+    """The next one has it when the first is done, and nobody has it without a folder."""
+    first, second = State(tmp_path), State(tmp_path)
+    with first.lease() as one:
+        with second.lease() as other:
+            assert (one, other) == (True, False)
+        with second.lease() as other:
+            assert other is False
+    with second.lease() as other:
+        assert other is True
+    with State(tmp_path / "missing").lease() as third:
+        assert third is False
+
+
+def test_what_is_taken_on_replaces_whom_it_is_from(tmp_path: Path) -> None:
+    """In one step: the backlog is there, the process is gone, and so is its lock."""
+    first, second = State(tmp_path), State(tmp_path)
+    first.save({TRACES: Progress(1, 5), LOGS: Progress(2, 6)})
+    first.end()
+    (writer,) = second.writers()
+    backlog = Backlog(1, done=3, mark="x", waiting=5, until=9, reached=4)
+    second.take_on({TRACES: backlog}, [(writer, TRACES)])
+    assert second.backlogs() == {TRACES: backlog}
+    assert second.writers() == {writer: {LOGS: Progress(2, 6)}}
+    assert (tmp_path / f"writer-{writer}.lock").exists()
+    second.take_on({LOGS: Backlog(2)}, [(writer, LOGS)], finished=[TRACES])
+    assert second.backlogs() == {LOGS: Backlog(2)}
+    assert second.writers() == {}
+    assert not (tmp_path / f"writer-{writer}.lock").exists()
+
+
+def test_what_is_delivered_is_what_everybody_has_delivered(tmp_path: Path) -> None:
+    """The one who is furthest behind decides."""
+    first, second = State(tmp_path), State(tmp_path)
+    assert first.delivered_until() is None
+    first.save({TRACES: Progress(10, 0), LOGS: Progress(8, 0)})
+    second.save({TRACES: Progress(9, 0)})
+    assert first.delivered_until() == 8
+    second.take_on({TRACES: Backlog(3)})
+    assert first.delivered_until() == 3
+
+
+def test_what_was_refused_is_kept_with_its_reason(tmp_path: Path) -> None:
+    """Once for each record and channel, and the newest alone of very many."""
+    state = State(tmp_path)
+    one = Refusal(2, "etl", "fail", "HTTP 400")
+    other = Refusal(1, "etl", "run", "HTTP 413")
+    state.set_aside(TRACES, [one, other], 5.0)
+    state.set_aside(TRACES, [one._replace(reason="HTTP 422")], 6.0)
+    state.set_aside(LOGS, [one], 7.0)
+    assert state.refused() == [
+        (TRACES, other),
+        (TRACES, one._replace(reason="HTTP 422")),
+        (LOGS, one),
+    ]
+    state.no_longer_refused([(TRACES, other), (LOGS, one)])
+    assert state.refused() == [(TRACES, one._replace(reason="HTTP 422"))]
+
+
+def test_not_more_is_kept_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collector that refuses for years fills no disk."""
+    monkeypatch.setattr("rocketry_otel._state._MOST_REFUSED", 3)
+    state = State(tmp_path)
+    state.set_aside(TRACES, [Refusal(n, "etl", "run", "no") for n in range(5)], 1.0)
+    assert [refusal.created for _, refusal in state.refused()] == [2, 3, 4]
+
+
+def test_in_memory_all_is_one_process(tmp_path: Path) -> None:
+    """Nothing outlives it, and nobody else is there."""
+    state = State(None)
+    assert state.is_durable is False
+    state.take_on({TRACES: Backlog(3)})
+    assert state.backlogs() == {TRACES: Backlog(3)}
+    state.save({TRACES: Progress(1, 0)})
+    state.leave()
+    assert state.is_alive("x") is False
+    with state.lease() as is_ours:
+        assert is_ours is True
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_state(tmp_path: Path) -> None:
+    """Whoever asks hears of it, with the place."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match=r"file/state: .*Not a directory"):
+        State(tmp_path / "file" / "state").save({TRACES: Progress(1, 0)})
+
+
+@pytest.mark.parametrize(
+    ("progress", "together"),
+    [
+        (Progress(20, 2), Backlog(10, done=4, mark="x", waiting=5, reached=15)),
+        (Progress(12, 2), Backlog(10, done=4, mark="x", waiting=5, reached=12)),
+        (Progress(5, 2), Backlog(5, waiting=5)),
+    ],
+)
+def test_a_backlog_takes_up_what_is_left_elsewhere(progress: Progress, together: Backlog) -> None:
+    """What it meets on its way changes nothing; what lies before it begins it anew."""
+    backlog = Backlog(10, done=4, mark="x", waiting=3, reached=15)
+    assert with_earlier(backlog, progress) == together
+    assert with_earlier(None, progress) == Backlog(progress.since, waiting=2)
+
+
+def test_a_backlog_with_an_end_begins_anew_when_that_moves() -> None:
+    """What lay behind its end was passed over, and is not done."""
+    backlog = Backlog(10, done=4, mark="x", waiting=3, until=30)
+    assert with_earlier(backlog, Progress(20, 1, 30)) == backlog._replace(waiting=4)
+    assert with_earlier(backlog, Progress(20, 1, 40)) == Backlog(10, waiting=4, until=40)
+    assert (backlog.oldest, backlog._replace(reached=25).oldest) == (10, 25)
