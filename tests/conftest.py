@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
+from tests.support.repositories import (  # noqa: F401  # fixtures
+    make_repo,
+    make_url,
+    mongo_server,
+    postgresql,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

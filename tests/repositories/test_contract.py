@@ -16,8 +16,8 @@ from redbird.logging import RepoHandler
 from rocketry_otel._records import TaskEventRecord
 from rocketry_otel._repositories import open_repository
 from rocketry_otel._text import safe_text
+from tests.support.repositories import KINDS
 
-from .conftest import KINDS
 from .records import FULL, record
 
 ODD_TEXTS = [
@@ -329,3 +329,21 @@ def test_no_record_is_in_the_way_of_another(repo, if_exists):
     for _ in range(2):
         repo.add(record("a"), if_exists=if_exists)
     assert repo.filter_by().all() == [record("a"), record("a")]
+
+
+@pytest.mark.parametrize("url", ["memory", "csv", "json"], indirect=True)
+def test_only_what_is_unwanted_is_removed(filled):
+    """Of the records that match each is asked about, and how many went is told."""
+    asked = []
+
+    def is_unwanted(one):
+        asked.append(one.action)
+        return one.created == 4.0
+
+    assert filled.remove({"created": oper.less_than(5.0)}, is_unwanted) == 2
+    assert asked == ["run", "success", "fail", "run"]
+    assert created(filled.filter_by()) == [ALL[0], *ALL[3:]]
+    assert filled.filter_by(task_name="a", action="success").last() is None
+    assert filled.filter_by(task_name="a", action="run").last().created == 2.0
+    filled.add(record("c", "run", 6.0))
+    assert created(filled.filter_by()) == [ALL[0], *ALL[3:], (6.0, "run")]

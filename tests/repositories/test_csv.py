@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redbird.oper import greater_equal
 from redbird.repos import CSVFileRepo
 
 from rocketry_otel._errors import (
@@ -311,6 +312,80 @@ def test_a_change_that_fails(path):
     assert [*path.parent.iterdir()] == [path]
     repo.add(record("b"))
     assert repo.filter_by().count() == 2
+
+
+def test_others_add_while_the_file_is_written_anew(path):
+    """Who adds does not wait for that, and what is added is there afterwards, changed as well."""
+    repo = open_csv(path)
+    for name in "ab":
+        repo.add(record(name, run_id="1"))
+    names = iter("cd")
+
+    def is_unwanted(one):
+        # The lock is not held: else this would wait for itself.
+        if one.task_name in "ab":
+            open_csv(path).add(record(next(names), run_id="1"))
+        return one.task_name in "ac"
+
+    assert repo.remove({"run_id": "1"}, is_unwanted) == 2
+    assert [one.task_name for one in repo.filter_by()] == ["b", "d"]
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_another_file_is_put_there_while_it_is_written_anew(path):
+    """Then it is begun again with that: a program that knows no lock loses nothing either."""
+    repo = open_csv(path)
+    for name in "abcd":
+        repo.add(record(name))
+    other = open_csv(path.with_name("other.csv"))
+    for name in "abcd":
+        other.add(record(name, message="changed" if name == "b" else None))
+
+    def is_unwanted(one):
+        if other.filename.exists():
+            other.filename.replace(path)
+        return one.task_name in "ac"
+
+    assert repo.remove({}, is_unwanted) == 2
+    assert [(one.task_name, one.message) for one in repo.filter_by()] == [
+        ("b", "changed"),
+        ("d", None),
+    ]
+
+
+def test_a_file_that_was_written_anew_is_known(path):
+    """Neither the next record nor the next question needs a look at all of it."""
+    repo = open_csv(path)
+    for name in ("a" * 2_000, "b", "c" * 2_000):
+        repo.add(record(name))
+    repo.filter_by(task_name="b").delete()
+    path.write_bytes(path.read_bytes().replace(b"a" * 2_000, b"x" * 2_000))
+    assert repo.filter_by(task_name="a" * 2_000, action="run").last() is not None
+    repo.add(record("d"))
+    assert repo.filter_by(task_name="d", action="run").last() == record("d")
+    assert repo.filter_by(task_name="b", action="run").last() is None
+
+
+def test_a_file_that_is_gone_is_no_reason_to_fail(path):
+    """There is nothing to remove then."""
+    repo = open_csv(path)
+    path.unlink()
+    assert repo.remove({}, lambda _: True) == 0
+    repo.add(record())
+    assert repo.filter_by().all() == [record()]
+
+
+def test_a_time_that_is_none(path, caplog):
+    """Such a row is told of, also by who asks for times; it is neither found nor removed."""
+    repo = open_csv(path)
+    repo.add(record(created=5.0))
+    row = path.read_bytes().splitlines(keepends=True)[1]
+    with path.open("ab") as file:
+        file.write(row.replace(b"5.0", b"soon"))
+    assert repo.filter_by(created=greater_equal(1.0)).all() == [record(created=5.0)]
+    assert len(caplog.records) == 1
+    repo.filter_by(created=greater_equal(1.0)).delete()
+    assert b"soon" in path.read_bytes()
 
 
 def test_a_change_keeps_the_permissions(path):

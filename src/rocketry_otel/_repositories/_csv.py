@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pydantic.v1 import PrivateAttr, ValidationError
+from pydantic.v1 import PrivateAttr
 from redbird.repos import CSVFileRepo
 
 from rocketry_otel._errors import RepositoryError
@@ -28,15 +28,9 @@ from ._csv_file import (
     rendered,
     write_all,
 )
+from ._csv_rows import Copy, Rows
 from ._urls import local_path, mask_url, refusal
-from ._values import (
-    Newest,
-    change_record,
-    matches,
-    satisfies,
-    storable_query,
-    storable_record,
-)
+from ._values import Newest, change_record, storable_query, storable_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,8 +40,6 @@ if TYPE_CHECKING:
 csv.field_size_limit(sys.maxsize)
 
 _logger = logging.getLogger("rocketry_otel")
-
-_FIELDS = TaskEventRecord.__fields__
 
 
 def open_url(url: str) -> TaskEventCSVRepo:
@@ -83,10 +75,11 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
     _newest_mark: Mark = PrivateAttr(default_factory=Mark)
     _newest: Newest = PrivateAttr(default_factory=Newest)
     _lock: Any = PrivateAttr()
-    _warned: bool = PrivateAttr(default=False)
+    _rows: Rows = PrivateAttr()
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)
+        self._rows = Rows(self.filename)
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
 
@@ -148,29 +141,18 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
 
     def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
         """Give the records that match, oldest first."""
-        # To make a record of a row costs most: what the query wants of text is first looked
-        # up in the row itself.
-        of_text = [
-            (COLUMNS.index(name), _FIELDS[name].required, wanted)
-            for name, wanted in query.items()
-            if name in _FIELDS and _FIELDS[name].type_ is str
-        ]
         with self._reading() as file:
             for _, row in () if file is None else self._read_rows(file):
-                if all(
-                    satisfies(row[column] if required else row[column] or None, wanted)
-                    for column, required, wanted in of_text
-                ):
-                    record = self._record_of(row)
-                    if record is not None and matches(record, query):
-                        yield record
+                record = self._rows.matching(row, query)
+                if record is not None:
+                    yield record
 
     def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
         """Return the newest record that matches; for a task's action without reading all."""
         if Newest.can_answer(query):
             self._read_newest()
             row = self._newest.find(query)
-            record = None if row is None else self._record_of(row)
+            record = None if row is None else self._rows.record(row)
             if row is None or record is not None:
                 return record
         last = None
@@ -200,46 +182,20 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
                 yield file
 
     def _read_rows(self, file: BinaryIO, start: int = 0) -> Iterator[tuple[int, list[str]]]:
-        """Give each row from a place in the file on, with the place where it ends."""
+        """Give each row from a place in the file on, with the place where it ends.
+
+        What is added meanwhile is not among them, or there might be no end of it.
+        """
+        size = os.fstat(file.fileno()).st_size
         end = file.seek(start)
         for raw in complete_rows(file):
             is_header = end == 0
             end += len(raw)
-            row = None if is_header else self._parsed(raw)
+            if end > size:
+                break
+            row = None if is_header else self._rows.parsed(raw)
             if row is not None:
                 yield end, row
-
-    def _parsed(self, raw: bytes) -> list[str] | None:
-        # Another program may have written what is not UTF-8, or a NUL, which `csv` refuses
-        # before Python 3.11.
-        text = raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
-        try:
-            row = next(csv.reader([text]))
-        except csv.Error as error:
-            self._warn(error)
-            return None
-        if len(row) != len(COLUMNS):
-            self._warn(f"it has {len(row)} columns")
-            return None
-        return row
-
-    def _record_of(self, row: list[str]) -> TaskEventRecord | None:
-        values: dict[str, Any] = {
-            name: value
-            for name, value in zip(COLUMNS, row, strict=True)
-            # What was `None` is empty in the file.
-            if value or _FIELDS[name].required
-        }
-        try:
-            return TaskEventRecord(**values)
-        except ValidationError as error:
-            self._warn(error)
-            return None
-
-    def _warn(self, why: object) -> None:
-        if not self._warned:
-            self._warned = True
-            _logger.warning("rows of %s that cannot be read are left out: %s", self.filename, why)
 
     def query_update(self, query: dict[str, Any], values: dict[str, Any]) -> None:
         """Change the records that match."""
@@ -252,34 +208,44 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
 
     def query_delete(self, query: dict[str, Any]) -> None:
         """Remove the records that match."""
-        self._rewrite(query, lambda _: b"")
+        self.remove(query, lambda _: True)
 
-    def _rewrite(self, query: dict[str, Any], change: Callable[[TaskEventRecord], bytes]) -> None:
-        """Write the file anew, and put it in its place when it is whole."""
-        new = self.filename.with_name(f".{self.filename.name}.{os.getpid()}.tmp")
-        with self._writing() as file:
-            file.seek(0)
+    def remove(self, query: dict[str, Any], is_unwanted: Callable[[TaskEventRecord], bool]) -> int:
+        """Remove those of the records that match which are unwanted; return how many they were."""
+        return self._rewrite(query, lambda record: b"" if is_unwanted(record) else None)
+
+    def _rewrite(
+        self, query: dict[str, Any], change: Callable[[TaskEventRecord], bytes | None]
+    ) -> int:
+        """Write the file anew, and put it in its place when it is whole.
+
+        Who adds a record waits but for the end of that: most of it is copied before. Return how
+        many rows were changed.
+        """
+        new = self.filename.with_name(f".{self.filename.name}.tmp")
+        # What a kill left there is written over, and two do not write it at once.
+        with locked(new) as target:
             try:
-                with new.open("wb") as target:
-                    target.writelines(self._changed_rows(file, query, change))
-                    target.flush()
-                    os.fsync(target.fileno())
-                shutil.copymode(self.filename, new)
-                new.replace(self.filename)
+                copy = Copy(target, self._rows, query, change)
+                with self._reading() as file:
+                    if file is not None:
+                        copy.take(file)
+                with self._writing() as file:
+                    copy.take(file)
+                    self._put_in_place(new, copy)
             except BaseException:
                 new.unlink(missing_ok=True)
                 raise
+        return copy.changed
 
-    def _changed_rows(
-        self, file: BinaryIO, query: dict[str, Any], change: Callable[[TaskEventRecord], bytes]
-    ) -> Iterator[bytes]:
-        rows = complete_rows(file)
-        yield next(rows, b"")
-        for raw in rows:
-            row = self._parsed(raw)
-            record = None if row is None else self._record_of(row)
-            # What does not match, or cannot be read, stays as it is to the byte.
-            yield raw if record is None or not matches(record, query) else change(record)
+    def _put_in_place(self, new: Path, copy: Copy) -> None:
+        mark = copy.mark
+        shutil.copymode(self.filename, new)
+        # What is known of the file is known of this one, and need not be read again.
+        with self._lock:
+            new.replace(self.filename)
+            self._complete = self._newest_mark = mark
+            self._newest = copy.newest
 
     def format_query(self, query: dict[str, Any]) -> dict[str, Any]:
         """Return the query with text as it is in the file."""

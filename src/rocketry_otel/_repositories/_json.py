@@ -20,7 +20,7 @@ from ._urls import local_path, mask_url, refusal
 from ._values import change_record, matches, storable_query, storable_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _logger = logging.getLogger("rocketry_otel")
@@ -67,17 +67,19 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
         Raises:
             OSError: They cannot.
         """
-        stamps = [path.name.partition("-")[0] for path in self._files()]
+        stamps = [name.partition("-")[0] for name in self._names()]
         # Should the clock be set back, what comes now still sorts behind what is there.
         self._newest = max((int(stamp) for stamp in stamps if _is_stamp(stamp)), default=0)
         trial = self.path / f".{uuid4().hex}.tmp"
         trial.touch()
         trial.unlink()
 
-    def _files(self) -> list[Path]:
+    def _names(self, *, newest_first: bool = False) -> list[str]:
+        # Nothing else of a file is in memory: there may be many.
         with os.scandir(self.path) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
-        return [self.path / name for name in names]
+            names = [entry.name for entry in entries if entry.name.endswith(".json")]
+        names.sort(reverse=newest_first)
+        return names
 
     def insert(self, item: TaskEventRecord) -> None:
         """Add a record."""
@@ -98,12 +100,13 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
 
     def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
         """Give the records that match, oldest first."""
-        return (record for _, record in self._matching(self._files(), query))
+        return (record for _, record in self._matching(self._names(), query))
 
     def _matching(
-        self, files: list[Path], query: dict[str, Any]
+        self, names: list[str], query: dict[str, Any]
     ) -> Iterator[tuple[Path, TaskEventRecord]]:
-        for path in files:
+        for name in names:
+            path = self.path / name
             record = self._read(path)
             if record is not None and matches(record, query):
                 yield path, record
@@ -130,19 +133,27 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
 
     def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
         """Return the newest record that matches; no file is read behind it."""
-        newest_first = self._matching(self._files()[::-1], query)
+        newest_first = self._matching(self._names(newest_first=True), query)
         return next((record for _, record in newest_first), None)
 
     def query_update(self, query: dict[str, Any], values: dict[str, Any]) -> None:
         """Change the records that match."""
-        for path, record in self._matching(self._files(), query):
+        for path, record in self._matching(self._names(), query):
             change_record(record, values)
             self._write(path, record)
 
     def query_delete(self, query: dict[str, Any]) -> None:
         """Remove the records that match."""
-        for path, _ in self._matching(self._files(), query):
-            path.unlink(missing_ok=True)
+        self.remove(query, lambda _: True)
+
+    def remove(self, query: dict[str, Any], is_unwanted: Callable[[TaskEventRecord], bool]) -> int:
+        """Remove those of the records that match which are unwanted; return how many they were."""
+        removed = 0
+        for path, record in self._matching(self._names(), query):
+            if is_unwanted(record):
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
 
     def format_query(self, query: dict[str, Any]) -> dict[str, Any]:
         """Return the query with text as it is in the files."""

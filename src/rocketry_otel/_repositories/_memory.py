@@ -17,7 +17,7 @@ from ._urls import refusal, split_options
 from ._values import Newest, change_record, matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _MAX_RECORDS = 100_000
 
@@ -100,5 +100,13 @@ class BoundedMemoryRepo(MemoryRepo, Referable):  # type: ignore[misc]
 
     def query_delete(self, query: dict[str, Any]) -> None:
         """Remove the records that match."""
+        self.remove(query, lambda _: True)
+
+    def remove(self, query: dict[str, Any], is_unwanted: Callable[[TaskEventRecord], bool]) -> int:
+        """Remove those of the records that match which are unwanted; return how many they were."""
         with self._lock:
-            self._keep([one for one in self.collection if not matches(one, query)])
+            before = len(self.collection)
+            self._keep(
+                [one for one in self.collection if not (matches(one, query) and is_unwanted(one))]
+            )
+            return before - len(self.collection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ from redbird.repos import SQLRepo
 from redbird.sql.expressions import to_expression
 
 from rocketry_otel._errors import RepositoryError
-from rocketry_otel._forks import after_fork_in_child, no_fork
+from rocketry_otel._forks import after_fork_in_child
 from rocketry_otel._records import TaskEventRecord
 
 from ._base import Referable
-from ._sql_engine import analyze_sqlite, make_engine, prepare_sqlite, split_table
+from ._sql_engine import analyze_sqlite, make_engine, prepare_sqlite, split_table, write
 from ._sql_table import open_table
 from ._urls import mask_url, refusal, without_secrets
 from ._values import storable, storable_query, with_text
@@ -128,7 +128,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
             KeyFoundError: A constraint of an existing table forbids it.
         """
         try:
-            self._write(self._table.insert().values(self._storable(item.dict())))
+            write(self.engine, self._table.insert().values(self._storable(item.dict())))
         except sa.exc.IntegrityError as error:
             raise KeyFoundError(f"table {self.table} refuses the record: {error.orig}") from error
 
@@ -170,22 +170,16 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
 
     def query_update(self, query: Any, values: dict[str, Any]) -> int:
         """Change the records that match, and return how many these are."""
-        return self._write(self._table.update().where(query).values(self._storable(values)))
+        return write(self.engine, self._table.update().where(query).values(self._storable(values)))
 
     def query_delete(self, query: Any) -> int:
         """Remove the records that match, and return how many these were."""
-        return self._write(self._table.delete().where(query))
+        return write(self.engine, self._table.delete().where(query))
 
     def format_query(self, oper: dict[str, Any]) -> Any:
         """Return the query as an expression of SQLAlchemy."""
         query = {name: self._fitted(name, one) for name, one in storable_query(oper).items()}
         return to_expression(query, table=self._table.c)
-
-    def _write(self, statement: Any) -> int:
-        # A child that is forked in the midst of a write to SQLite inherits its lock for good.
-        guard = no_fork if self.engine.dialect.name == "sqlite" else nullcontext()
-        with guard, self.engine.begin() as connection:
-            return int(connection.execute(statement).rowcount)
 
     def _scalar(self, statement: Any) -> Any:
         with self.engine.connect() as connection:

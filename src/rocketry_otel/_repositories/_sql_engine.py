@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from rocketry_otel._errors import RepositoryError
+from rocketry_otel._forks import no_fork
 
 from ._urls import mask_url, refusal, without_secrets
 
@@ -132,6 +133,14 @@ def _check_sqlite(url: str, place: URL) -> None:
             Path(database).absolute().parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RepositoryError(f"cannot open {mask_url(url)}: {error}") from error
+
+
+def write(engine: Engine, statement: Any) -> int:
+    """Execute a statement in a transaction of its own, and return how many rows it changed."""
+    # A child that is forked in the midst of a write to SQLite inherits its lock for good.
+    guard = no_fork if engine.dialect.name == "sqlite" else nullcontext()
+    with guard, engine.begin() as connection:
+        return int(connection.execute(statement).rowcount)
 
 
 def prepare_sqlite(engine: Engine) -> None:
