@@ -1,24 +1,30 @@
-"""Interim."""
+"""Reading the history that a repository keeps, as a stream."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redbird.oper import greater_equal
-
-from ._events import nanoseconds
-from ._stored import fields_of
+from ._stores import Window, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from redbird import BaseRepo
+    from redbird.base import BaseRepo
 
 
 def records(repo: BaseRepo, since: int = 0, until: int | None = None) -> Iterator[dict[str, Any]]:
-    """Interim."""
-    for item in repo.filter_by(created=greater_equal(since / 1e9 - 1e-3)):
-        fields = fields_of(item)
-        created = nanoseconds(fields.get("created"))
-        if created >= since and (until is None or created <= until):
-            yield fields
+    """Give the fields of each stored record, in the order in which they were added.
+
+    The caller may take any time between two of them: no transaction, lock or connection is held
+    meanwhile. It may be done in another thread than that which adds records. What cannot be
+    read is left out, with a warning; and what is added meanwhile may be.
+
+    Where a repository of Red Bird's own does not tell the order, it is that of ``created``.
+
+    Args:
+        repo: The repository, of any kind and model.
+        since: Only those created at this time or later, in nanoseconds since the epoch.
+        until: Only those created at this time or before.
+    """
+    window = Window(since) if until is None else Window(since, until)
+    return store_of(repo).read(window)
