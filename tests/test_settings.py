@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import logging
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rocketry_otel import RocketryOTelError, Settings, SettingsError
+from rocketry_otel._retention import Retention
+
+NO_DURATIONS = ["-1", "-1d", "1.5h", "30 d", "30days", "d", "all", "1e3", "\u0663d", "9" * 30]
+DURATION = "a duration such as 45s, 90m, 12h, 30d or 2w"
+AGE = "an age such as 45s, 90m, 12h, 30d or 2w, or how many records are kept, 1 or more"
 
 
 def test_the_defaults() -> None:
@@ -19,6 +27,9 @@ def test_the_defaults() -> None:
         "shutdown_timeout": 5.0,
         "global_providers": True,
         "links": True,
+        "retention": None,
+        "catch_up": 604_800,
+        "state_dir": None,
     }
     assert type(settings.shutdown_timeout) is float
 
@@ -34,6 +45,9 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "SHUTDOWN_TIMEOUT": "0.5",
         "GLOBAL_PROVIDERS": "false",
         "LINKS": "0",
+        "RETENTION": "30D ",
+        "CATCH_UP": "2h",
+        "STATE_DIR": "~/state",
     }.items():
         monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", value)
     assert Settings().dict() == {
@@ -45,6 +59,9 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "shutdown_timeout": 0.5,
         "global_providers": False,
         "links": False,
+        "retention": Retention(seconds=30 * 86_400),
+        "catch_up": 7_200,
+        "state_dir": str(Path.home() / "state"),
     }
 
 
@@ -55,7 +72,11 @@ def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    "name", ["REPO", "SPAN_KIND", "EXCEPTIONS", "INCLUDE", "EXCLUDE", "SHUTDOWN_TIMEOUT"]
+    "name",
+    [
+        *("REPO", "SPAN_KIND", "EXCEPTIONS", "INCLUDE", "EXCLUDE", "SHUTDOWN_TIMEOUT"),
+        *("RETENTION", "CATCH_UP", "STATE_DIR"),
+    ],
 )
 def test_an_empty_variable_is_one_that_is_not_set(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -76,6 +97,9 @@ def test_an_empty_variable_is_one_that_is_not_set(
         ("SHUTDOWN_TIMEOUT", "inf", "a number of seconds, 0 or more"),
         ("GLOBAL_PROVIDERS", "maybe", "true or false"),
         ("LINKS", "some", "true or false"),
+        *((name, value, AGE) for name, value in product(["RETENTION"], ["0", "0d", *NO_DURATIONS])),
+        *((name, value, DURATION) for name, value in product(["CATCH_UP"], ["7", *NO_DURATIONS])),
+        ("STATE_DIR", "~nobody-of-this-name/state", "a directory"),
     ],
 )
 def test_a_bad_value_is_an_error_that_says_all(
@@ -140,3 +164,28 @@ def test_patterns_choose_what_is_exported(
 ) -> None:
     """A task is exported if it is included and not excluded; case counts."""
     assert Settings(include=include, exclude=exclude).exports(name) is exported
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("100000", Retention(count=100_000)),
+        (5, Retention(count=5)),
+        ("90m", Retention(seconds=5_400)),
+        (Retention(count=7), Retention(count=7)),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retention_is_an_age_or_a_count(given: Any, kept: Retention | None) -> None:
+    """A bare number counts records; with a unit it is an age."""
+    assert Settings(retention=given).retention == kept
+
+
+def test_code_may_say_it_in_python() -> None:
+    """Seconds are a number there, and a directory is a path; what makes no sense is an error."""
+    settings = Settings(catch_up=60, state_dir=Path("~") / "x")
+    assert (settings.catch_up, settings.state_dir) == (60, str(Path.home() / "x"))
+    for bad in ({"catch_up": -1}, {"state_dir": b"x\xff"}, {"retention": 0}, {"retention": []}):
+        with pytest.raises(SettingsError):
+            Settings(**bad)

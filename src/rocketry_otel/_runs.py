@@ -131,6 +131,10 @@ class RunTracker:
                 return run
         return None
 
+    def open_runs(self) -> list[Run]:
+        """Return the open runs, in the order in which they began."""
+        return list(self._open.values())
+
     def identity(self, began: TaskEvent) -> Identity:
         """Return the ids of the run that ``began`` began."""
         run_id = began.run_id if self._keeps_run_id else None

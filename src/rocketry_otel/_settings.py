@@ -7,12 +7,15 @@ import math
 import os
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.v1 import BaseSettings, Field, ValidationError, root_validator, validator
 
+from ._durations import EXAMPLES, seconds_of
 from ._errors import SettingsError
 from ._repositories import mask_url
+from ._retention import Retention
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +34,9 @@ _ALLOWED = {
     "shutdown_timeout": "a number of seconds, 0 or more",
     "global_providers": "true or false",
     "links": "true or false",
+    "retention": f"an age such as {EXAMPLES}, or how many records are kept, 1 or more",
+    "catch_up": f"a duration such as {EXAMPLES}",
     "state_dir": "a directory",
-    "catch_up": "an age",
 }
 
 
@@ -55,6 +59,13 @@ class Settings(BaseSettings):
             the application has set none, so that what tasks make in their bodies is recorded.
         links: Whether a run is linked to the runs that it waited for, and to the span in which
             ``task.run()`` asked for it.
+        retention: How long records are kept in the repository, as an age (``30d``) or as a
+            number of records; ``None`` keeps all. See ``docs/guarantees.md``.
+        catch_up: How far back is sent again where nothing is known of what was delivered, in
+            seconds; as text it has a unit (``7d``).
+        state_dir: Where it is kept what was delivered. By default beside the repository, or for
+            a database server under the user's state directory (``$XDG_STATE_HOME``,
+            ``~/.local/state``).
 
     Raises:
         SettingsError: If a value is not allowed; it names the variable, the value (never a
@@ -69,8 +80,9 @@ class Settings(BaseSettings):
     shutdown_timeout: float = Field(default=5.0)
     global_providers: bool = True
     links: bool = True
+    retention: Retention | None = None
+    catch_up: int = Field(default=7 * 86_400)
     state_dir: str | None = None
-    catch_up: float = 604_800.0
 
     class Config:
         """How pydantic reads the settings."""
@@ -128,6 +140,29 @@ class Settings(BaseSettings):
         if not math.isfinite(value) or value < 0:
             raise ValueError("not a finite number of seconds")
         return value
+
+    @validator("retention", pre=True)
+    def _retention(cls, value: object) -> object:  # noqa: N805
+        return Retention.parse(str(value)) if isinstance(value, (str, int)) else value
+
+    @validator("catch_up", pre=True)
+    def _duration(cls, value: object) -> object:  # noqa: N805
+        return seconds_of(value) if isinstance(value, str) else value
+
+    @validator("catch_up")
+    def _not_negative(cls, value: int) -> int:  # noqa: N805
+        if value < 0:
+            raise ValueError("a negative duration")
+        return value
+
+    @validator("state_dir", pre=True)
+    def _expanded(cls, value: object) -> object:  # noqa: N805
+        if not isinstance(value, (str, Path)):
+            return value
+        try:
+            return str(Path(value).expanduser())
+        except RuntimeError as error:
+            raise ValueError("no home directory is known for it") from error
 
     def exports(self, task_name: str) -> bool:
         """Return whether the telemetry of a task of this name is exported."""
