@@ -101,9 +101,10 @@ class State:
         if self._lease is None:
             self._lease = FileLock(self.folder / "catch-up.lock")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             is_ours = self._lease.acquire()
         except OSError:
-            # The folder is not there: nor is anything known that is to be sent.
+            # Where nothing can be noted it cannot be told who else is at it.
             is_ours = False
         try:
             yield is_ours

@@ -17,6 +17,7 @@ from ._ledger import Ledger
 from ._pacing import start_thread, wait_until
 from ._passage import Passage
 from ._progress import Refusal
+from ._pruning import prune_delivered
 from ._report import Delivery, report
 from ._scope import NAME
 from ._state import State
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ._delivery import ExportQueue
     from ._dispatch import Entry
     from ._events import TaskEvent
+    from ._retention import Retention
     from ._sending import Sender
     from ._settings import Settings
     from ._stored import StoredRuns
@@ -44,6 +46,9 @@ _CANNOT_NOTE = "What was delivered cannot be noted, so that it may be sent once 
 _CANNOT_SEND = "What did not get through cannot be sent from the repository at present"
 _NOWHERE = "It cannot be told where to note what was delivered"
 
+_CANNOT_PRUNE = "Old records cannot be removed from the repository at present"
+
+_SECONDS_BETWEEN_PRUNINGS = 3600.0
 # Between two looks for what other processes have left when they died.
 _SECONDS_BETWEEN_LOOKS = 10.0
 
@@ -89,7 +94,7 @@ class WriteAhead:
                 known, and not followed.
             sender: Sends what is sent again.
         """
-        if not queues:
+        if not (queues or self._settings.retention):
             return
         state = State(self._folder())
         self._queues = queues
@@ -117,7 +122,7 @@ class WriteAhead:
         """Note that a record is about to be written; return what to give to ``settle``."""
         if self._ledger is None:
             return None
-        if self.is_durable:
+        if self.is_durable or self._settings.retention:
             self._see_to_it()
         return self._ledger.expect(event.created)
 
@@ -145,7 +150,7 @@ class WriteAhead:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        next_look = 0.0
+        next_look = next_pruning = 0.0
         while not self._is_over:
             is_time = time.monotonic() >= next_look
             self._save(once_more=is_time and not self._is_settled())
@@ -153,6 +158,9 @@ class WriteAhead:
             if is_time or self._can_catch_up():
                 self._send_again()
                 next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+            if self._settings.retention and time.monotonic() >= next_pruning:
+                self._prune(self._settings.retention)
+                next_pruning = time.monotonic() + _SECONDS_BETWEEN_PRUNINGS
             self._rest(next_look)
 
     def _rest(self, next_look: float) -> None:
@@ -192,6 +200,18 @@ class WriteAhead:
             self._tell(_CANNOT_SEND, None)
         with self._changed:
             self._changed.notify_all()
+
+    def _prune(self, retention: Retention) -> None:
+        """Remove from the repository what is older than it need be, and delivered."""
+        state, catch_up = self._state, self._catch_up
+        if state is None or catch_up is None:  # pragma: no cover  # with a thread there are both
+            return
+        try:
+            prune_delivered(self._repo, retention, state, self._queues, catch_up.backlogs)
+        except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
+            self._tell(_CANNOT_PRUNE, error)
+        else:
+            self._tell(_CANNOT_PRUNE, None)
 
     def _go_on(self, seconds: float) -> bool:
         """Let others have their turn; return whether to go on."""

@@ -1,0 +1,57 @@
+"""Removing old records once they are delivered."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from ._holding import Holding
+from ._retention import prune
+from ._scope import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from redbird import BaseRepo
+
+    from ._delivery import ExportQueue
+    from ._progress import Backlog
+    from ._retention import Retention
+    from ._state import State
+
+_logger = logging.getLogger(NAME)
+
+
+def prune_delivered(
+    repo: BaseRepo,
+    retention: Retention,
+    state: State,
+    queues: Sequence[ExportQueue[Any]],
+    backlogs: Mapping[str, Backlog],
+) -> None:
+    """Remove the records that are older than they need be kept, and delivered everywhere.
+
+    Nothing is done while another process does it, or sends from the repository.
+
+    Args:
+        repo: The repository.
+        retention: How long records are kept.
+        state: What is known of what was delivered, by all processes.
+        queues: The channels of this process.
+        backlogs: What is to be sent on them from the repository.
+
+    Raises:
+        StateError: It is not known what was delivered.
+        Exception: What the repository raises.
+    """
+    with state.lease() as is_ours:
+        if not is_ours:
+            return
+        now = time.time_ns()
+        times = [now, state.delivered_until()]
+        times += [queue.ask(Holding.oldest) for queue in queues]
+        times += [backlog.oldest for backlog in backlogs.values()]
+        delivered = min(one for one in times if one is not None)
+        removed = prune(repo, retention, acknowledged=delivered, now=now)
+    _logger.debug("%d records were removed from the repository, for they are old", removed)
