@@ -29,7 +29,8 @@ def test_every_metric_is_documented(telemetry: TelemetryCapture) -> None:
         Path(module.__file__).read_text(encoding="utf-8") for module in (_metrics, _heartbeat)
     )
     names = set(re.findall(r'"(rocketry\.(?:task|scheduler)\.\w+)"', source))
-    names |= {f"rocketry.bridge.{name}" for name in ("delivered", "failed", "dropped", "replayed")}
+    names |= {f"rocketry.bridge.{name}" for name in _metrics.BRIDGE_COUNTERS}
+    names |= {"rocketry.bridge.waiting", "rocketry.bridge.waiting_time"}
     assert set(re.findall(r"^\| `(rocketry\.\w+\.\w+)` \| \w", TELEMETRY, re.MULTILINE)) == names
 
 

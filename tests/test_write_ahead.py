@@ -15,8 +15,8 @@ from rocketry_otel import Delivery, OTelRepoHandler, open_repository
 from rocketry_otel._dispatch import Entry
 from rocketry_otel._passage import Passage
 from rocketry_otel._progress import Backlog
+from rocketry_otel._report import delivery_of
 from rocketry_otel._state import State
-from rocketry_otel._write_ahead import delivery_of
 from tests.support.otlp_receiver import Ok, OTLPReceiver, PartialSuccess, Status, attributes_of
 from tests.support.processes import run_python
 from tests.support.records import task_record

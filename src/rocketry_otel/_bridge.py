@@ -21,11 +21,13 @@ from ._heartbeat import Heartbeat
 from ._launches import Launches
 from ._metrics import TaskMetrics
 from ._outage import Outage
+from ._passage import passage_of
 from ._providers import Providers, resolve
+from ._report import delivery_of
 from ._runs import RunTracker, Step
 from ._scope import NAME
 from ._sending import Sender
-from ._write_ahead import WriteAhead, delivery_of, passage_of
+from ._write_ahead import WriteAhead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

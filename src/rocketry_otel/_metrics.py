@@ -31,6 +31,8 @@ DURATION_BUCKETS = (
     60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 21600.0,
 )  # fmt: skip
 
+BRIDGE_COUNTERS = ("delivered", "failed", "dropped", "replayed", "retried")
+
 _UNITS = {"traces": "{span}", "logs": "{record}"}
 _NANOSECONDS = 1e9
 
@@ -130,7 +132,7 @@ def _observe_bridge(
     for signal, unit in _UNITS.items():
         # A unit of its own is an instrument of its own, and so a scope of its own.
         meter = provider.get_meter(f"{NAME}.{signal}", VERSION)
-        for name in ("delivered", "failed", "dropped", "replayed", "retried"):
+        for name in BRIDGE_COUNTERS:
             meter.create_observable_counter(
                 f"rocketry.bridge.{name}",
                 [_reader(counts, signal, name)],

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from ._events import TaskEvent
+
 
 # What names a stored record: when it was created, its task and its action.
 Key = tuple[int, str, str]
@@ -42,6 +44,11 @@ class Passage(NamedTuple):
     def is_for(self, channel: str) -> bool:
         """Return whether a channel is to send the record."""
         return self.positions is None or channel in self.positions
+
+
+def passage_of(event: TaskEvent) -> Passage:
+    """Return the way of a record that was just written."""
+    return Passage(event.created, event.task_name or "", event.action or "")
 
 
 class _Current(threading.local):

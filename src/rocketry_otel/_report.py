@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
 
 from ._holding import Holding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ._counts import Counts
     from ._delivery import ExportQueue
@@ -57,6 +58,15 @@ class Delivery:
     logs: SignalDelivery = SignalDelivery()
 
 
+class HasDelivery(Protocol):
+    """Whoever knows how delivery stands."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """How it stands."""
+        ...
+
+
 def report(
     queues: Sequence[ExportQueue[Any]], backlogs: Mapping[str, Backlog], counts: Counts
 ) -> Delivery:
@@ -71,6 +81,17 @@ def report(
         traces=_of_signal("traces", queues, backlogs, counts),
         logs=_of_signal("logs", queues, backlogs, counts),
     )
+
+
+def delivery_of(owner: HasDelivery) -> Callable[[], Delivery]:
+    """Return a function that tells how delivery stands, and does not keep its owner alive."""
+    weak = ref(owner)
+
+    def delivery() -> Delivery:
+        known = weak()
+        return Delivery() if known is None else known.delivery
+
+    return delivery
 
 
 def _of_signal(

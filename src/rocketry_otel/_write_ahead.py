@@ -7,7 +7,6 @@ import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from ._catch_up import CatchUp
 from ._destinations import shown
@@ -15,7 +14,6 @@ from ._forks import after_fork_in_child
 from ._holding import Holding
 from ._ledger import Ledger
 from ._pacing import start_thread, wait_until
-from ._passage import Passage
 from ._progress import Refusal
 from ._pruning import prune_delivered
 from ._report import Delivery, report
@@ -25,7 +23,7 @@ from ._state_place import state_folder
 from ._state_store import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from redbird import BaseRepo
@@ -316,19 +314,3 @@ class WriteAhead:
             self._told.add(what)
             with suppress(Exception):  # a handler of the application's may raise anything
                 _logger.warning("%s: %s. Tasks go on as before.", what, shown(error))
-
-
-def delivery_of(write_ahead: WriteAhead) -> Callable[[], Delivery]:
-    """Return a function that tells how delivery stands, and keeps nothing alive."""
-    weak = ref(write_ahead)
-
-    def delivery() -> Delivery:
-        known = weak()
-        return Delivery() if known is None else known.delivery
-
-    return delivery
-
-
-def passage_of(event: TaskEvent) -> Passage:
-    """Return the way of a record that was just written."""
-    return Passage(event.created, event.task_name or "", event.action or "")
