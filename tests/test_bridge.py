@@ -296,20 +296,20 @@ def test_what_a_body_added_stands_before_what_a_hook_says(telemetry: TelemetryCa
 def test_the_newest_run_of_a_task_is_known_live(telemetry: TelemetryCapture) -> None:
     """When it last began, and the newest that ended as awaited, with the ids of its span."""
     handler, bridge = bridge_of(telemetry)
-    assert bridge.newest_beginning("etl") == 0
-    assert bridge.newest_ending(Awaited("etl", ("success", "fail"))) is None
+    assert bridge.newest.beginning("etl") == 0
+    assert bridge.newest.ending(Awaited("etl", ("success", "fail"))) is None
     for number, action in enumerate(["success", "fail", "success"]):
         handler.handle(task_record("run", run_id=f"r{number}", created=START + number))
         handler.handle(task_record(action, run_id=f"r{number}", created=START + number + 0.5))
     handler.handle(task_record("run", run_id="r3", created=START + 3))
-    assert bridge.newest_beginning("etl") == nanoseconds(START + 3)
+    assert bridge.newest.beginning("etl") == nanoseconds(START + 3)
     ids = [(span.context.trace_id, span.context.span_id) for span in telemetry.spans]
     ended = [nanoseconds(START + number + 0.5) for number in range(3)]
-    assert bridge.newest_ending(Awaited("etl", ("success",))) == (ids[2], ended[2])
-    assert bridge.newest_ending(Awaited("etl", ("fail",))) == (ids[1], ended[1])
+    assert bridge.newest.ending(Awaited("etl", ("success",))) == (ids[2], ended[2])
+    assert bridge.newest.ending(Awaited("etl", ("fail",))) == (ids[1], ended[1])
     for actions in (("success", "fail"), ("fail", "success")):
-        assert bridge.newest_ending(Awaited("etl", actions)) == (ids[2], ended[2])
-    assert bridge.newest_ending(Awaited("other", ("success",))) is None
+        assert bridge.newest.ending(Awaited("etl", actions)) == (ids[2], ended[2])
+    assert bridge.newest.ending(Awaited("other", ("success",))) is None
 
 
 def test_the_newest_run_of_an_earlier_process_is_known(telemetry: TelemetryCapture) -> None:
@@ -320,8 +320,8 @@ def test_the_newest_run_of_an_earlier_process_is_known(telemetry: TelemetryCaptu
     earlier.handle(task_record("fail", run_id="r1", created=START + 1))
     _, bridge = bridge_of(telemetry, repo)
     context = telemetry.span("etl").context
-    assert bridge.newest_beginning("etl") == nanoseconds(START)
-    assert bridge.newest_ending(Awaited("etl", ("success", "fail"))) == (
+    assert bridge.newest.beginning("etl") == nanoseconds(START)
+    assert bridge.newest.ending(Awaited("etl", ("success", "fail"))) == (
         (context.trace_id, context.span_id),
         nanoseconds(START + 1),
     )
@@ -331,12 +331,12 @@ def test_newest_runs_are_remembered_in_bounded_memory(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tasks that come and go under new names do not pile up: the repository knows them all."""
-    monkeypatch.setattr("rocketry_otel._bridge._NEWEST_LIMIT", 3)
+    monkeypatch.setattr("rocketry_otel._newest._LIMIT", 3)
     handler, bridge = bridge_of(telemetry)
     for number in range(10):
         handler.handle(task_record("run", f"t{number}", created=START + number))
-        assert len(bridge._newest) <= 3
-    assert [bridge.newest_beginning(f"t{number}") for number in range(10)] == [
+        assert len(bridge.newest._known) <= 3
+    assert [bridge.newest.beginning(f"t{number}") for number in range(10)] == [
         nanoseconds(START + number) for number in range(10)
     ]
 
@@ -349,12 +349,12 @@ class Unreadable(MemoryRepo):
 def test_an_unreadable_repository_costs_only_links_and_seeds(telemetry: TelemetryCapture) -> None:
     """What is known live is known all the same, and nothing is raised."""
     handler, bridge = bridge_of(telemetry, Unreadable(model=TaskEventRecord))
-    assert bridge.newest_beginning("etl") == 0
-    assert bridge.newest_ending(Awaited("etl", ("success",))) is None
+    assert bridge.newest.beginning("etl") == 0
+    assert bridge.newest.ending(Awaited("etl", ("success",))) is None
     bridge.start(["etl"])
     assert telemetry.metric_points("rocketry.task.last_success") == []
     handler.handle(task_record("run", run_id="r1"))
-    assert bridge.newest_beginning("etl") == nanoseconds(START)
+    assert bridge.newest.beginning("etl") == nanoseconds(START)
 
 
 def test_an_ending_whose_run_cannot_be_looked_up_is_no_link(
@@ -365,13 +365,13 @@ def test_an_ending_whose_run_cannot_be_looked_up_is_no_link(
     repo.add(TaskEventRecord(task_name="etl", action="success", created=START))
     _, bridge = bridge_of(telemetry, repo)
     awaited = Awaited("etl", ("success",))
-    assert bridge.newest_ending(awaited) is not None
+    assert bridge.newest.ending(awaited) is not None
 
     def broken(_: Any) -> Any:
         raise OSError("unreadable")
 
     monkeypatch.setattr(bridge._stored, "identity_of_ending", broken)
-    assert bridge.newest_ending(awaited) is None
+    assert bridge.newest.ending(awaited) is None
 
 
 def test_a_start_that_fails_is_logged_and_raises_nothing(

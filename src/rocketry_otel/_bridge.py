@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _exit
 from ._additions import plain_attributes
@@ -20,6 +20,7 @@ from ._global import make_global
 from ._heartbeat import Heartbeat
 from ._launches import Launches
 from ._metrics import TaskMetrics
+from ._newest import Newest, look_up
 from ._outage import Outage
 from ._passage import passage_of
 from ._providers import Providers, resolve
@@ -30,7 +31,7 @@ from ._sending import Sender
 from ._write_ahead import WriteAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
@@ -39,18 +40,12 @@ if TYPE_CHECKING:
 
     from ._events import TaskEvent
     from ._identity import Identity
-    from ._links import Awaited
     from ._passage import Passage
     from ._runs import Run
     from ._settings import Settings
     from ._stored import StoredRuns
 
 _logger = logging.getLogger(NAME)
-
-# Tasks that come and go under new names do not pile up: the repository knows them all.
-_NEWEST_LIMIT = 10_000
-
-T = TypeVar("T")
 
 
 class Observation(NamedTuple):
@@ -105,9 +100,9 @@ class Bridge:
         self.keeps_run_id = stored.keeps("run_id")
         self._tracker = RunTracker(
             keeps_run_id=self.keeps_run_id,
-            find_run=lambda event: self._look_up(stored.find_beginning, event),
+            find_run=lambda event: look_up(stored.find_beginning, event),
         )
-        self._newest: dict[tuple[str, str], tuple[Identity, int]] = {}
+        self.newest = Newest(stored)
         self.launches = Launches()
         self.heartbeat = Heartbeat()
         # For the hooks of users, and whether ours may be the global providers: ``instrument``
@@ -149,10 +144,10 @@ class Bridge:
             if launch is not None:
                 run.launched_in = launch.context
             if step.change == "began":
-                self._remember(event, run)
+                self.newest.remember(event, run)
             elif step.change == "ended":
                 event = self._completed(event, run, fields)
-                self._remember(event, run)
+                self.newest.remember(event, run)
             return Observation(event, step)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._complain("A record could not be understood", error)
@@ -219,28 +214,6 @@ class Bridge:
         (self._signals or self._connect()).sender.context_of(run, run.began)
         return run
 
-    def newest_beginning(self, task_name: str) -> int:
-        """Return when a task last began, in nanoseconds since the epoch; 0 if it never did."""
-        known = self._newest.get((task_name, RUN))
-        if known is not None:
-            return known[1]
-        event = self._look_up(self._stored.newest, task_name, RUN)
-        return 0 if event is None else event.created
-
-    def newest_ending(self, awaited: Awaited) -> tuple[Identity, int] | None:
-        """Return the ids of the newest run of a task that ended as awaited, and when it did."""
-        found = []
-        for action in awaited.actions:
-            known = self._newest.get((awaited.task_name, action))
-            if known is None:
-                event = self._look_up(self._stored.newest, awaited.task_name, action)
-                if event is not None:
-                    identity = self._look_up(self._stored.identity_of_ending, event)
-                    known = None if identity is None else (identity, event.created)
-            if known is not None:
-                found.append(known)
-        return max(found, key=lambda one: one[1], default=None)
-
     def start(self, task_names: Iterable[str]) -> None:
         """Find the providers as the scheduler starts, and show what the repository knows.
 
@@ -249,8 +222,9 @@ class Bridge:
         """
         try:
             signals = self._signals or self._connect()
+            self.write_ahead.begin()
             for name in task_names:
-                event = self._look_up(self._stored.newest, name, SUCCESS)
+                event = look_up(self._stored.newest, name, SUCCESS)
                 if event is not None and self._exports(event):
                     signals.metrics.succeeded(name, event.created)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
@@ -349,21 +323,8 @@ class Bridge:
             return event
         return event._replace(attributes=plain_attributes(added), events=events)
 
-    def _remember(self, event: TaskEvent, run: Run) -> None:
-        """Remember what links may lead to: the newest beginning and ending of each task."""
-        if len(self._newest) >= _NEWEST_LIMIT:
-            self._newest.clear()
-        self._newest[event.task_name or "", event.action or ""] = (run.identity, event.created)
-
     def _exports(self, event: TaskEvent | None) -> bool:
         return event is None or event.task_name is None or self._settings.exports(event.task_name)
-
-    def _look_up(self, look: Callable[..., T | None], *args: Any) -> T | None:
-        try:
-            return look(*args)
-        except Exception:  # the write that follows meets the same error, and tells
-            _logger.debug("the repository could not be read", exc_info=True)
-            return None
 
     def _lose(self, signal: str, error: Exception) -> None:
         self.counts.add(signal, "dropped", reason="error")

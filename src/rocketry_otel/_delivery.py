@@ -16,6 +16,7 @@ from ._dispatch import Entry, dispatch
 from ._forks import after_fork_in_child
 from ._holding import Holding
 from ._pacing import SHORTEST_PAUSE, QueueLimits, pause_after, start_thread, wait_until
+from ._rereading import Rereading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     SetAside = Callable[["ExportQueue[Any]", list[Entry], int, str], None]
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
-class ExportQueue(Generic[T]):
+class ExportQueue(Rereading, Generic[T]):
     """A queue of one signal on its way to one destination, with a thread that empties it.
 
     Where there is no room, what comes from a stored record is left to be read from the
@@ -175,77 +175,6 @@ class ExportQueue(Generic[T]):
         self._handed_over = self._settled = self._lost = lost
         self._held.left = left
         self._closed = False
-
-    def ask(self, question: Callable[[Holding], R]) -> R:
-        """Return the answer to a question about what is here, such as ``Holding.oldest``."""
-        with self._changed:
-            return question(self._held)
-
-    @property
-    def error(self) -> str | None:
-        """Why nothing gets through at present; ``None`` if it does, as far as is known."""
-        return self._failing
-
-    def wait_for_room(self, timeout: float) -> bool:
-        """Wait until there is room for what is sent again, beside what is sent at first.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Whether there is, and the destination takes things.
-        """
-        with self._changed:
-            if timeout and not self._has_room():
-                # A batch may be more than there is room for.
-                mark = self.hurry()
-                wait_until(self._changed, time.monotonic() + timeout, self._has_room)
-                self._hurry_no_more(mark)
-            return self._has_room()
-
-    def _has_room(self) -> bool:
-        room = max(self._limits.size // 2, 1)
-        return len(self._held.waiting) < room and self._takes_things()
-
-    def wait_until_sent_again(self, timeout: float) -> bool:
-        """Send at once, and wait until, all that is sent again.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Whether it is settled, or the destination takes nothing, or this is being closed.
-        """
-        with self._changed:
-            mark = self.hurry()
-            is_over = wait_until(
-                self._changed,
-                time.monotonic() + timeout,
-                lambda: self._first_position() is None or not self._takes_things(),
-            )
-            self._hurry_no_more(mark)
-            return is_over
-
-    def settled_until(self, position: int) -> int | None:
-        """Return up to which position all that is sent again is settled.
-
-        Args:
-            position: Up to which it was handed over.
-
-        Returns:
-            ``None`` if it cannot be told, since this is being closed.
-        """
-        with self._changed:
-            if self._is_closing():
-                return None
-            first = self._first_position()
-            return position if first is None else first
-
-    def _first_position(self) -> int | None:
-        return self._held.first_position(self.name)
-
-    def _takes_things(self) -> bool:
-        return self._failing is None and not self._is_closing()
 
     def _wake(self) -> None:
         """See to it that there is a thread for what waits; it may fail, and is tried again."""

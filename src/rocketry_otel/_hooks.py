@@ -141,7 +141,7 @@ class SchedulerHooks:
         if asked:
             return () if link is None else (link,)
         return dependency_links(
-            task.start_cond, bridge.newest_beginning(task.name), bridge.newest_ending
+            task.start_cond, bridge.newest.beginning(task.name), bridge.newest.ending
         )
 
     def around(self, task: Any = TaskArgument()) -> Generator[None, Any, None]:  # noqa: B008

@@ -116,12 +116,16 @@ class WriteAhead:
         """Whether it outlives the process what is known."""
         return self._state is not None and self._state.is_durable
 
+    def begin(self) -> None:
+        """See to what other processes have left, before the first record comes."""
+        if self.is_durable or (self._ledger is not None and self._settings.retention):
+            self._see_to_it()
+
     def expect(self, event: TaskEvent) -> int | None:
         """Note that a record is about to be written; return what to give to ``settle``."""
         if self._ledger is None:
             return None
-        if self.is_durable or self._settings.retention:
-            self._see_to_it()
+        self.begin()
         return self._ledger.expect(event.created)
 
     def settle(self, number: int | None) -> None:
