@@ -76,14 +76,14 @@ class Bench:
                 fields["trace_id"] = trace_id and f"{number:032x}"
             self.repo.add(self.model(**fields, created=at(number) / 1e9))
 
-    def run(self, go_on: Callable[[], bool] = lambda: True, unknown: int | None = None) -> None:
+    def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
         """Catch up as far as can be."""
 
         def pause(seconds: float) -> bool:
             self.pauses.append(seconds)
             return go_on()
 
-        self.catch_up.run(pause, unknown_until=unknown)
+        self.catch_up.run(pause)
 
     def arrived(self, count: int) -> tuple[list[str], list[str]]:
         """Return what has arrived on both channels, once so much has."""
@@ -135,7 +135,7 @@ def test_what_a_dead_process_has_left_is_sent(make: Callable[..., Bench], tmp_pa
     bench = make()
     bench.write(*range(4))
     dead = State(tmp_path)
-    dead.save({LOGS: Progress(at(1), 3), TRACES: Progress(at(3), 1)})
+    dead.save({LOGS: Progress(at(1), 3), TRACES: Progress(at(3), 1)}, 0)
     dead.end()
     bench.run()
     assert bench.log_collector.accepted == texts(1, 2, 3)
@@ -204,7 +204,8 @@ def test_where_nothing_is_known_what_is_ours_is_sent(make: Callable[..., Bench])
     bench = make()
     now = (time.time_ns() - START) // SECOND
     bench.write(0, now - 700_000, now - 600_000, now - 10, now)
-    bench.run(unknown=at(now) - 1)
+    bench.state.save({}, at(now))
+    bench.run()
     assert bench.arrived(2) == (texts(now - 600_000, now - 10),) * 2
     assert bench.state.backlogs() == {}
 
@@ -214,8 +215,10 @@ def test_where_it_cannot_be_told_what_is_ours_nothing_is(make: Callable[..., Ben
     bench = make(model=MinimalRunRecord)
     now = (time.time_ns() - START) // SECOND
     bench.write(now - 10)
-    bench.run(unknown=at(now))
+    bench.state.save({}, at(now))
+    bench.run()
     assert (bench.log_collector.accepted, bench.state.backlogs()) == ([], {})
+    assert bench.state.unknown_until() is None
 
 
 @pytest.mark.parametrize("model", [TaskEventRecord, MinimalRunRecord])
@@ -227,7 +230,7 @@ def test_a_note_of_the_future_is_not_believed(
     now = (time.time_ns() - START) // SECOND
     bench.write(now - 10)
     dead = State(tmp_path)
-    dead.save({LOGS: Progress(at(now + 3600), 0)})
+    dead.save({LOGS: Progress(at(now + 3600), 0)}, 0)
     dead.end()
     bench.run()
     assert bench.log_collector.accepted == texts(now - 10)

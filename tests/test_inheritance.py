@@ -28,7 +28,7 @@ def another(folder: Path, **progress: Progress) -> State:
     """Return another process that has noted something, and lives."""
     state = State(folder)
     names = {"traces": TRACES, "logs": LOGS, "moved": MOVED}
-    state.save({names[name]: one for name, one in progress.items()})
+    state.save({names[name]: one for name, one in progress.items()}, 0)
     return state
 
 

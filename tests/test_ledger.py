@@ -120,15 +120,16 @@ def test_nothing_is_noted_of_a_ledger_without_records(bench: Bench) -> None:
     assert list(bench.state.folder.iterdir()) == []
 
 
-def test_until_when_nothing_was_known_is_said_once(bench: Bench) -> None:
+def test_until_when_nothing_was_known_is_noted(bench: Bench) -> None:
     """What this process has written itself it knows of; what came before, it does not."""
     bench.write(NOW)
     bench.write(NOW + SECOND)
-    assert (bench.ledger.take_unknown(), bench.ledger.take_unknown()) == (NOW - 1, None)
+    assert bench.state.unknown_until() == NOW - 1
+    bench.state.take_on({})
     with ExitStack() as stack:
         second = Bench(bench.state.folder, stack)
         second.write(NOW)
-        assert second.ledger.take_unknown() is None
+        assert second.state.unknown_until() is None
 
 
 def test_a_note_that_was_removed_is_made_again(bench: Bench) -> None:
@@ -136,14 +137,13 @@ def test_a_note_that_was_removed_is_made_again(bench: Bench) -> None:
     bench.write(NOW)
     assert flush(bench.logs) is True
     bench.ledger.save()
-    bench.ledger.take_unknown()
     assert bench.state.folder is not None
     (bench.state.folder / FILE).unlink()
     bench.ledger.save()
     assert bench.noted() == {}
     bench.ledger.save(once_more=True)
     assert bench.noted()[LOGS].since == NOW - MARGIN
-    assert bench.ledger.take_unknown() == NOW - 1
+    assert bench.state.unknown_until() == NOW - 1
 
 
 def test_a_state_that_cannot_be_written_costs_a_record_little(
@@ -153,7 +153,7 @@ def test_a_state_that_cannot_be_written_costs_a_record_little(
     calls = []
     save = State.save
 
-    def fail(_: State, progress: Any) -> bool:
+    def fail(_: State, progress: Any, __: int) -> None:
         calls.append(progress)
         raise StateError("disk full")
 

@@ -82,7 +82,7 @@ def test_what_another_process_has_not_delivered_stays(
     """One that lives and lags behind is waited for."""
     repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
     other = State(state_folder(repo, None))
-    other.save({"logs http://other": Progress(int((time.time() - 3 * HOUR) * 1e9), 1)})
+    other.save({"logs http://other": Progress(int((time.time() - 3 * HOUR) * 1e9), 1)}, 0)
     handler = handler_of(repo)
     write(handler, "a", hours_ago=2)
     write(handler, "b")

@@ -12,19 +12,23 @@ TRACES, LOGS = "traces http://c", "logs http://c"
 
 
 def test_the_first_note_says_that_nothing_was_known(tmp_path: Path) -> None:
-    """Whoever notes something later is not the first, in whatever process."""
+    """It is known until when, whatever is noted later, until somebody sees to it."""
     first, second = State(tmp_path / "state"), State(tmp_path / "state")
-    assert first.save({TRACES: Progress(1, 0)}) is True
-    assert first.save({TRACES: Progress(2, 0)}) is False
-    assert second.save({LOGS: Progress(1, 0)}) is False
+    assert second.unknown_until() is None
+    first.save({TRACES: Progress(1, 0)}, 7)
+    first.save({TRACES: Progress(2, 0)}, 9)
+    second.save({LOGS: Progress(1, 0)}, 8)
+    assert (first.unknown_until(), second.unknown_until()) == (6, 6)
+    first.take_on({})
+    assert second.unknown_until() is None
     assert first.is_durable is True
 
 
 def test_processes_see_each_other_but_not_themselves(tmp_path: Path) -> None:
     """What each notes last is what the others read."""
     first, second = State(tmp_path), State(tmp_path)
-    first.save({TRACES: Progress(1, 5), LOGS: Progress(2, 6)})
-    first.save({TRACES: Progress(3, 7)})
+    first.save({TRACES: Progress(1, 5), LOGS: Progress(2, 6)}, 7)
+    first.save({TRACES: Progress(3, 7)}, 7)
     (writer,) = second.writers()
     assert second.writers()[writer] == {TRACES: Progress(3, 7), LOGS: Progress(2, 6)}
     assert first.writers() == {}
@@ -34,7 +38,7 @@ def test_processes_see_each_other_but_not_themselves(tmp_path: Path) -> None:
 def test_a_process_that_ends_with_something_left_is_dead(tmp_path: Path) -> None:
     """Others find what it has left."""
     first, second = State(tmp_path), State(tmp_path)
-    first.save({TRACES: Progress(1, 5)})
+    first.save({TRACES: Progress(1, 5)}, 7)
     first.end()
     first.end()
     (writer,) = second.writers()
@@ -44,7 +48,7 @@ def test_a_process_that_ends_with_something_left_is_dead(tmp_path: Path) -> None
 def test_a_process_that_leaves_is_forgotten(tmp_path: Path) -> None:
     """What it wrote is delivered: there is nothing to find."""
     first, second = State(tmp_path), State(tmp_path)
-    first.save({TRACES: Progress(1, 0)})
+    first.save({TRACES: Progress(1, 0)}, 7)
     first.leave()
     first.leave()
     assert second.writers() == {}
@@ -54,11 +58,12 @@ def test_a_process_that_leaves_is_forgotten(tmp_path: Path) -> None:
 def test_a_process_whose_folder_was_removed_shows_itself_again(tmp_path: Path) -> None:
     """The next note makes the folder anew, and a lock that others see."""
     first, second = State(tmp_path / "state"), State(tmp_path / "state")
-    first.save({TRACES: Progress(1, 0)})
+    first.save({TRACES: Progress(1, 0)}, 7)
     for path in (tmp_path / "state").iterdir():
         path.unlink()
     (tmp_path / "state").rmdir()
-    assert first.save({TRACES: Progress(1, 0)}) is True
+    first.save({TRACES: Progress(1, 0)}, 7)
+    assert second.unknown_until() == 6
     (writer,) = second.writers()
     assert second.is_alive(writer) is True
 
@@ -68,7 +73,7 @@ def test_whether_a_process_lives_is_not_guessed(
 ) -> None:
     """One of which it cannot be told is left alone."""
     first, second = State(tmp_path), State(tmp_path)
-    first.save({TRACES: Progress(1, 0)})
+    first.save({TRACES: Progress(1, 0)}, 7)
     (writer,) = second.writers()
 
     def fail(*_: object) -> None:
@@ -98,7 +103,7 @@ def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:
 def test_what_is_taken_on_replaces_whom_it_is_from(tmp_path: Path) -> None:
     """In one step: the backlog is there, the process is gone, and so is its lock."""
     first, second = State(tmp_path), State(tmp_path)
-    first.save({TRACES: Progress(1, 5), LOGS: Progress(2, 6)})
+    first.save({TRACES: Progress(1, 5), LOGS: Progress(2, 6)}, 7)
     first.end()
     (writer,) = second.writers()
     backlog = Backlog(1, done=3, mark="x", waiting=5, until=9, reached=4)
@@ -116,8 +121,8 @@ def test_what_is_delivered_is_what_everybody_has_delivered(tmp_path: Path) -> No
     """The one who is furthest behind decides."""
     first, second = State(tmp_path), State(tmp_path)
     assert first.delivered_until() is None
-    first.save({TRACES: Progress(10, 0), LOGS: Progress(8, 0)})
-    second.save({TRACES: Progress(9, 0)})
+    first.save({TRACES: Progress(10, 0), LOGS: Progress(8, 0)}, 7)
+    second.save({TRACES: Progress(9, 0)}, 7)
     assert first.delivered_until() == 8
     second.take_on({TRACES: Backlog(3)})
     assert first.delivered_until() == 3
@@ -156,7 +161,7 @@ def test_in_memory_all_is_one_process(tmp_path: Path) -> None:
     assert state.is_durable is False
     state.take_on({TRACES: Backlog(3)})
     assert state.backlogs() == {TRACES: Backlog(3)}
-    state.save({TRACES: Progress(1, 0)})
+    state.save({TRACES: Progress(1, 0)}, 7)
     state.leave()
     assert state.is_alive("x") is False
     with state.lease() as is_ours:
@@ -168,7 +173,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_state(tmp_path: Path) -
     """Whoever asks hears of it, with the place."""
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match=r"file/state: .*Not a directory"):
-        State(tmp_path / "file" / "state").save({TRACES: Progress(1, 0)})
+        State(tmp_path / "file" / "state").save({TRACES: Progress(1, 0)}, 7)
 
 
 @pytest.mark.parametrize(

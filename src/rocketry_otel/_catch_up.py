@@ -89,12 +89,11 @@ class CatchUp:
             for name, queue in self._queues.items()
         )
 
-    def run(self, pause: Callable[[float], bool], *, unknown_until: int | None = None) -> None:
+    def run(self, pause: Callable[[float], bool]) -> None:
         """Send all that can be sent now.
 
         Args:
             pause: Waits some seconds; returns whether to go on.
-            unknown_until: Until when it is not known what was delivered, if that is so.
 
         Raises:
             StateError: The state cannot be read or written.
@@ -103,7 +102,7 @@ class CatchUp:
         with self._state.lease() as is_ours:
             if not is_ours:
                 return
-            self._take_on(unknown_until)
+            self._take_on()
             targets = [
                 Target(queue, self.backlogs[name])
                 for name, queue in self._queues.items()
@@ -128,9 +127,10 @@ class CatchUp:
             self._is_told = False
             _logger.info("All that did not get through has been sent from the repository.")
 
-    def _take_on(self, unknown_until: int | None) -> None:
+    def _take_on(self) -> None:
         """Take on what dead processes and the queues of this one have left."""
         heritage = Inheritance(self._state, self._queues, self._believed)
+        unknown_until = self._state.unknown_until()
         unknown = None if unknown_until is None else self._unknown(unknown_until)
         has_left = []
         for name, queue in self._queues.items():
@@ -140,7 +140,7 @@ class CatchUp:
                 has_left.append(queue)
             if unknown is not None:
                 heritage.add(name, unknown)
-        if heritage.is_new:
+        if heritage.is_new or unknown_until is not None:
             self._state.take_on(heritage.backlogs, heritage.gone, heritage.ended)
         for queue in has_left:
             # What was left meanwhile is met on the way.

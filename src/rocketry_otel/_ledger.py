@@ -61,7 +61,6 @@ class Ledger:
         self._noted_until = _FOREVER
         self._not_before = 0.0
         self._first: int | None = None
-        self._unknown_until: int | None = None
 
     def expect(self, created: int) -> int:
         """Note, if need be, that a record is about to be written.
@@ -104,11 +103,6 @@ class Ledger:
         with self._lock:
             return not self._state.is_durable or self._noted == self._progress()
 
-    def take_unknown(self) -> int | None:
-        """Return, once, until when it is not known what was delivered, if nothing was known."""
-        until, self._unknown_until = self._unknown_until, None
-        return until
-
     def save(self, *, once_more: bool = False) -> None:
         """Note how far this process has come, if it outlives the process.
 
@@ -127,7 +121,7 @@ class Ledger:
                 # What is expected from now on sees this, and waits for its turn to note it.
                 self._noted_until = max((one.since for one in progress.values()), default=0)
             try:
-                is_new = self._state.save(progress)
+                self._state.save(progress, self._first or 0)
             except StateError as error:
                 with self._lock:
                     self._noted, self._noted_until = None, _FOREVER
@@ -136,9 +130,6 @@ class Ledger:
                 return
             self._noted = progress
             self._told(None)
-            if is_new:
-                # What this process has written itself, it knows of.
-                self._unknown_until = None if self._first is None else self._first - 1
 
     def close(self) -> None:
         """Note where this process has come at its end."""

@@ -43,18 +43,23 @@ class State:
 
     # Each process about itself.
 
-    def save(self, progress: Mapping[str, Progress]) -> bool:
+    def save(self, progress: Mapping[str, Progress], first: int) -> None:
         """Note how far this process has come on each channel.
 
-        Returns:
-            Whether nothing at all was known before: this is the first time, or it was lost.
+        If nothing at all was known before, for this is the first time or it was lost, that is
+        noted too.
+
+        Args:
+            progress: How far it has come.
+            first: When the first record was created that this process has written itself.
 
         Raises:
             StateError: It cannot be noted.
         """
         with self._store.transaction() as connection:
             self._show_life()
-            known = connection.execute("SELECT count(*) FROM channel").fetchone()[0]
+            if not connection.execute("SELECT count(*) FROM channel").fetchone()[0]:
+                connection.execute("INSERT INTO unknown VALUES (?)", [first - 1])
             connection.executemany(
                 "INSERT OR IGNORE INTO channel VALUES (?)", [(name,) for name in progress]
             )
@@ -62,7 +67,6 @@ class State:
                 "INSERT OR REPLACE INTO writer VALUES (?, ?, ?, ?)",
                 [(self._writer, name, one.since, one.waiting) for name, one in progress.items()],
             )
-        return not known
 
     def leave(self) -> None:
         """Forget this process: all that it wrote is delivered.
@@ -153,6 +157,16 @@ class State:
             ).fetchall()
         return {channel: Backlog(*rest) for channel, *rest in rows}
 
+    def unknown_until(self) -> int | None:
+        """Return until when it is not known what was delivered, if that is so.
+
+        Raises:
+            StateError: It cannot be read.
+        """
+        with self._store.transaction() as connection:
+            (found,) = connection.execute("SELECT max(until) FROM unknown").fetchone()
+        return None if found is None else int(found)
+
     def take_on(
         self,
         backlogs: Mapping[str, Backlog],
@@ -160,6 +174,8 @@ class State:
         finished: Iterable[str] = (),
     ) -> None:
         """Note what is to be sent from the repository, in one step with what it replaces.
+
+        From then on it is known what was delivered.
 
         Args:
             backlogs: What is to be sent, by channel.
@@ -179,6 +195,7 @@ class State:
                 [(channel, *one) for channel, one in backlogs.items()],
             )
             connection.executemany("DELETE FROM writer WHERE id = ? AND channel = ?", gone)
+            connection.execute("DELETE FROM unknown")
             left = {one for (one,) in connection.execute("SELECT DISTINCT id FROM writer")}
         if self.folder is not None:
             for writer in {writer for writer, _ in gone} - left:

@@ -191,11 +191,11 @@ class WriteAhead:
         return self._catch_up is not None and self._catch_up.is_possible
 
     def _send_again(self) -> None:
-        catch_up, ledger = self._catch_up, self._ledger
-        if catch_up is None or ledger is None:  # pragma: no cover  # with a thread there are both
+        catch_up = self._catch_up
+        if catch_up is None:  # pragma: no cover  # with a thread there is one
             return
         try:
-            catch_up.run(self._go_on, unknown_until=ledger.take_unknown())
+            catch_up.run(self._go_on)
         except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
             self._tell(_CANNOT_SEND, error)
         else:
