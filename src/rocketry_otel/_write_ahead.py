@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._catch_up import CatchUp
@@ -80,6 +81,7 @@ class WriteAhead:
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._is_over = False
+        self._life = object()
         self._is_idle = False
         self._is_wanted = False
         self._saved_at = 0.0
@@ -147,18 +149,18 @@ class WriteAhead:
             return
         with self._changed:
             if self._thread is None and not self._is_over:
-                self._thread = start_thread(self._work, "delivery")
+                self._thread = start_thread(partial(self._work, self._life), "delivery")
             self._is_idle = False
             self._changed.notify_all()
 
-    def _work(self) -> None:
+    def _work(self, life: object) -> None:
         next_look = next_pruning = 0.0
-        while not self._is_over:
+        while self._goes_on(life):
             is_time = time.monotonic() >= next_look
             self._save(once_more=is_time and not self._is_settled())
             self._is_wanted = False
             if is_time or self._can_catch_up():
-                self._send_again()
+                self._send_again(life)
                 next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
             if self._settings.retention and time.monotonic() >= next_pruning:
                 self._prune(self._settings.retention)
@@ -190,12 +192,12 @@ class WriteAhead:
     def _can_catch_up(self) -> bool:
         return self._catch_up is not None and self._catch_up.is_possible
 
-    def _send_again(self) -> None:
+    def _send_again(self, life: object) -> None:
         catch_up = self._catch_up
         if catch_up is None:  # pragma: no cover  # with a thread there is one
             return
         try:
-            catch_up.run(self._go_on)
+            catch_up.run(partial(self._let_others, life))
         except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
             self._tell(_CANNOT_SEND, error)
         else:
@@ -215,13 +217,17 @@ class WriteAhead:
         else:
             self._tell(_CANNOT_PRUNE, None)
 
-    def _go_on(self, seconds: float) -> bool:
+    def _goes_on(self, life: object) -> bool:
+        # A thread that did not come to its end in time is not to go on beside the next one.
+        return not self._is_over and life is self._life
+
+    def _let_others(self, life: object, seconds: float) -> bool:
         """Let others have their turn; return whether to go on."""
         if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_NOTES:
             self._save()
         with self._changed:
-            wait_until(self._changed, time.monotonic() + seconds, lambda: self._is_over)
-            return not self._is_over
+            deadline = time.monotonic() + seconds
+            return not wait_until(self._changed, deadline, lambda: not self._goes_on(life))
 
     # Whoever waits, or asks.
 
@@ -286,6 +292,7 @@ class WriteAhead:
         """Go on after it was stopped."""
         with self._changed:
             self._is_over = False
+            self._life = object()
             self._thread = None
 
     # What goes wrong.
