@@ -153,12 +153,31 @@ def test_a_model_without_run_ids_gives_the_ids_that_were_sent(telemetry: Telemet
 
 def test_a_beginning_is_looked_for_by_what_names_it() -> None:
     """A crash means the newest run; another ending the one of its id, if that is not over."""
-    runs = stored(("run", "r1", 1.0), ("run", "r2", 2.0), ("success", "r2", 3.0))
+    runs = stored(
+        ("run", "r1", 1.0), ("run", "r2", 2.0), ("success", "r2", 3.0), ("run", "r3", 4.0)
+    )
     found = [
         runs.find_beginning(one)
         for one in (ending("crash", None), ending(), ending(run_id="r2"), ending(run_id=None))
     ]
-    assert [one and one.run_id for one in found] == ["r2", "r1", None, None]
+    assert [one and one.run_id for one in found] == ["r3", "r1", None, None]
+
+
+@pytest.mark.parametrize("model", [dict, MinimalRunRecord, MinimalRecord])
+def test_a_crash_of_a_run_that_has_ended_stands_alone(model: Any) -> None:
+    """After its clock was set back Rocketry takes for crashed what has ended."""
+    runs = stored(("run", "r1", 1.0), ("success", "r1", 3.0), model=model)
+    assert runs.find_beginning(ending("crash", None)) is None
+
+
+def test_by_trace_ids_an_ending_is_found_though_the_clock_was_set_back() -> None:
+    """What a run is called counts, and not when it ended."""
+    trace_id = identity_of("etl", "r1", 5_000_000_000).trace_hex
+    repo = MemoryRepo(model=TaskEventRecord)
+    for action, created in (("run", 5.0), ("success", 1.0)):
+        fields = {"task_name": "etl", "action": action, "run_id": "r1", "trace_id": trace_id}
+        repo.add(TaskEventRecord(**fields, created=created))
+    assert StoredRuns(repo).find_beginning(ending("crash", None)) is None
     assert stored(("run", None, 1.0), model=MinimalRecord).find_beginning(ending()) is None
     assert stored().find_beginning(ending("crash", None)) is None
 

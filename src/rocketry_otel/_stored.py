@@ -11,6 +11,7 @@ from redbird.repos import JSONDirectoryRepo
 from ._additions import attributes_as_text, events_as_text, links_as_text
 from ._events import CRASH, ENDINGS, RUN, TaskEvent, parse_event
 from ._identity import Identity, identity_of
+from ._repositories._json import is_ordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -90,15 +91,25 @@ class StoredRuns:
                 return None
             query["run_id"] = ending.run_id
         began = self._last(query)
-        if began is None or ending.action == CRASH:
-            return began
-        del query["action"]
-        # A run id that a function of the user's gave before names a run that is over.
-        over = any(
-            event.action in ENDINGS and event.created >= began.created
+        if began is None:
+            return None
+        # A run id that a function of the user's gave before names a run that is over; and with a
+        # clock that was set back Rocketry takes for crashed what has ended.
+        return None if self._is_over(began) else began
+
+    def _is_over(self, began: TaskEvent) -> bool:
+        """Return whether an ending of a run is stored."""
+        query: dict[str, Any] = {"task_name": began.task_name}
+        if began.run_id is not None and self.keeps("run_id"):
+            query["run_id"] = began.run_id
+        if "trace_id" in self._added:
+            query["trace_id"] = self._identity_alone(began).trace_hex
+        elif "run_id" not in query:
+            query["created"] = _not_before(began)
+        return any(
+            event.action in ENDINGS and ("trace_id" in query or event.created >= began.created)
             for event in self._events(query)
         )
-        return None if over else began
 
     def find_beginning_again(
         self, ending: TaskEvent, fields: Mapping[str, Any]
@@ -183,8 +194,8 @@ class StoredRuns:
         return _newest(self._events(query), not_after=ending.created)
 
     def _last(self, query: dict[str, Any]) -> TaskEvent | None:
-        if isinstance(self._repo, JSONDirectoryRepo):
-            # Red Bird's own follows the names of files there.
+        if isinstance(self._repo, JSONDirectoryRepo) and not is_ordered(self._repo):
+            # The names of its files tell no order.
             return _newest(self._events(query), not_after=None)
         item = self._repo.filter_by(**query).last()
         return None if item is None else parse_event(fields_of(item))

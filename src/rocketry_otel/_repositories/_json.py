@@ -167,3 +167,8 @@ def _is_stamp(text: str) -> bool:
 def is_stamped(name: str) -> bool:
     """Return whether a file has the name that ``TaskEventJSONRepo`` gives to one."""
     return _is_stamp(name.partition("-")[0])
+
+
+def is_ordered(repo: JSONDirectoryRepo) -> bool:
+    """Return whether the names of a directory's files tell the order of its records."""
+    return isinstance(repo, TaskEventJSONRepo)
