@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from rocketry_otel._passage import Passage, current_passage, on_behalf_of
+from rocketry_otel._passage import Passage, current_passage, enter
 
 LIVE = Passage(1, "etl", "run")
 AGAIN = Passage(1, "etl", "run", {"traces a": 0})
@@ -15,13 +15,14 @@ def test_a_live_record_is_for_all_channels_and_one_sent_again_for_some() -> None
 
 
 def test_what_is_handed_over_belongs_to_the_record_at_hand() -> None:
-    """It does within the block and in that thread alone, whatever comes of it."""
+    """It does until another is entered, and in that thread alone."""
     elsewhere = []
-    with on_behalf_of(LIVE):
-        thread = threading.Thread(target=lambda: elsewhere.append(current_passage()))
-        thread.start()
-        thread.join()
-        with on_behalf_of(AGAIN):
-            assert current_passage() is AGAIN
-        assert current_passage() is LIVE
+    assert enter(LIVE) is None
+    thread = threading.Thread(target=lambda: elsewhere.append(current_passage()))
+    thread.start()
+    thread.join()
+    assert enter(AGAIN) is LIVE
+    assert current_passage() is AGAIN
+    assert enter(LIVE) is AGAIN
+    assert enter(None) is LIVE
     assert (current_passage(), elsewhere) == (None, [None])

@@ -84,8 +84,7 @@ class CatchUp:
     def is_possible(self) -> bool:
         """Whether something is to be sent, as far as is known, and can be."""
         return any(
-            (name in self.backlogs or queue.ask(lambda held: held.left) is not None)
-            and queue.wait_for_room(0.0)
+            (name in self.backlogs or queue.has_left) and queue.wait_for_room(0.0)
             for name, queue in self._queues.items()
         )
 

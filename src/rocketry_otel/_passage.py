@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from ._events import TaskEvent
 
@@ -63,12 +62,11 @@ def current_passage() -> Passage | None:
     return _current.passage
 
 
-@contextmanager
-def on_behalf_of(passage: Passage | None) -> Iterator[None]:
-    """Let what this thread hands over meanwhile belong to a stored record."""
-    before = _current.passage
-    _current.passage = passage
-    try:
-        yield
-    finally:
-        _current.passage = before
+def enter(passage: Passage | None) -> Passage | None:
+    """Let what this thread hands over from now on belong to a stored record.
+
+    Returns:
+        What it belonged to before, to be entered again behind it.
+    """
+    before, _current.passage = _current.passage, passage
+    return before

@@ -48,6 +48,11 @@ class Rereading(ABC):
             return question(self._held)
 
     @property
+    def has_left(self) -> bool:
+        """Whether something is to be read from the repository again."""
+        return self._held.left is not None
+
+    @property
     def error(self) -> str | None:
         """Why nothing gets through at present; ``None`` if it does, as far as is known."""
         return self._failing

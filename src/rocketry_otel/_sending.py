@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._logs import EventLogger
-from ._passage import on_behalf_of
+from ._passage import enter
 from ._signals import beginning_attributes, log_signal, span_name, span_signal
 from ._tracing import RunTracer
 
@@ -61,15 +61,21 @@ class Sender:
         """
         run, detail = step.run, self._settings.exceptions
         context = None if run is None else self.context_of(run, event)
-        with on_behalf_of(passage):
+        before = enter(passage)
+        try:
             if run is not None and step.change == "ended":
-                try:
-                    span = span_signal(run, event, detail)
-                    self._tracer.record(span, run.identity, run.sampling)
-                except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-                    self._lost("traces", error)
+                self._send_span(run, event)
             try:
                 self._logger.record(log_signal(event, detail), context)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
                 self._lost("logs", error)
+        finally:
+            enter(before)
         return context
+
+    def _send_span(self, run: Run, event: TaskEvent) -> None:
+        try:
+            span = span_signal(run, event, self._settings.exceptions)
+            self._tracer.record(span, run.identity, run.sampling)
+        except Exception as error:  # noqa: BLE001
+            self._lost("traces", error)

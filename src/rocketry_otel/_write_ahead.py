@@ -125,21 +125,20 @@ class WriteAhead:
 
     def expect(self, event: TaskEvent) -> int | None:
         """Note that a record is about to be written; return what to give to ``settle``."""
-        if self._ledger is None:
-            return None
         self.begin()
+        if self._ledger is None or not self.is_durable:
+            return None
         return self._ledger.expect(event.created)
 
     def settle(self, number: int | None) -> None:
         """Let go of a record that has been handed to all channels."""
-        if self._ledger is None or number is None:
-            return
-        self._ledger.settle(number)
-        if not self.is_durable and self._has_left():
+        if number is not None and self._ledger is not None:
+            self._ledger.settle(number)
+        elif self._has_left():
             self._see_to_it()
 
     def _has_left(self) -> bool:
-        return any(queue.ask(lambda held: held.left) is not None for queue in self._queues)
+        return any(queue.has_left for queue in self._queues)
 
     # The thread.
 
