@@ -39,7 +39,7 @@ class Result(BaseResult):
 
 
 class Bare(BaseRepo):
-    cls_result: ClassVar = Result
+    cls_result: ClassVar[type] = Result
 
     def insert(self, item: Any) -> None: ...
 

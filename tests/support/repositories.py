@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,16 @@ def make_repo(
     request: pytest.FixtureRequest, tmp_path: Path, make_url: Callable[[str], str]
 ) -> Iterator[Make]:
     """Makes a repository of ours or, of a model, one of Red Bird's as users do."""
-    engines = []
+    made = ExitStack()
 
     def make_sql(url: str, model: Any, key: str) -> SQLRepo:
         engine = sa.create_engine(url)
-        engines.append(engine)
+        made.callback(engine.dispose)
         number = [sa.Column("id", sa.Integer, primary_key=True)] if key == "id" else []
         sa.Table("tasks", sa.MetaData(), *number, *columns(model, key)).create(engine)
-        return SQLRepo(engine=engine, model=model, table="tasks", id_field=key)
+        repo = SQLRepo(engine=engine, model=model, table="tasks", id_field=key)
+        made.callback(repo.session.remove)
+        return repo
 
     def make(kind: str, model: Any = TaskEventRecord, key: str = "message") -> BaseRepo:
         if kind in KINDS:
@@ -107,12 +110,13 @@ def make_repo(
             )
         elif kind == "plain-postgresql":
             server: PostgreSQL = request.getfixturevalue("postgresql")
-            repo = make_sql(server.url(server.new_database(), "psycopg"), model, "id")
+            # Each SQLAlchemy has a driver that it takes first.
+            driver = "psycopg2" if sa.__version__.startswith("1.") else "psycopg"
+            repo = make_sql(server.url(server.new_database(), driver), model, "id")
         else:
             key = key if kind == "plain-sqlite-text" else "id"
             repo = make_sql(f"sqlite:///{tmp_path}/plain.db", model, key)
         return repo
 
-    yield make
-    for engine in engines:
-        engine.dispose()
+    with made:
+        yield make

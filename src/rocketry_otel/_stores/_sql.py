@@ -46,10 +46,14 @@ class SQLStore(Store):
         self._columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
         self._created = self._columns["created"]
         self._primary = list(mapper.primary_key)
-        counts = len(self._primary) == 1 and isinstance(self._primary[0].type, sa.Integer)
         # An integer counts the records; of another key the order tells nothing.
         others = [column for column in self._primary if column is not self._created]
-        self._order = self._primary if counts else [self._created, *others]
+        self._order = self._primary if self._counts() else [self._created, *others]
+
+    def _counts(self) -> bool:
+        # To SQLAlchemy 1.4 a type with variants is of another kind than what it is made of.
+        types = [getattr(column.type, "impl", column.type) for column in self._primary]
+        return len(types) == 1 and isinstance(types[0], sa.Integer)
 
     def read(self, window: Window) -> Iterator[Fields]:
         """Give the fields of each record, in the order in which they were added."""
