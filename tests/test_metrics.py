@@ -1,10 +1,12 @@
 import os
+import time
+from datetime import datetime, timezone
 
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from redbird.repos import MemoryRepo
 
-from rocketry_otel import OTelRepoHandler
+from rocketry_otel import Delivery, OTelRepoHandler, SignalDelivery
 from rocketry_otel._counts import Counts
 from rocketry_otel._metrics import DURATION_BUCKETS, TaskMetrics
 from rocketry_otel._own_providers import OwnMeterProvider
@@ -102,7 +104,32 @@ def test_the_bridge_shows_what_became_of_telemetry(telemetry: TelemetryCapture) 
             (("reason", "queue_full"), ("signal", "logs")),
             2,
         ),
+        ("rocketry.bridge.waiting", "{span}", (("signal", "traces"),), 0),
+        ("rocketry.bridge.waiting", "{record}", (("signal", "logs"),), 0),
+        ("rocketry.bridge.waiting_time", "s", (("signal", "traces"),), 0.0),
+        ("rocketry.bridge.waiting_time", "s", (("signal", "logs"),), 0.0),
     }
+
+
+def test_what_waits_shows_with_its_age(telemetry: TelemetryCapture) -> None:
+    """A clock that was set back makes no age negative."""
+    now = time.time()
+    logs = SignalDelivery(waiting=3, oldest_waiting=datetime.fromtimestamp(now - 60, timezone.utc))
+    traces = SignalDelivery(
+        waiting=1, oldest_waiting=datetime.fromtimestamp(now + 3600, timezone.utc)
+    )
+    TaskMetrics(telemetry.meter_provider, Counts(), lambda: Delivery(traces, logs))
+    waiting = telemetry.metric_points("rocketry.bridge.waiting")
+    assert {point.attributes["signal"]: point.value for point in waiting} == {
+        "traces": 1,
+        "logs": 3,
+    }
+    ages = {
+        point.attributes["signal"]: point.value
+        for point in telemetry.metric_points("rocketry.bridge.waiting_time")
+    }
+    assert ages["traces"] == 0.0
+    assert 60.0 <= ages["logs"] < 80.0
 
 
 def test_instruments_have_their_units(telemetry: TelemetryCapture) -> None:
@@ -158,7 +185,7 @@ def test_nothing_is_measured_in_a_forked_child_by_our_own_provider() -> None:
     """The SDK's locks may have been held at the fork; the parent goes on to measure."""
     reader = InMemoryMetricReader()
     provider = OwnMeterProvider([reader], shutdown_on_exit=False)
-    metrics = TaskMetrics(provider, Counts())
+    metrics = TaskMetrics(provider, Counts(), Delivery)
     metrics.succeeded("etl", int(START * 1e9))
     pid = os.fork()
     if pid == 0:

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics import (
 )
 from opentelemetry.trace import Link, SpanContext, TraceFlags
 
-from rocketry_otel import _forks
+from rocketry_otel import Delivery, _forks
 from rocketry_otel import _own_providers as own
 from rocketry_otel._counts import Counts
 from rocketry_otel._delivery import ExportQueue
@@ -441,7 +441,7 @@ def test_the_providers_ask_nothing_of_their_processors(made: Made) -> None:
 
 def test_a_forked_child_measures_nothing_with_our_own_provider(made: Made) -> None:
     """The SDK's locks may have been held at the fork: no measurement asks for them in the child."""
-    metrics = TaskMetrics(made.meter(), made.counts)
+    metrics = TaskMetrics(made.meter(), made.counts, Delivery)
     measured = metrics._active
     metrics._measure_nothing()  # what happens in a child; there is no other difference
     assert metrics._active is not measured
@@ -452,7 +452,7 @@ def test_a_borrowed_meter_provider_measures_in_a_child_too() -> None:
     """What an application's provider does in a child is the application's affair."""
     provider = MeterProvider(shutdown_on_exit=False)
     before = len(_forks._methods)
-    metrics = TaskMetrics(provider, Counts())
+    metrics = TaskMetrics(provider, Counts(), Delivery)
     assert len(_forks._methods) == before + 1  # that of the counts
     assert type(metrics._active) is not NoOpUpDownCounter
 
