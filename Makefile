@@ -16,7 +16,7 @@ REQUIREMENTS ?= requirements/dev.txt
 run := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-quick lint docs benchmark build clean
+.PHONY: help demo test test-all test-quick stack test-stack lint docs benchmark build clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,9 @@ help:
 	@echo "make test       run the tests; all of the code must be covered"
 	@echo "make test-all   run them with every Python from 3.10 to 3.13 that is found,"
 	@echo "                and with the oldest dependencies"
+	@echo "make stack      build the real collector, Jaeger and Prometheus for test-stack, with Go;"
+	@echo "                once, into \$$STACK_CACHE or ~/.cache/rocketry-otel/stack"
+	@echo "make test-stack run the tests of the configurations in this repository with them"
 	@echo "make lint       check style, format and types"
 	@echo "make docs       build the documentation into site/"
 	@echo "make benchmark  measure what a task's run costs"
@@ -64,6 +67,12 @@ test-all:
 	echo "Failed:  $${failed#, }"; \
 	echo "Missing: $${missing#, }"; \
 	[ -z "$$failed" ] && [ -n "$$passed" ]
+
+stack: $(VENV)/ready
+	@$(run) tests/stack/programs.py
+
+test-stack: $(VENV)/ready
+	$(run) -m pytest --stack tests/stack
 
 lint: $(VENV)/ready
 	$(run) -m ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,28 @@ from tests.support.repositories import (  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+STACK = Path(__file__).with_name("stack")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests that need the real stack be asked for."""
+    parser.addoption("--stack", action="store_true", help="run tests/stack too: `make test-stack`")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the tests of the stack unless they are asked for: they need programs in Go."""
+    return True if collection_path == STACK and not config.getoption("--stack") else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out."""
+    if not terminalreporter.config.getoption("--stack"):
+        terminalreporter.write_line(
+            "Left out: tests/stack, which runs a real collector, Jaeger and Prometheus; "
+            "see `make stack` and `make test-stack`."
+        )
 
 
 @pytest.fixture(autouse=True)

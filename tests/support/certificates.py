@@ -26,6 +26,7 @@ class Certificates:
         client: For a client that must show one (mTLS).
         stranger: For a client, signed by an authority that nobody trusts.
         stranger_ca_file: The authority that nobody trusts.
+        stranger_server: For ``127.0.0.1`` and ``localhost``, signed by that authority.
     """
 
     ca_file: Path
@@ -33,6 +34,7 @@ class Certificates:
     client: Certificate
     stranger: Certificate
     stranger_ca_file: Path
+    stranger_server: Certificate
 
 
 def make_certificates(directory: Path) -> Certificates:
@@ -44,6 +46,9 @@ def make_certificates(directory: Path) -> Certificates:
         client=_write(authority.issue_cert("client@example.org"), directory / "client"),
         stranger=_write(stranger.issue_cert("client@example.org"), directory / "stranger"),
         stranger_ca_file=_write_authority(stranger, directory / "stranger-ca.pem"),
+        stranger_server=_write(
+            stranger.issue_cert("127.0.0.1", "localhost"), directory / "stranger-server"
+        ),
     )
 
 

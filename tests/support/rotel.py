@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import NoReturn
 import pytest
 
 from .otlp_receiver import LOOPBACK, OTLPReceiver
+from .ports import free_ports
 
 START_TIMEOUT = 20
 STOP_TIMEOUT = 20
@@ -52,7 +53,7 @@ def rotel_before(receiver: OTLPReceiver, directory: Path, *options: str) -> Iter
         options: More options of ``rotel-agent start``.
     """
     agent = _find_agent()
-    http_port, grpc_port = _free_ports(2)
+    http_port, grpc_port = free_ports(2)
     log_file = directory / "rotel.log"
     command = [
         *(str(agent), "start"),
@@ -117,14 +118,6 @@ def _environment() -> dict[str, str]:
     libraries = [kept.get("LD_LIBRARY_PATH"), sysconfig.get_config_var("LIBDIR")]
     kept["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in libraries if path)
     return kept
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as all_at_once:
-        sockets = [all_at_once.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((LOOPBACK, 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 def _wait_until_accepting(port: int, process: subprocess.Popen[bytes], log_file: Path) -> None:

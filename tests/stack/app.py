@@ -1,0 +1,90 @@
+"""An instrumented application, run as a program of its own beside the stack.
+
+``python app.py SECONDS REPOSITORY``: its tasks end in every way. It prints what the repository
+says of its runs, as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+
+from opentelemetry import trace
+from rocketry import Rocketry
+from rocketry.conds import after_success, every
+from rocketry.exc import TaskInactionException
+
+from rocketry_otel import current_run, instrument, open_repository
+
+logging.getLogger("rocketry").setLevel(logging.CRITICAL)
+tracer = trace.get_tracer("shop")
+
+
+def extract() -> None:
+    """Make child spans."""
+    download = tracer.start_as_current_span("download", attributes={"rows": 3})
+    with download, tracer.start_as_current_span("unpack"):
+        time.sleep(0.01)
+    current_run().set_attribute("rows", 3)
+
+
+def load() -> None:
+    """Succeed after extract."""
+
+
+def fail() -> None:
+    """Raise an error."""
+    raise ValueError("boom")
+
+
+def idle() -> None:
+    """Find nothing to do."""
+    raise TaskInactionException("nothing to do")
+
+
+def hang() -> None:
+    """Take longer than its timeout."""
+    time.sleep(60)
+
+
+def main(seconds: float, url: str) -> None:
+    """Run the application."""
+    app = Rocketry(config={"cycle_sleep": 0.02, "max_process_count": 4})
+    app.task(every("300 ms"), name="extract", execution="thread")(extract)
+    app.task(after_success("extract"), name="load", execution="main")(load)
+    app.task(every("500 ms"), name="fail", execution="async")(as_async(fail))
+    app.task(every("500 ms"), name="idle", execution="thread")(idle)
+    app.task(every("2 s"), name="hang", execution="process", timeout="1 s")(hang)
+    repo = open_repository(url)
+    handler = instrument(app, repo=repo)
+    stop_after(app, seconds)
+    app.run()
+    flushed = handler.flush(float(os.environ.get("FLUSH_SECONDS", "30")))
+    records = [record.dict() for record in repo.filter_by().all()]
+    sys.stdout.write(json.dumps({"flushed": flushed, "records": records}) + "\n")
+
+
+def as_async(function):
+    """Return a coroutine function that does the same."""
+
+    async def call() -> None:
+        function()
+
+    return call
+
+
+def stop_after(app, seconds: float) -> None:
+    """Shut the session down from a task, which is the scheduler's own thread."""
+    began = time.monotonic()
+
+    @app.task(every("100 ms"), name="clock", execution="main")
+    def clock() -> None:
+        if time.monotonic() - began > seconds:
+            app.session.shut_down()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,195 @@
+"""The real programs that the stack is tested with: built once, and kept outside the repository.
+
+``make stack`` runs this file. Each program lies in a directory of the cache whose name has its
+version, or a hash of what it is made from: what changes is built anew, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = Path(__file__).with_name("collector-builder.yaml")
+COMPOSE_SOURCE = Path(__file__).with_name("compose.go")
+_LINES_OF_A_FAILURE = 15
+
+
+class BuildError(Exception):
+    """A program cannot be built; the text says why."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A Go program.
+
+    Attributes:
+        key: The name of its directory in the cache.
+        binaries: The files there.
+        module: The module that it is in, and its version.
+        packages: Its packages; the binaries have the names of their last parts.
+        tags: Build tags.
+    """
+
+    key: str
+    binaries: Sequence[str]
+    module: tuple[str, str]
+    packages: Sequence[str]
+    tags: str = ""
+
+    @property
+    def directory(self) -> Path:
+        """Where it is, or will be."""
+        return cache() / self.key
+
+    @property
+    def is_built(self) -> bool:
+        """Whether it is there."""
+        return all((self.directory / name).is_file() for name in self.binaries)
+
+    def build(self, directory: Path) -> None:
+        """Build it into an empty directory."""
+        _build_module(directory, self.module, self.packages, self.tags)
+
+
+class _Collector(Program):
+    """Built by the collector's own builder, from the manifest beside this file."""
+
+    def build(self, directory: Path) -> None:
+        """Build it into an empty directory."""
+        super().build(directory)
+        shutil.copy(MANIFEST, directory / "manifest.yaml")
+        _run(directory, "./builder", "--config=manifest.yaml", "--ldflags=-s -w")
+        shutil.move(directory / "sources" / "otelcol", directory / "otelcol")
+        shutil.rmtree(directory / "sources")
+        (directory / "builder").unlink()
+
+
+class _Compose(Program):
+    """A few lines of ours around Docker Compose's own library."""
+
+    def build(self, directory: Path) -> None:
+        """Build it into an empty directory."""
+        shutil.copy(COMPOSE_SOURCE, directory / "main.go")
+        super().build(directory)
+
+
+def _key(name: str, source: Path, module: tuple[str, str]) -> str:
+    """Return a name that changes with what the program is made from."""
+    digest = hashlib.sha256(source.read_bytes() + repr(module).encode())
+    return f"{name}-{digest.hexdigest()[:12]}"
+
+
+_BUILDER = ("go.opentelemetry.io/collector/cmd/builder", "v0.159.0")
+COLLECTOR = _Collector(_key("collector", MANIFEST, _BUILDER), ["otelcol"], _BUILDER, [_BUILDER[0]])
+# Jaeger's tags v2.* do not fit its module's path, and the module proxy does not serve the commit
+# of 2.20.0 that docker-compose.yml runs. This is 2.13.0, which was tagged together with 1.76.0.
+JAEGER = Program(
+    "jaeger-v1.76.0",
+    ["jaeger"],
+    ("github.com/jaegertracing/jaeger", "v1.76.0"),
+    ["github.com/jaegertracing/jaeger/cmd/jaeger"],
+)
+# 3.14.0, as in docker-compose.yml; without what finds targets in clouds, which takes long to build.
+PROMETHEUS = Program(
+    "prometheus-v0.314.0",
+    ["prometheus", "promtool"],
+    ("github.com/prometheus/prometheus", "v0.314.0"),
+    [
+        "github.com/prometheus/prometheus/cmd/prometheus",
+        "github.com/prometheus/prometheus/cmd/promtool",
+    ],
+    tags="remove_all_sd",
+)
+_COMPOSE_GO = ("github.com/compose-spec/compose-go/v2", "v2.16.2")
+COMPOSE = _Compose(_key("compose", COMPOSE_SOURCE, _COMPOSE_GO), ["compose"], _COMPOSE_GO, ["."])
+PROGRAMS = (COLLECTOR, JAEGER, PROMETHEUS, COMPOSE)
+
+
+def cache() -> Path:
+    """Return the directory of all programs: ``STACK_CACHE``, else in the user's cache."""
+    chosen = os.environ.get("STACK_CACHE")
+    if chosen:
+        return Path(chosen).absolute()
+    users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(users) / "rocketry-otel" / "stack"
+
+
+def build_what_is_missing() -> None:
+    """Build the programs that are not there.
+
+    Raises:
+        BuildError: If one cannot be built.
+    """
+    missing = [program for program in PROGRAMS if not program.is_built]
+    if missing and shutil.which("go") is None:
+        names = ", ".join(program.key for program in missing)
+        raise BuildError(
+            f"The stack is built with Go (1.25 or later), and there is no `go`: {names}"
+        )
+    for program in missing:
+        began = time.monotonic()
+        _say(f"Building {program.key}")
+        cache().mkdir(parents=True, exist_ok=True)
+        # On the same file system, so that it comes into its place at once and whole.
+        with tempfile.TemporaryDirectory(dir=cache(), prefix="building-") as name:
+            directory = Path(name)
+            program.build(directory)
+            shutil.rmtree(program.directory, ignore_errors=True)
+            directory.rename(program.directory)
+            directory.mkdir()  # for the context manager to remove
+        _say(f"Built {program.key} in {time.monotonic() - began:.0f} s")
+    _say(f"The stack's programs are in {cache()}")
+
+
+def _build_module(
+    directory: Path, module: tuple[str, str], packages: Sequence[str], tags: str
+) -> None:
+    # Not `go install package@version`: it refuses modules that replace others, and asks for
+    # modules that there are not.
+    _run(directory, "go", "mod", "init", "stack.test/compose")
+    _run(directory, "go", "get", "@".join(module))
+    options = ["-mod=mod", f"-tags={tags}", "-trimpath", "-ldflags=-s -w", f"-o={directory}/"]
+    _run(directory, "go", "build", *options, *packages)
+
+
+def _run(directory: Path, *command: str) -> None:
+    done = subprocess.run(
+        command,
+        cwd=directory,
+        env={**os.environ, "GOWORK": "off"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = _without_hosts(done.stdout).strip().splitlines()
+        last = "\n  ".join(said[-_LINES_OF_A_FAILURE:])
+        raise BuildError(f"{' '.join(command)} failed with {done.returncode}:\n  {last}")
+
+
+def _without_hosts(text: str) -> str:
+    """Leave out which proxy was asked: that is the user's own affair."""
+    return re.sub(r"https?://[^/\s]+/", "", text)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        build_what_is_missing()
+    except BuildError as error:
+        sys.exit(str(error))

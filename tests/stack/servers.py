@@ -1,0 +1,268 @@
+"""The stack's real programs, each as a process that can be stopped, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+from typing_extensions import Self
+
+from tests.support.ports import LOOPBACK, free_ports
+from tests.support.processes import clean_environment
+
+from .programs import COLLECTOR, JAEGER, PROMETHEUS
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT = 60
+STOP_TIMEOUT = 30
+
+T = TypeVar("T")
+
+
+def eventually(probe: Callable[[], T], timeout: float = 30, what: str = "") -> T:
+    """Return the first true result of a probe: another process's state can only be looked at.
+
+    Raises:
+        AssertionError: If it is not true in time; the text has its last result.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        result = probe()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f"{what or 'This'} did not happen: {result!r}"
+        time.sleep(0.05)
+
+
+class Server:
+    """A program that listens.
+
+    Args:
+        command: The program and its arguments.
+        env: Variables added to a clean environment.
+        ready_url: Answers below 400 when it is ready.
+        log_file: What it says, over all its starts.
+    """
+
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], ready_url: str, log_file: Path
+    ) -> None:
+        self.command = list(command)
+        self.env = dict(env)
+        self.log_file = log_file
+        self._ready_url = ready_url
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                env=clean_environment(self.env),
+                cwd=self.log_file.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        eventually(self._is_ready, START_TIMEOUT, f"Start of {self.command[0]}")
+
+    def stop(self) -> None:
+        """End it as an operator does, and wait until it is gone; once more does nothing."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it without any chance to do something first."""
+        self._end(signal.SIGKILL)
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"It ended at once:\n{self.log[-3000:]}"
+        try:
+            return requests.get(self._ready_url, timeout=1).ok
+        except requests.RequestException:
+            return False
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+class Collector(Server):
+    """The collector with the configuration that is shipped.
+
+    Args:
+        directory: For its queue and its log.
+        jaeger: Address for traces, over gRPC.
+        loki: Base URL for log records, over HTTP.
+        files: Its configuration, each merged over those before.
+        env: More variables.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        jaeger: str,
+        loki: str,
+        files: Sequence[Path] = (ROOT / "collector-config.yaml",),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        grpc, http, health, metrics, own = free_ports(5)
+        self.http_endpoint = f"http://{LOOPBACK}:{http}"
+        self.grpc_endpoint = f"http://{LOOPBACK}:{grpc}"
+        self.metrics_address = f"{LOOPBACK}:{metrics}"
+        self.own_metrics_address = f"{LOOPBACK}:{own}"
+        super().__init__(
+            [str(COLLECTOR.directory / "otelcol"), *(f"--config={file}" for file in files)],
+            {
+                "COLLECTOR_GRPC_ENDPOINT": f"{LOOPBACK}:{grpc}",
+                "COLLECTOR_HTTP_ENDPOINT": f"{LOOPBACK}:{http}",
+                "COLLECTOR_HEALTH_ENDPOINT": f"{LOOPBACK}:{health}",
+                "COLLECTOR_METRICS_ENDPOINT": self.metrics_address,
+                "COLLECTOR_OWN_METRICS_HOST": LOOPBACK,
+                "COLLECTOR_OWN_METRICS_PORT": str(own),
+                "COLLECTOR_QUEUE_DIRECTORY": str(directory / "queue"),
+                "COLLECTOR_RETRY_INTERVAL": "1s",
+                "COLLECTOR_SPAN_METRICS_INTERVAL": "1s",
+                "JAEGER_ENDPOINT": jaeger,
+                "LOKI_ENDPOINT": loki,
+                **(env or {}),
+            },
+            f"http://{LOOPBACK}:{health}",
+            directory / "collector.log",
+        )
+
+    def metrics(self) -> str:
+        """Return the page that Prometheus fetches."""
+        return requests.get(f"http://{self.metrics_address}/metrics", timeout=5).text
+
+    def queue_sizes(self) -> dict[str, int]:
+        """Return how many items wait to be sent on, by exporter."""
+        text = requests.get(f"http://{self.own_metrics_address}/metrics", timeout=5).text
+        sizes = {}
+        for line in text.splitlines():
+            if line.startswith("otelcol_exporter_queue_size{"):
+                labels, _, value = line.rpartition(" ")
+                sizes[labels.partition('exporter="')[2].partition('"')[0]] = int(float(value))
+        return sizes
+
+
+class Jaeger(Server):
+    """Jaeger with the configuration that is shipped."""
+
+    def __init__(self, directory: Path, prometheus: str = "http://127.0.0.1:1") -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        otlp, query, query_grpc, health = free_ports(4)
+        self.otlp_endpoint = f"{LOOPBACK}:{otlp}"
+        self.url = f"http://{LOOPBACK}:{query}"
+        super().__init__(
+            [str(JAEGER.directory / "jaeger"), f"--config={ROOT / 'stack' / 'jaeger.yaml'}"],
+            {
+                "JAEGER_OTLP_ENDPOINT": self.otlp_endpoint,
+                "JAEGER_QUERY_ENDPOINT": f"{LOOPBACK}:{query}",
+                "JAEGER_QUERY_GRPC_ENDPOINT": f"{LOOPBACK}:{query_grpc}",
+                "JAEGER_HEALTH_ENDPOINT": f"{LOOPBACK}:{health}",
+                "JAEGER_DATA_DIRECTORY": str(directory / "data"),
+                "JAEGER_PROMETHEUS_URL": prometheus,
+                "JAEGER_UI_CONFIG": str(ROOT / "stack" / "jaeger-ui.json"),
+            },
+            f"{self.url}/api/services",
+            directory / "jaeger.log",
+        )
+
+    def traces(self, service: str, limit: int = 5000) -> list[dict[str, Any]]:
+        """Return the traces of a service, as its page lists them."""
+        query = {"service": service, "limit": str(limit), "lookback": "1h"}
+        return self.get_json("/api/traces", **query)["data"] or []
+
+    def trace(self, trace_id: str) -> dict[str, Any] | None:
+        """Return the trace that the search box finds by its id."""
+        answer = requests.get(f"{self.url}/api/traces/{trace_id}", timeout=10)
+        if answer.status_code == requests.codes.not_found:
+            return None
+        answer.raise_for_status()
+        (trace,) = answer.json()["data"]
+        return trace
+
+    def get_json(self, path: str, **query: str) -> Any:
+        """Return what its API answers."""
+        answer = requests.get(f"{self.url}{path}", params=query, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+
+class Prometheus(Server):
+    """Prometheus with the configuration that is shipped, but for addresses and the pace.
+
+    Args:
+        directory: For its data and its log.
+        rules: The rules; those that are shipped, or what was made of them.
+        collector: What it fetches metrics from.
+    """
+
+    def __init__(self, directory: Path, collector: Collector, rules: str | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (port,) = free_ports(1)
+        self.url = f"http://{LOOPBACK}:{port}"
+        shipped = (ROOT / "stack" / "prometheus.yaml").read_text(encoding="utf-8")
+        replaced = {
+            "collector:8889": collector.metrics_address,
+            "collector:8888": collector.own_metrics_address,
+            "_interval: 15s": "_interval: 250ms",
+        }
+        for old, new in replaced.items():
+            assert old in shipped
+            shipped = shipped.replace(old, new)
+        (directory / "prometheus.yaml").write_text(shipped, encoding="utf-8")
+        if rules is None:
+            rules = (ROOT / "stack" / "prometheus-rules.yaml").read_text(encoding="utf-8")
+        (directory / "prometheus-rules.yaml").write_text(rules, encoding="utf-8")
+        super().__init__(
+            [
+                str(PROMETHEUS.directory / "prometheus"),
+                f"--config.file={directory / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={directory / 'data'}",
+                f"--web.listen-address={LOOPBACK}:{port}",
+                "--enable-feature=exemplar-storage",
+            ],
+            {},
+            f"{self.url}/-/ready",
+            directory / "prometheus.log",
+        )
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the series that an expression has now: each with ``metric`` and ``value``."""
+        return self.get("/api/v1/query", query=expression)["result"]
+
+    def get(self, path: str, **query: str) -> Any:
+        """Return what its API answers; an expression that is wrong is an error."""
+        answer = requests.get(f"{self.url}{path}", params=query, timeout=30)
+        content = json.loads(answer.text)
+        assert content["status"] == "success", content
+        return content["data"]
