@@ -233,8 +233,8 @@ def test_demo_without_a_collector(tmp_path):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Not delivered: no collector accepts it at {receiver.http_endpoint}.\n" in done.stdout
-    assert "  docker run --rm -p 16686:16686 " in done.stdout
-    assert f"\n{receiver.http_endpoint} will do as well" in done.stdout
+    assert "\n  docker compose up -d\n" in done.stdout
+    assert f"\n{receiver.http_endpoint}; or one elsewhere:\n" in done.stdout
     assert done.stdout.count("Telemetry does not get through to") == 1
     (directory,) = tmp_path.iterdir()
     assert f"\nRepository\nsqlite:///{directory}/tasks.db\n" in done.stdout
@@ -716,10 +716,12 @@ def test_advice_with_a_collector():
     """Who has traces is told where to look at them."""
     lines = advice(Delivery(("http://a",), 1, 2, complete=True), "python")
 
-    assert " ".join(lines) == (
-        "Look at a run: paste its trace id into the search box of Jaeger or Grafana "
-        "(Jaeger is usually at http://localhost:16686)."
-    )
+    assert lines == [
+        "Look at a run: copy its trace id from the table. After this project's",
+        "`docker compose up -d` open",
+        "  http://localhost:3000   Grafana: the dashboard; the id goes into a field there",
+        "  http://localhost:16686  Jaeger: the trace; the id goes into the search box",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -728,12 +730,18 @@ def test_advice_with_a_collector():
 def test_advice_without_a_collector(endpoints, where):
     """Who has none is told what to start and what to run then."""
     assert advice(Delivery(endpoints, 0, 0, complete=False), "python") == [
-        "To see the runs as traces, start Jaeger:",
+        "To see the runs, start what shows them. In this project's directory, where",
+        "docker-compose.yml is:",
+        "  docker compose up -d",
+        "  python -m rocketry_otel demo",
+        "and open",
+        "  http://localhost:3000   Grafana: the dashboard, log lines, alerts",
+        "  http://localhost:16686  Jaeger: the traces",
+        "Without that file, Jaeger shows the traces alone:",
         "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.20.0",
-        "Then once more, traces alone, for Jaeger takes nothing else:",
         "  OTEL_LOGS_EXPORTER=none OTEL_METRICS_EXPORTER=none python -m rocketry_otel demo",
-        "and look at http://localhost:16686. Any OpenTelemetry Collector that listens at",
-        f"{where} will do as well, and takes all; or one elsewhere:",
+        "Any other OpenTelemetry Collector will do as well, if it listens at",
+        f"{where}; or one elsewhere:",
         "  OTEL_EXPORTER_OTLP_ENDPOINT=http://host:4318 python -m rocketry_otel demo",
     ]
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     Paint = Callable[[str, str], str]
 
 _LONGEST_TABLE = 40
+# Where docker-compose.yml publishes them.
+_GRAFANA, _JAEGER = "http://localhost:3000", "http://localhost:16686"
 # From here on there is room for more than a word about how a run ended.
 _WIDE = 100
 
@@ -133,18 +135,26 @@ def advice(delivery: Delivery, python: str) -> list[str]:
     """
     if delivery.spans:
         return [
-            "Look at a run: paste its trace id into the search box of Jaeger or Grafana",
-            "(Jaeger is usually at http://localhost:16686).",
+            "Look at a run: copy its trace id from the table. After this project's",
+            "`docker compose up -d` open",
+            f"  {_GRAFANA}   Grafana: the dashboard; the id goes into a field there",
+            f"  {_JAEGER}  Jaeger: the trace; the id goes into the search box",
         ]
     where = " and ".join(delivery.endpoints) or "http://localhost:4318"
     again = f"{python} -m rocketry_otel demo"
     return [
-        "To see the runs as traces, start Jaeger:",
+        "To see the runs, start what shows them. In this project's directory, where",
+        "docker-compose.yml is:",
+        "  docker compose up -d",
+        f"  {again}",
+        "and open",
+        f"  {_GRAFANA}   Grafana: the dashboard, log lines, alerts",
+        f"  {_JAEGER}  Jaeger: the traces",
+        "Without that file, Jaeger shows the traces alone:",
         "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.20.0",
-        "Then once more, traces alone, for Jaeger takes nothing else:",
         f"  OTEL_LOGS_EXPORTER=none OTEL_METRICS_EXPORTER=none {again}",
-        "and look at http://localhost:16686. Any OpenTelemetry Collector that listens at",
-        f"{where} will do as well, and takes all; or one elsewhere:",
+        "Any other OpenTelemetry Collector will do as well, if it listens at",
+        f"{where}; or one elsewhere:",
         f"  OTEL_EXPORTER_OTLP_ENDPOINT=http://host:4318 {again}",
     ]
 
