@@ -1,0 +1,101 @@
+"""The building of the stack's programs, with a stand-in for Go."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.stack import programs
+from tests.support.processes import Finished, run_command
+
+SCRIPT = Path(programs.__file__)
+# Builds what it is asked for, as empty files; the collector's builder as one that builds, too.
+GO = """#!/bin/sh
+echo "$@" >> "$LOG"
+[ "$1" = build ] || exit 0
+for word; do case "$word" in -o=*) out="${word#-o=}";; esac; done
+for word; do
+  name="${word##*/}"
+  case "$word" in
+    */builder) printf '#!/bin/sh\\nmkdir sources\\ntouch sources/otelcol\\n' > "$out$name"
+               chmod +x "$out$name";;
+    .) touch "${out}compose";;
+    */cmd/*) touch "$out$name";;
+  esac
+done
+"""
+BROKEN_GO = """#!/bin/sh
+echo "go: reading https://registry.example/some/module/@v/v1.info: 403 Forbidden"
+exit 1
+"""
+
+
+def build(tmp_path: Path, go: str | None) -> Finished:
+    """Run what `make stack` runs, with this for Go."""
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    if go is not None:
+        (tools / "go").write_text(go, encoding="utf-8")
+        (tools / "go").chmod(stat.S_IRWXU)
+    # A shell, and what it calls, but no Go.
+    path = os.pathsep.join([str(tools), "/usr/bin", "/bin"] if go else [str(tools)])
+    env = {"PATH": path, "STACK_CACHE": str(tmp_path / "cache"), "LOG": str(tmp_path / "log")}
+    return run_command([sys.executable, str(SCRIPT)], env)
+
+
+def test_without_go_it_says_what_is_missing(tmp_path):
+    """It fails with one line."""
+    done = build(tmp_path, None)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no `go`" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_each_program_is_built_once(tmp_path):
+    """A second time there is nothing to do."""
+    first = build(tmp_path, GO)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.count("Built ") == len(programs.PROGRAMS)
+    there = {file.relative_to(tmp_path / "cache") for file in (tmp_path / "cache").rglob("*")}
+    for program in programs.PROGRAMS:
+        assert {Path(program.key) / name for name in program.binaries} <= there
+    calls = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "get go.opentelemetry.io/collector/cmd/builder@v0.159.0" in calls
+
+    second = build(tmp_path, GO)
+    assert second.stdout == f"The stack's programs are in {tmp_path / 'cache'}\n"
+    assert (tmp_path / "log").read_text(encoding="utf-8") == calls
+
+
+def test_a_failure_leaves_nothing_behind_and_names_no_host(tmp_path):
+    """What Go says is shown, but not whom it asked; the next time begins anew."""
+    done = build(tmp_path, BROKEN_GO)
+    assert done.returncode == 1
+    assert "some/module/@v/v1.info: 403 Forbidden" in done.stderr
+    assert "registry.example" not in done.stderr + done.stdout
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_cache_is_outside_the_repository(monkeypatch):
+    """By default with the user's other caches."""
+    monkeypatch.delenv("STACK_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert programs.cache() == Path("/caches/rocketry-otel/stack")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/user")
+    assert programs.cache() == Path("/home/user/.cache/rocketry-otel/stack")
+
+
+@pytest.mark.parametrize("source", [programs.MANIFEST, programs.COMPOSE_SOURCE])
+def test_what_a_program_is_made_from_is_part_of_its_name(source, tmp_path):
+    """A change is another program, and is built."""
+    changed = tmp_path / source.name
+    changed.write_bytes(source.read_bytes() + b"\n")
+    module = ("example.org/module", "v1")
+    keys = {programs._key("name", file, module) for file in (source, changed)}
+    assert len(keys) == 2
+    assert programs._key("name", source, ("example.org/module", "v2")) not in keys
