@@ -174,6 +174,24 @@ def test_nobody_has_a_password():
     assert passwords == ["${POSTGRES_PASSWORD:-}"]
 
 
+def test_nothing_that_waits_is_given_up():
+    """Every exporter that sends keeps its queue on the disk, and tries without end."""
+    files = ("collector-config.yaml", "stack/collector/agent.yaml")
+    files += ("stack/collector/agent-kafka.yaml",)
+    exporters = {
+        name: exporter
+        for file in files
+        for name, exporter in yaml.safe_load(text_of(file))["exporters"].items()
+        if name != "prometheus"
+    }
+    assert len(exporters) == 5
+    for exporter in exporters.values():
+        assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
+        assert exporter["sending_queue"]["storage"] == "file_storage"
+        assert exporter["sending_queue"]["block_on_overflow"] is True
+        assert exporter["sending_queue"]["sizer"] == "items"
+
+
 # --------------------------------------------------------------------------- Grafana
 
 
