@@ -85,6 +85,11 @@ class Bench:
 
         self.catch_up.run(pause)
 
+    def stop(self) -> bool:
+        """Stop catching up, once all that was sent so far is there."""
+        flush(self.logs)
+        return False
+
     def arrived(self, count: int) -> tuple[list[str], list[str]]:
         """Return what has arrived on both channels, once so much has."""
         return self.log_collector.wait_for(count), self.trace_collector.wait_for(count)
@@ -105,8 +110,14 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     """Return a function that makes a bench, whose channels are closed at the end."""
     with ExitStack() as stack:
 
-        def make(*, model: Any = TaskEventRecord, durable: bool = True, **limits: Any) -> Bench:
-            return Bench(stack, tmp_path if durable else None, model, **limits)
+        def make(
+            *,
+            model: Any = TaskEventRecord,
+            durable: bool = True,
+            folder: Path = tmp_path,
+            **limits: Any,
+        ) -> Bench:
+            return Bench(stack, folder if durable else None, model, **limits)
 
         yield make
 
@@ -166,14 +177,81 @@ def test_what_a_queue_had_no_room_for_is_sent(make: Callable[..., Bench]) -> Non
     assert bench.counts.of("logs", "dropped") == {}
 
 
+def leave(queue: Any, *numbers: int) -> None:
+    """Let a queue leave records that are in the repository."""
+    for number in numbers:
+        queue.ask(lambda held, number=number: held.leave(Passage(at(number), "etl", "inaction")))
+
+
+def test_without_a_state_what_this_process_has_left_is_sent(
+    make: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """It is owed until it is there, so that no later note is ahead of it."""
+    bench = make(folder=tmp_path / "file" / "state")
+    (tmp_path / "file").touch()
+    bench.write(*range(100))
+    leave(bench.logs, *range(10, 90))
+    owed = []
+
+    def look() -> bool:
+        owed.append(bench.logs.ask(lambda held: held.oldest()))
+        return True
+
+    bench.run(look)
+    assert bench.log_collector.accepted == texts(*range(10, 90))
+    assert set(owed) == {at(10)}
+    assert bench.logs.has_left is False
+    assert bench.catch_up.backlogs == {}
+
+
+def test_without_a_state_it_goes_on_where_it_was_stopped(
+    make: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """And takes up what was left meanwhile."""
+    bench = make(folder=tmp_path / "file" / "state")
+    (tmp_path / "file").touch()
+    bench.write(*range(150))
+    leave(bench.logs, *range(100))
+    bench.run(bench.stop)
+    assert bench.log_collector.accepted == texts(*range(50))
+    bench.run()
+    assert bench.log_collector.accepted == texts(*range(100))
+    assert bench.logs.has_left is False
+    leave(bench.logs, 110)
+    bench.run(bench.stop)
+    leave(bench.logs, 120)
+    bench.run()
+    assert {"110", "120"} <= set(bench.log_collector.accepted)
+    assert bench.logs.has_left is False
+
+
+def test_a_state_that_can_be_used_again_takes_on_what_is_owed(
+    make: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """From then on it is noted like everything else."""
+    bench = make(folder=tmp_path / "file" / "state")
+    (tmp_path / "file").touch()
+    bench.write(*range(100))
+    leave(bench.logs, *range(100))
+    bench.run(bench.stop)
+    assert bench.logs.has_left is True
+    (tmp_path / "file").unlink()
+    bench.run(bench.stop)
+    assert bench.logs.has_left is False
+    assert bench.state.backlogs()[LOGS].since == at(0)
+    bench.run()
+    assert set(bench.log_collector.accepted) == set(texts(*range(100)))
+    assert (bench.state.backlogs(), bench.catch_up.backlogs) == ({}, {})
+
+
 def test_what_a_repository_has_dropped_since_is_counted(make: Callable[..., Bench]) -> None:
     """A repository that keeps the newest alone cannot give what it has not."""
     bench = make(durable=False, size=2)
-    bench.logs.ask(lambda held: [held.leave(Passage(at(n), "etl", "run")) for n in range(5)])
+    leave(bench.logs, *range(5))
     bench.write(3, 4)
     bench.run()
     assert bench.counts.of("logs", "dropped") == {"not_in_repository": 3}
-    bench.logs.ask(lambda held: held.leave(Passage(at(4), "etl", "run")))
+    leave(bench.logs, 4)
     bench.run()
     assert bench.counts.of("logs", "dropped") == {"not_in_repository": 3}
 
@@ -277,7 +355,7 @@ def test_what_was_removed_meanwhile_does_not_hide_the_rest(make: Callable[..., B
     bench = make()
     bench.write(*range(100))
     bench.state.take_on({LOGS: Backlog(at(0))})
-    bench.run(lambda: not flush(bench.logs))
+    bench.run(bench.stop)
     assert bench.state.backlogs()[LOGS].done == 50
     del bench.repo.collection[:10]
     bench.run()

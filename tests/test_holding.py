@@ -35,9 +35,23 @@ def test_what_finds_no_room_is_left_and_all_that_follows() -> None:
     assert held.left == Left(since=5, items=3, until=40)
     held.take(2)
     assert held.add(live(50)) is False
-    assert held.take_left() == Left(since=5, items=4, until=50)
-    assert held.add(live(60)) is True
-    assert held.take_left() is None
+    assert held.owe() == Left(since=5, items=4, until=50)
+    assert (held.left, held.add(live(60))) == (None, True)
+
+
+def test_what_is_owed_holds_back_until_it_is_owed_no_more() -> None:
+    """More of it may come before that is seen to, and then it goes on being owed."""
+    held = Holding(0)
+    assert held.owe() is None
+    held.add(live(20))
+    first = held.owe()
+    assert (held.oldest(), held.count()) == (20, 0)
+    held.add(live(10))
+    assert held.owe() == Left(since=10, items=2, until=20)
+    assert held.owe_no_more(first) is False
+    assert held.oldest() == 10
+    assert held.owe_no_more(held.owe()) is True
+    assert held.oldest() is None
 
 
 def test_what_no_repository_has_makes_way_oldest_first() -> None:

@@ -84,7 +84,7 @@ def test_whether_a_process_lives_is_not_guessed(
 
 
 def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:
-    """The next one has it when the first is done, and nobody where there can be no folder."""
+    """The next one has it when the first is done; where there can be no folder it is an error."""
     first, second = State(tmp_path), State(tmp_path)
     with first.lease() as one:
         with second.lease() as other:
@@ -96,8 +96,8 @@ def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:
     with State(tmp_path / "made").lease() as third:
         assert third is True
     (tmp_path / "file").touch()
-    with State(tmp_path / "file" / "state").lease() as fourth:
-        assert fourth is False
+    with pytest.raises(StateError, match="Not a directory"):
+        State(tmp_path / "file" / "state").lease().__enter__()
 
 
 def test_what_is_taken_on_replaces_whom_it_is_from(tmp_path: Path) -> None:

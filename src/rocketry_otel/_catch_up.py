@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._forks import after_fork_in_child
 from ._holding import Holding
 from ._inheritance import Inheritance
 from ._passage import Passage
-from ._progress import FOREVER, Backlog, Progress
+from ._progress import FOREVER, Backlog, Progress, with_earlier
 from ._retelling import retold
 from ._scope import NAME
+from ._state import State
+from ._state_store import StateError
 from ._target import Target
 
 if TYPE_CHECKING:
@@ -23,10 +26,10 @@ if TYPE_CHECKING:
 
     from ._counts import Counts
     from ._delivery import ExportQueue
+    from ._holding import Left
     from ._retelling import Retold
     from ._sending import Sender
     from ._settings import Settings
-    from ._state import State
     from ._stored import StoredRuns
 
 _logger = logging.getLogger(NAME)
@@ -66,6 +69,8 @@ class CatchUp:
         self._repo = repo
         self._stored = stored
         self._state = state
+        # For as long as that cannot be used.
+        self._spare = State(None)
         self._settings = settings
         self._queues = {queue.name: queue for queue in queues}
         self._sender = sender
@@ -78,7 +83,9 @@ class CatchUp:
         self.backlogs: dict[str, Backlog] = {}
         self._is_told = False
         # How many items each queue has left, and how many it had sent again before.
-        self._owed: dict[str, tuple[int, int]] = {}
+        self._expected: dict[str, tuple[int, int]] = {}
+        # What the spare state has of what queues owe.
+        self._in_memory: dict[str, Left] = {}
 
     @property
     def is_possible(self) -> bool:
@@ -91,26 +98,34 @@ class CatchUp:
     def run(self, pause: Callable[[float], bool]) -> None:
         """Send all that can be sent now.
 
+        Where the state cannot be read or written, that is what this process has left itself.
+
         Args:
             pause: Waits some seconds; returns whether to go on.
 
         Raises:
-            StateError: The state cannot be read or written.
             Exception: What the repository raises.
         """
-        with self._state.lease() as is_ours:
-            if not is_ours:
-                return
-            self._take_on()
-            targets = [
-                Target(queue, self.backlogs[name])
-                for name, queue in self._queues.items()
-                if name in self.backlogs and queue.wait_for_room(0.0)
-            ]
-            if targets:
-                self._tell_begin(targets)
-                self._send(targets, pause)
-            self._tell_end()
+        try:
+            with self._state.lease() as is_ours:
+                if is_ours:
+                    self._take_on()
+                    self._send_all(self._state, pause)
+        except StateError as error:
+            _logger.debug("The state of delivery cannot be used", exc_info=error)
+            self._take_on_in_memory()
+            self._send_all(self._spare, pause)
+
+    def _send_all(self, state: State, pause: Callable[[float], bool]) -> None:
+        targets = [
+            Target(queue, self.backlogs[name])
+            for name, queue in self._queues.items()
+            if name in self.backlogs and queue.wait_for_room(0.0)
+        ]
+        if targets:
+            self._tell_begin(targets)
+            self._send(targets, state, pause)
+        self._tell_end()
 
     def _tell_begin(self, targets: list[Target]) -> None:
         if not self._is_told:
@@ -131,24 +146,48 @@ class CatchUp:
         heritage = Inheritance(self._state, self._queues, self._believed)
         unknown_until = self._state.unknown_until()
         unknown = None if unknown_until is None else self._unknown(unknown_until)
-        has_left = []
-        for name, queue in self._queues.items():
-            left = queue.ask(lambda held: held.left)
-            if left is not None and queue.wait_for_room(0.0):
-                heritage.add(name, Progress(*left))
-                has_left.append(queue)
+        owed = self._owed_now()
+        for name in self._queues:
+            if name in owed:
+                heritage.add(name, Progress(*owed[name]))
             if unknown is not None:
                 heritage.add(name, unknown)
-        if heritage.is_new or unknown_until is not None:
+        if heritage.backlogs or heritage.is_new or unknown_until is not None:
+            # Also what has not changed: should nothing be able to be noted, nothing is sent.
             self._state.take_on(heritage.backlogs, heritage.gone, heritage.ended)
-        for queue in has_left:
-            # What was left meanwhile is met on the way.
-            left = queue.ask(Holding.take_left)
-            items, sent_before = self._owed.get(queue.name, (0, queue.sent_again))
-            self._owed[queue.name] = (items + (left.items if left else 0), sent_before)
+        for name, left in owed.items():
+            self._queues[name].ask(partial(Holding.owe_no_more, owed=left))
+            self._expect(name, left)
+        self._in_memory.clear()
         self.backlogs = {
             name: backlog for name, backlog in heritage.backlogs.items() if name in self._queues
         }
+
+    def _take_on_in_memory(self) -> None:
+        """Take on what this process has left, for as long as it lives.
+
+        It stays owed until it is sent, so that nothing that is noted meanwhile is ahead of it.
+        """
+        backlogs = self._spare.backlogs()
+        for name, left in self._owed_now().items():
+            if self._in_memory.get(name) != left:
+                self._in_memory[name] = left
+                backlogs[name] = with_earlier(backlogs.get(name), Progress(*left))
+                self._expect(name, left)
+        self._spare.take_on(backlogs)
+        self.backlogs = backlogs
+
+    def _owed_now(self) -> dict[str, Left]:
+        """Return what each queue owes that has room for it now."""
+        ready = (name for name, queue in self._queues.items() if queue.wait_for_room(0.0))
+        owed = {name: self._queues[name].ask(Holding.owe) for name in ready}
+        return {name: left for name, left in owed.items() if left is not None}
+
+    def _expect(self, name: str, left: Left) -> None:
+        """Expect as many items of the repository as were left to it."""
+        queue = self._queues[name]
+        items, sent_before = self._expected.get(name, (0, queue.sent_again))
+        self._expected[name] = (items + left.items, sent_before)
 
     def _unknown(self, until: int = FOREVER) -> Progress | None:
         """Return what to send where nothing is known; ``None`` if it cannot be told apart."""
@@ -162,7 +201,7 @@ class CatchUp:
             return progress
         return self._unknown() or progress._replace(since=0)
 
-    def _send(self, targets: list[Target], pause: Callable[[float], bool]) -> None:
+    def _send(self, targets: list[Target], state: State, pause: Callable[[float], bool]) -> None:
         since = min(target.backlog.since for target in targets)
         noted, worked = time.monotonic(), time.thread_time()
         goes_on = True
@@ -175,7 +214,7 @@ class CatchUp:
                     goes_on = pause(time.thread_time() - worked)
                     worked = time.thread_time()
                 if now - noted >= _SECONDS_BETWEEN_NOTES:
-                    self._note(targets)
+                    self._note(targets, state)
                     noted = now
                 if not goes_on or not any(target.is_on for target in targets):
                     break
@@ -185,10 +224,10 @@ class CatchUp:
             while goes_on and any(
                 not one.queue.wait_until_sent_again(_LONGEST_WAIT) for one in targets
             ):
-                self._note(targets)
+                self._note(targets, state)
                 goes_on = pause(0.0)
         finally:
-            self._note(targets)
+            self._note(targets, state)
 
     def _offer(self, targets: list[Target], one: Retold, pause: Callable[[float], bool]) -> None:
         """Send a record on those channels that have not yet sent it."""
@@ -216,7 +255,7 @@ class CatchUp:
             return False
         return not self._stored.keeps("trace_id") or bool(one.fields.get("trace_id"))
 
-    def _note(self, targets: list[Target]) -> None:
+    def _note(self, targets: list[Target], state: State) -> None:
         """Note how far each channel has come."""
         changed, finished = {}, []
         for target in targets:
@@ -230,11 +269,15 @@ class CatchUp:
                 self._count_missing(name)
             else:
                 changed[name] = self.backlogs[name] = noted
-        self._state.take_on(changed, finished=finished)
+        state.take_on(changed, finished=finished)
+        if state is self._spare:
+            for name in finished:
+                left = self._in_memory.pop(name, None)
+                self._queues[name].ask(partial(Holding.owe_no_more, owed=left))
 
     def _count_missing(self, name: str) -> None:
         """Count what was left to a repository that does not have it any more."""
-        items, sent_before = self._owed.pop(name, (0, 0))
+        items, sent_before = self._expected.pop(name, (0, 0))
         queue = self._queues[name]
         missing = items - (queue.sent_again - sent_before)
         if missing > 0:

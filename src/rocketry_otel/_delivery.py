@@ -137,7 +137,7 @@ class ExportQueue(Rereading, Generic[T]):
             )
             self._hurry_no_more(mark)
             accepted = settled and self._settled >= mark
-            return accepted and self._lost == 0 and self._held.left is None
+            return accepted and self._lost == 0 and not self.has_left
 
     def _hurry_no_more(self, mark: int) -> None:
         if self._hurry_until == mark and self._close_by is None:
@@ -170,10 +170,10 @@ class ExportQueue(Rereading, Generic[T]):
 
     def reopen(self) -> None:
         """Take in items again after it was closed; what was lost stays counted."""
-        lost, left = self._lost, self._held.left
+        lost, held = self._lost, self._held
         self._start_afresh()
         self._handed_over = self._settled = self._lost = lost
-        self._held.left = left
+        self._held.left, self._held.owed = held.left, held.owed
         self._closed = False
 
     def _wake(self) -> None:

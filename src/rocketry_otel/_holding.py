@@ -39,6 +39,7 @@ class Holding:
         waiting: What waits.
         under_way: What is being sent.
         left: What was left, if anything was.
+        owed: What was left and somebody sees to, until that is noted.
     """
 
     def __init__(self, size: int) -> None:
@@ -46,6 +47,7 @@ class Holding:
         self.waiting: deque[Entry] = deque()
         self.under_way: list[Entry] = []
         self.left: Left | None = None
+        self.owed: Left | None = None
 
     def add(self, entry: Entry) -> bool:
         """Add an entry; return whether it was taken in, and not left."""
@@ -61,8 +63,7 @@ class Holding:
     def leave(self, passage: Passage) -> None:
         """Leave what comes from a stored record to be read from the repository again."""
         created = passage.created
-        since, items, until = self.left or (created, 0, created)
-        self.left = Left(min(since, created), items + 1, max(until, created))
+        self.left = _together(self.left, Left(created, 1, created))
 
     def trim(self) -> int:
         """Drop the oldest of what no repository has, if there is too much; return how many."""
@@ -108,26 +109,34 @@ class Holding:
         self.under_way = []
         return lost
 
-    def take_left(self) -> Left | None:
-        """Return what was left, for somebody who sees to it."""
-        left, self.left = self.left, None
-        return left
+    def owe(self) -> Left | None:
+        """Return what was left, for somebody who sees to it; what comes now is taken in again.
+
+        It is owed from now on, with what is owed already.
+        """
+        if self.left is not None:
+            self.owed, self.left = _together(self.owed, self.left), None
+        return self.owed
+
+    def owe_no_more(self, owed: Left | None) -> bool:
+        """Let go of what is owed, unless there is more of it by now; return whether it is so."""
+        if self.owed == owed:
+            self.owed = None
+        return self.owed is None
 
     def count(self) -> int:
-        """Return how many entries there are, those that were left among them."""
-        return sum(1 for _ in self._entries()) + (self.left.items if self.left else 0)
+        """Return how many entries there are, with those that were left and nobody sees to."""
+        return len(self.under_way) + len(self.waiting) + (self.left.items if self.left else 0)
 
     def oldest(self) -> int | None:
-        """Return when the oldest stored record was created that is here, or was left.
+        """Return when the oldest stored record was created that is here, was left or is owed.
 
         Returns:
             Nanoseconds since the epoch. Records that are sent again do not count.
         """
-        live = (passage.created for passage in self._passages() if passage.is_live)
-        oldest = min(live, default=None)
-        if self.left is None:
-            return oldest
-        return self.left.since if oldest is None else min(oldest, self.left.since)
+        created = [passage.created for passage in self._passages() if passage.is_live]
+        created += [left.since for left in (self.left, self.owed) if left is not None]
+        return min(created, default=None)
 
     def first_position(self, channel: str) -> int | None:
         """Return the first position, on this channel, of what is sent again and still here."""
@@ -140,3 +149,9 @@ class Holding:
     def _entries(self) -> Iterator[Entry]:
         yield from self.under_way
         yield from self.waiting
+
+
+def _together(one: Left | None, other: Left) -> Left:
+    if one is None:
+        return other
+    return Left(min(one.since, other.since), one.items + other.items, max(one.until, other.until))

@@ -50,7 +50,7 @@ class Rereading(ABC):
     @property
     def has_left(self) -> bool:
         """Whether something is to be read from the repository again."""
-        return self._held.left is not None
+        return self._held.left is not None or self._held.owed is not None
 
     @property
     def error(self) -> str | None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 from ._forks import after_fork_in_child
 from ._locks import FileLock
 from ._progress import Backlog, Progress, Refusal
-from ._state_store import Store
+from ._state_store import StateError, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -98,7 +98,11 @@ class State:
 
     @contextmanager
     def lease(self) -> Iterator[bool]:
-        """Be the one process that sends from the repository; gives whether this is the one."""
+        """Be the one process that sends from the repository; gives whether this is the one.
+
+        Raises:
+            StateError: It cannot be told.
+        """
         if self.folder is None:
             yield True
             return
@@ -107,9 +111,8 @@ class State:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             is_ours = self._lease.acquire()
-        except OSError:
-            # Where nothing can be noted it cannot be told who else is at it.
-            is_ours = False
+        except OSError as error:
+            raise StateError(f"{self.folder}: {error}") from error
         try:
             yield is_ours
         finally:

@@ -283,8 +283,9 @@ class WriteAhead:
             self._ledger.close()
         elif for_good:
             for queue in self._queues:
-                left = queue.ask(Holding.take_left)
+                left = queue.ask(Holding.owe)
                 if left is not None:
+                    queue.ask(partial(Holding.owe_no_more, owed=left))
                     self._counts.add(queue.signal, "dropped", left.items, "shutdown")
 
     def reopen(self) -> None:
