@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ._durations import EXAMPLES, seconds_of
-from ._errors import SettingsError
+from ._errors import RepositoryError, SettingsError
 from ._replay import replay
 from ._replay_refused import replay_refused
+from ._replay_words import bar, summary
 from ._repositories import mask_url
 from ._repositories._reading import open_history
+from ._repositories._urls import without_secrets
 from ._settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redbird import BaseRepo
+
     from ._replay_summary import Replay
 
 _NOT_ALL = 1
-_BAR_WIDTH = 24
+_INTERRUPTED = 130  # what a shell calls SIGINT: 128 + 2
 
 
 def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,83 +68,88 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.refused and (arguments.since or arguments.until or arguments.task != "*"):
+        raise SettingsError("--refused means all that was refused: no --since, --until or --task")
     settings = Settings()
     url = arguments.repo or settings.repo
     if url is None:
         raise SettingsError("say which repository: --repo URL, or ROCKETRY_OTEL_REPO")
-    repo = open_history(url)
-    bar = _Bar(sys.stderr)
+    shown = _Shown(sys.stderr)
+    status = _INTERRUPTED
     try:
-        if arguments.refused:
-            result = replay_refused(
-                repo, patience=arguments.patience, settings=settings, progress=bar.show
-            )
-        else:
-            result = replay(
-                repo,
-                since=arguments.since,
-                until=arguments.until,
-                task=arguments.task,
-                dry_run=arguments.dry_run,
-                patience=arguments.patience,
-                settings=settings,
-                progress=bar.show,
-            )
+        with open_history(url) as repo:
+            result = _replay(arguments, repo, settings, shown.show)
+        status = 0 if result.complete else _NOT_ALL
+    except RepositoryError as error:
+        # A driver may say more of the URL than is to be seen.
+        raise type(error)(without_secrets(str(error), url)) from None
+    except KeyboardInterrupt:
+        if shown.last is None:
+            raise
     finally:
-        bar.clear()
-    for line in _summary(result, mask_url(url), is_dry=arguments.dry_run):
-        sys.stdout.write(f"{line}\n")
-    return 0 if result.complete else _NOT_ALL
+        shown.clear()
+        if shown.last is not None:
+            _write(summary(shown.last, mask_url(url), is_dry=arguments.dry_run))
+    return status
 
 
-class _Bar:
-    """A bar on a terminal that shows how far it is; nothing elsewhere."""
+def _replay(
+    arguments: argparse.Namespace,
+    repo: BaseRepo,
+    settings: Settings,
+    progress: Callable[[Replay], None],
+) -> Replay:
+    how: dict[str, Any] = {
+        "dry_run": arguments.dry_run,
+        "patience": arguments.patience,
+        "settings": settings,
+        "progress": progress,
+    }
+    if arguments.refused:
+        return replay_refused(repo, **how)
+    return replay(repo, since=arguments.since, until=arguments.until, task=arguments.task, **how)
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._is_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._is_shown = False
+
+def _write(lines: list[str]) -> None:
+    # There is none if it was closed when the program began.
+    stream: TextIO | None = sys.stdout
+    if stream is not None:
+        stream.writelines(f"{line}\n" for line in lines)
+        # Now, and not at the exit: whoever read may have gone.
+        stream.flush()
+
+
+class _Shown:
+    """A bar on a terminal that shows how far it is; nothing elsewhere.
+
+    Args:
+        stream: The terminal, if it is one.
+
+    Attributes:
+        last: What was shown last.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        is_dumb = os.environ.get("TERM") == "dumb"
+        self._stream = stream if stream is not None and stream.isatty() and not is_dumb else None
+        self.last: Replay | None = None
 
     def show(self, so_far: Replay) -> None:
         """Draw it anew."""
-        if not self._is_terminal:
-            return
-        full = round(so_far.fraction * _BAR_WIDTH)
-        bar = "#" * full + "." * (_BAR_WIDTH - full)
-        rate = so_far.records / so_far.seconds if so_far.seconds > 0 else 0.0
-        delivered = so_far.spans + so_far.log_records
-        self._stream.write(
-            f"\r\x1b[K[{bar}] {so_far.fraction:4.0%}  {so_far.records:,} records, "
-            f"{rate:,.0f}/s, {delivered:,} items accepted"
-        )
-        self._stream.flush()
-        self._is_shown = True
+        self.last = so_far
+        # A line that is longer than the terminal is wide could not be taken back.
+        columns = shutil.get_terminal_size().columns
+        self._write(bar(so_far)[: columns - 1])
 
     def clear(self) -> None:
         """Take it away."""
-        if self._is_shown:
-            self._stream.write("\r\x1b[K")
+        if self.last is not None:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        if self._stream is not None:
+            self._stream.write(f"\r\x1b[K{text}")
             self._stream.flush()
-
-
-def _summary(result: Replay, url: str, *, is_dry: bool) -> list[str]:
-    what = f"{result.records:,} records with the ends of {result.runs:,} runs"
-    if is_dry:
-        lines = [f"{url}: {what} would be sent; nothing was."]
-    else:
-        rate = result.records / max(result.seconds, 0.001)
-        lines = [
-            f"{url}: {what}, in {result.seconds:.1f} s ({rate:,.0f} records/s).",
-            f"Accepted: {result.spans:,} spans and {result.log_records:,} log records.",
-        ]
-    for reason, count in sorted(result.refused.items()):
-        lines.append(f"Refused: {count:,}, since: {reason}")
-    if result.waiting:
-        lines.append(f"Not accepted when it gave up: {result.waiting:,} items.")
-    if not result.complete and not result.refused:
-        lines.append("It was not read to its end: once more when the collector is back.")
-    lines += [f"Note: {note}." for note in result.notes]
-    return lines
 
 
 def _time(text: str) -> datetime:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ._urls import mask_url, refusal
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from redbird.base import BaseRepo
 
 __all__ = ["mask_url", "open_repository"]
@@ -65,6 +67,16 @@ def open_repository(url: str) -> BaseRepo:
         RepositoryError: It cannot be opened for another reason, which the message gives.
     """
     url = url.strip()
+    repo: BaseRepo = module_for(url).open_url(url)
+    return repo
+
+
+def module_for(url: str) -> ModuleType:
+    """Return the module for what a URL names, whatever that module imports being installed.
+
+    Raises:
+        RepositoryURLError: It is no such URL, or what it needs is not installed.
+    """
     scheme, mark, _ = url.partition("://")
     if not (mark and scheme):
         raise refusal(
@@ -75,10 +87,8 @@ def open_repository(url: str) -> BaseRepo:
         )
     module = _MODULES.get(scheme.lower(), "_sql")
     try:
-        opener = import_module(f"{__name__}.{module}")
+        return import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as error:
         if error.name not in _CURES:
             raise
         raise refusal(url, _CURES[error.name]) from None
-    repo: BaseRepo = opener.open_url(url)
-    return repo

@@ -37,6 +37,25 @@ def open_url(url: str) -> TaskEventMongoRepo:
         RepositoryURLError: pymongo does not understand the URL.
         RepositoryError: The database does not answer, or says no.
     """
+    session, database, collection = connect(url)
+    repo = TaskEventMongoRepo(
+        session=session, database=database, collection=collection, model=TaskEventRecord
+    )
+    finalize(repo, session.remove)
+    try:
+        repo.prepare()
+    except (pymongo.errors.PyMongoError, ValueError) as error:
+        session.remove()
+        raise cannot_open(url, error) from None
+    return repo
+
+
+def connect(url: str) -> tuple[ForkSafeMongoSession, str, str]:
+    """Return a session for a URL, not connected yet, with the names of database and collection.
+
+    Raises:
+        RepositoryURLError: pymongo does not understand the URL.
+    """
     base, _, query = url.partition("?")
     collection = _COLLECTION
     options = []
@@ -53,19 +72,13 @@ def open_url(url: str) -> TaskEventMongoRepo:
         # Half a minute, as pymongo has it, is long for an application that starts.
         options.append(f"{_SELECTION}=5000")
     slash = "" if "/" in base.partition("://")[2] else "/"
-    try:
-        session = ForkSafeMongoSession(f"{base}{slash}?{'&'.join(options)}")
-        repo = TaskEventMongoRepo(
-            session=session, database=database, collection=collection, model=TaskEventRecord
-        )
-        finalize(repo, session.remove)
-        repo.prepare()
-    except (pymongo.errors.PyMongoError, ValueError) as error:
-        session.remove()
-        raise RepositoryError(
-            f"cannot open {mask_url(url)}: {without_secrets(str(error), url)}"
-        ) from None
-    return repo
+    session = ForkSafeMongoSession(f"{base}{slash}?{'&'.join(options)}")
+    return session, database, collection
+
+
+def cannot_open(url: str, error: Exception) -> RepositoryError:
+    """Return the error that says, without secrets, why a database cannot be opened."""
+    return RepositoryError(f"cannot open {mask_url(url)}: {without_secrets(str(error), url)}")
 
 
 def _checked(url: str, base: str, options: str) -> str:

@@ -3,54 +3,34 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pydantic.v1 import BaseModel
 from redbird.repos import CSVFileRepo, JSONDirectoryRepo
 
-from rocketry_otel._errors import RepositoryError, RepositoryMismatchError
+from rocketry_otel._errors import RepositoryError
 from rocketry_otel._records import TaskEventRecord
 
-from . import open_repository
+from . import module_for
 from ._csv import TaskEventCSVRepo
 from ._csv_file import COLUMNS
+from ._history_record import TOLERANT, HistoryRecord, check_names, not_there
 from ._json import TaskEventJSONRepo, is_stamped
-from ._urls import local_path, mask_url, refusal, without_secrets
+from ._urls import local_path, mask_url, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from redbird import BaseRepo
 
-_NEEDED = ("task_name", "action", "created")
+    Opener = Callable[[str, ExitStack], BaseRepo]
 
 
-class HistoryRecord(BaseModel):
-    """What telemetry is made of, of records of any model: what one lacks is ``None``."""
-
-    task_name: str
-    action: str
-    created: float
-    run_id: str | None = None
-    message: str | None = None
-    exc_text: str | None = None
-    exc_type: str | None = None
-    exc_message: str | None = None
-    process: str | None = None
-    thread: str | None = None
-    execution: str | None = None
-    links: str | None = None
-    attributes: str | None = None
-    events: str | None = None
-    trace_id: str | None = None
-    span_id: str | None = None
-
-
-def open_history(url: str) -> BaseRepo:
+@contextmanager
+def open_history(url: str) -> Iterator[BaseRepo]:
     """Open a repository that is there, whatever the model of its records, to read it.
 
-    Nothing is made, but for the indices in MongoDB, and nothing is written.
+    Nothing is made and nothing is written.
 
     Args:
         url: See ``open_repository``.
@@ -60,99 +40,73 @@ def open_history(url: str) -> BaseRepo:
         RepositoryMismatchError: There are no records of tasks.
         RepositoryError: It is not there, or cannot be opened.
     """
-    scheme = url.strip().partition("://")[0].lower()
-    if scheme == "memory":
+    url = url.strip()
+    kind = module_for(url).__name__.rpartition(".")[2]
+    with ExitStack() as closing:
+        yield _opener(url, kind)(url, closing)
+
+
+def _opener(url: str, kind: str) -> Opener:
+    if kind == "_memory":
         raise refusal(url, "what is in memory is gone with the process that wrote it")
-    openers: dict[str, Callable[[str], BaseRepo]] = {
-        "csv": _open_csv,
-        "json": _open_json,
-        "mongodb": _open_mongo,
-        "mongodb+srv": _open_mongo,
-    }
-    opener = openers.get(scheme, _open_sql)
-    return opener(url.strip())
+    if kind == "_csv":
+        return _open_csv
+    if kind == "_json":
+        return _open_json
+    # These two import what need not be installed.
+    if kind == "_mongo":
+        from ._reading_mongo import open_mongo  # noqa: PLC0415
+
+        return open_mongo
+    from ._reading_sql import open_sql  # noqa: PLC0415
+
+    return open_sql
 
 
-def _open_csv(url: str) -> BaseRepo:
+class _HistoryCSVRepo(CSVFileRepo):  # type: ignore[misc]
+    """Red Bird's ``CSVFileRepo``, which takes any text and makes no file."""
+
+    def read_file(self) -> Iterator[dict[str, Any]]:
+        """Give the rows, whatever Red Bird has encoded them in."""
+        with self.filename.open(errors="backslashreplace", newline="") as file:
+            # Before Python 3.11 `csv` refuses a NUL.
+            rows = self.get_reader(line.replace("\0", "\\x00") for line in file)
+            next(rows, None)
+            yield from rows
+
+
+def _open_csv(url: str, _: ExitStack) -> BaseRepo:
     path = local_path(url)
-    _need(path.is_file(), url, "there is no such file")
+    if not path.is_file():
+        raise not_there(url, "file")
     try:
         with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
-            names = next(csv.reader(file), [])
+            names = next(csv.reader(line.replace("\0", "\\x00") for line in file), [])
     except OSError as error:
         raise RepositoryError(f"cannot open {mask_url(url)}: {error}") from error
-    _check(names, f"the file {path}")
+    check_names(names, f"the file {path}")
     if names == COLUMNS:
         return TaskEventCSVRepo(filename=path, model=TaskEventRecord)
-    return CSVFileRepo(filename=path, model=HistoryRecord, fieldnames=names)
-
-
-def _open_json(url: str) -> BaseRepo:
-    path = local_path(url)
-    _need(path.is_dir(), url, "there is no such directory")
-    if any(is_stamped(file.name) for file in path.glob("*.json")):
-        return TaskEventJSONRepo(path=path, model=TaskEventRecord)
-    return JSONDirectoryRepo(path=path, model=HistoryRecord, id_field="id")
-
-
-def _open_mongo(url: str) -> BaseRepo:
-    return open_repository(url)
-
-
-def _open_sql(url: str) -> BaseRepo:
-    try:
-        import sqlalchemy as sa  # noqa: PLC0415  # it need not be installed
-        import sqlalchemy.orm  # noqa: PLC0415  # Red Bird uses it without importing it
-    except ModuleNotFoundError:
-        return open_repository(url)  # which says what to install
-    from redbird.repos import SQLRepo  # noqa: PLC0415
-
-    from ._sql_engine import make_engine, split_table  # noqa: PLC0415
-
-    place, name = split_table(url)
-    database = place.database or ""
-    if place.get_backend_name() == "sqlite" and not database.startswith("file:"):
-        _need(Path(database).is_file(), url, "there is no such file")
-    engine = make_engine(url, place)
-    try:
-        table = _table_in(sa.inspect(engine), name, is_chosen="table" in url.partition("?")[2])
-        return SQLRepo(engine=engine, table=table, model=HistoryRecord)
-    except KeyError:
-        raise RepositoryMismatchError(
-            f"the table {name} has no primary key, without which its records have no order"
-        ) from None
-    except sa.exc.SQLAlchemyError as error:
-        words = without_secrets(str(getattr(error, "orig", None) or error).strip(), url)
-        raise RepositoryError(f"cannot open {mask_url(url)}: {words}") from None
-
-
-def _table_in(inspector: Any, name: str, *, is_chosen: bool) -> str:
-    """Return the name of the table of records: the one that is named, or the only one."""
-    if inspector.has_table(name):
-        _check(_columns(inspector, name), f"the table {name}")
-        return name
-    tables = inspector.get_table_names()
-    fitting = [table for table in tables if set(_NEEDED) <= set(_columns(inspector, table))]
-    if len(fitting) == 1 and not is_chosen:
-        return str(fitting[0])
-    raise RepositoryMismatchError(
-        f"there is no table {name}; tables with records of tasks, to choose by ?table=name: "
-        f"{', '.join(sorted(fitting)) or 'none'}"
+    return _HistoryCSVRepo(
+        filename=path, model=HistoryRecord, fieldnames=names, errors_query=TOLERANT
     )
 
 
-def _columns(inspector: Any, table: str) -> list[str]:
-    return [str(column["name"]) for column in inspector.get_columns(table)]
+class _HistoryJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
+    """Red Bird's ``JSONDirectoryRepo``, which passes over files that cannot be read."""
+
+    def read_data(self, id_value: object = None) -> Iterator[dict[str, Any]]:
+        """Give what each file holds."""
+        del id_value  # of records of any model it is not known what names them
+        for path in self.path.glob("*.json"):
+            with suppress(OSError, ValueError):
+                yield self.read_file(path.stem)
 
 
-def _check(names: list[str], what: str) -> None:
-    missing = [name for name in _NEEDED if name not in names]
-    if missing:
-        raise RepositoryMismatchError(
-            f"{what} has no records of tasks; missing: {', '.join(missing)}"
-        )
-
-
-def _need(there: object, url: str, otherwise: str) -> None:
-    if not there:
-        raise RepositoryError(f"cannot open {mask_url(url)}: {otherwise}")
+def _open_json(url: str, _: ExitStack) -> BaseRepo:
+    path = local_path(url)
+    if not path.is_dir():
+        raise not_there(url, "directory")
+    if any(is_stamped(file.name) for file in path.glob("*.json")):
+        return TaskEventJSONRepo(path=path, model=TaskEventRecord)
+    return _HistoryJSONRepo(path=path, model=HistoryRecord, id_field="id", errors_query=TOLERANT)
