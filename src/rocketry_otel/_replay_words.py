@@ -50,8 +50,8 @@ def summary(result: Replay, url: str, *, is_dry: bool) -> list[str]:
         lines.append("The repository was not read to its end.")
     if result.left_out:
         lines.append(
-            f"Left set aside: {result.left_out:,} items that are no longer in the repository, or "
-            "have nowhere to go, or are of tasks that are excluded."
+            f"Left set aside: {result.left_out:,} items, which are no longer in the repository or "
+            "have nowhere to go."
         )
     lines += [f"Note: {note}." for note in result.notes]
     return lines

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+import sqlalchemy.orm  # Red Bird uses it without importing it
 from redbird.logging import RepoHandler
+from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MongoRepo, SQLRepo
+from rocketry.log import MinimalRunRecord
 
 from rocketry_otel import OTelRepoHandler, instrument, uninstrument
 from tests.support import apps
@@ -14,6 +19,7 @@ from tests.support.otlp_receiver import OTLPReceiver
 
 # In the order in which they run.
 TASKS = ("good", "bad", "idle")
+ROW = {"task_name": "etl", "action": "run", "created": 1.5, "run_id": "r1"}
 
 
 def make_app() -> Any:
@@ -34,12 +40,12 @@ def write_history(repo: Any, names: Sequence[str] = TASKS, times: int = 1) -> No
     logging.getLogger("rocketry.task").handlers = []
 
 
-def send_live(repo: Any, names: Sequence[str] = TASKS) -> None:
+def send_live(repo: Any, names: Sequence[str] = TASKS, *, is_accepted: bool = True) -> None:
     """Write the runs of an application, and send them to where the environment says."""
     app = make_app()
     handler: OTelRepoHandler = instrument(app, repo=repo)
     apps.run_tasks(app, *names, cycles=len(names))
-    assert handler.flush(20)
+    assert handler.flush(20) is is_accepted
     uninstrument(app)
     handler.close()
 
@@ -56,3 +62,41 @@ def log_records_of(receiver: OTLPReceiver) -> list[bytes]:
 
 def _bytes(parts: Iterable[Any]) -> bytes:
     return b"\0".join(part.SerializeToString(deterministic=True) for part in parts)
+
+
+def close(repo: Any) -> None:
+    """Give back the connections of a repository in a SQL database."""
+    if isinstance(repo, SQLRepo):
+        engine = repo.session.get_bind()
+        repo.session.remove()
+        engine.dispose()
+
+
+def red_birds_repo(url: str, model: Any = MinimalRunRecord) -> Any:
+    """Open a repository of Red Bird's own where a URL of ours says."""
+    kind, _, rest = url.partition("://")
+    if kind == "csv":
+        Path(rest).parent.mkdir(parents=True, exist_ok=True)
+        return CSVFileRepo(filename=rest, model=model)
+    if kind == "json":
+        Path(rest).mkdir(parents=True, exist_ok=True)
+        return JSONDirectoryRepo(path=rest, model=model, id_field="created")
+    if kind == "mongodb":
+        place = {"uri": url, "collection": "rocketry_task_events"}
+        return MongoRepo(**place, model=model, id_field="created")
+    if kind == "sqlite":
+        Path(rest.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
+    return SQLRepo(
+        engine=sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:")),
+        model=model,
+        table="tasks",
+        if_missing="create",
+        id_field="created",
+    )
+
+
+def write_by_red_bird(url: str, model: Any = MinimalRunRecord, **changes: Any) -> None:
+    """Add a record by a repository of Red Bird's own."""
+    repo = red_birds_repo(url, model)
+    repo.add(model(**{**ROW, **changes}))
+    close(repo)

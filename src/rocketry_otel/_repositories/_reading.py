@@ -84,9 +84,9 @@ def _open_csv(url: str, _: ExitStack) -> BaseRepo:
             names = next(csv.reader(line.replace("\0", "\\x00") for line in file), [])
     except OSError as error:
         raise RepositoryError(f"cannot open {mask_url(url)}: {error}") from error
-    check_names(names, f"the file {path}")
-    if names == COLUMNS:
+    if names in (COLUMNS, []):  # one that is empty is ours, before its first record
         return TaskEventCSVRepo(filename=path, model=TaskEventRecord)
+    check_names(names, f"the file {path}")
     return _HistoryCSVRepo(
         filename=path, model=HistoryRecord, fieldnames=names, errors_query=TOLERANT
     )

@@ -1,0 +1,296 @@
+"""The command ``rocketry-otel replay``."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rocketry_otel import RepositoryError, TaskEventRecord, _replay_cli, open_repository
+from rocketry_otel._cli import main
+from tests.support.otlp_receiver import Hang, OTLPReceiver, PartialSuccess
+from tests.support.processes import clean_environment, run_command
+
+START = 1_700_000_000.0
+COMMAND = [sys.executable, "-W", "error", "-m", "rocketry_otel", "replay"]
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
+    """The collector."""
+    with OTLPReceiver(grpc=False) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        yield receiver
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A repository of two runs."""
+    found = f"csv://{tmp_path}/tasks.csv"
+    repo = open_repository(found)
+    for name, action, seconds in (
+        ("etl", "run", 0),
+        ("etl", "success", 1),
+        ("report", "run", 2),
+        ("report", "success", 3),
+    ):
+        fields = {"task_name": name, "action": action, "created": START + seconds}
+        repo.add(TaskEventRecord(**fields, run_id=name, message="m", trace_id="0" * 32))
+    return found
+
+
+def test_all_is_accepted(
+    url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 0, a summary, and nothing else where there is no terminal."""
+    assert main(["replay", "--repo", url]) == 0
+    out, err = capsys.readouterr()
+    assert (len(receiver.spans), len(receiver.log_records), err) == (2, 4, "")
+    first, second = out.splitlines()
+    assert first.startswith(f"{url}: 4 records with the ends of 2 runs, in ")
+    place = receiver.http_endpoint
+    assert second == (
+        f"Accepted: 2 spans and 4 log records, by {place}/v1/traces and {place}/v1/logs."
+    )
+
+
+def test_the_repository_may_be_a_setting(
+    url: str,
+    receiver: OTLPReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The one that the application uses; without any, an error."""
+    assert main(["replay"]) == 2
+    assert capsys.readouterr() == (
+        "", "rocketry-otel: say which repository: --repo URL, or ROCKETRY_OTEL_REPO\n",
+    )  # fmt: skip
+    monkeypatch.setenv("ROCKETRY_OTEL_REPO", url)
+    assert main(["replay", "--task", "etl", "--since", "2023-11-14T22:13:20.5Z"]) == 0
+    assert [it.span.name for it in receiver.spans] == ["run etl"]
+    assert len(receiver.log_records) == 1
+
+
+def test_not_all_is_accepted(
+    url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, and why."""
+    receiver.behave(PartialSuccess(1, "too old"))
+    assert main(["replay", "--repo", url]) == 1
+    _, accepted, refused = capsys.readouterr().out.splitlines()
+    assert accepted.startswith("Accepted: 1 spans and 3 log records, by ")
+    assert refused == "Refused: 2, since: too old"
+
+
+def test_a_collector_that_is_away(
+    url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1 when patience ends, and how much waits for what."""
+    receiver.stop()
+    assert main(["replay", "--repo", url, "--patience", "0s"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "Not accepted when it ended: 6 items."
+    assert lines[3].startswith(f"Nothing got through to {receiver.http_endpoint}/v1/traces: ")
+
+
+def test_a_dry_run(url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]) -> None:
+    """It tells and sends nothing."""
+    assert main(["replay", "--repo", url, "--dry-run", "--until=2023-11-14T22:13:21Z"]) == 0
+    assert capsys.readouterr().out == (
+        f"{url}: 2 records with the ends of 1 runs would be sent; nothing was.\n"
+    )
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--since=soon"], "argument --since: 'soon' is neither an age such as 45s, "),
+        (["--since=99999999999w"], "argument --since: '99999999999w' is neither "),
+        (["--until="], "argument --until: '' is neither an age "),
+        (["--until=2026-13-01"], "argument --until: '2026-13-01' is neither "),
+        (["--patience=5"], "argument --patience: '5' is no duration such as 45s, "),
+        (["--patience=-5s"], "argument --patience: '-5s' is no duration "),
+    ],
+)
+def test_arguments_that_mean_nothing(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2 and what is allowed."""
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["replay", *arguments])
+    assert f"rocketry-otel replay: error: {words}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--repo=memory://"], "memory://: what is in memory is gone with the process that "),
+        (["--repo=csv:///no/such.csv"], "cannot open csv:///no/such.csv: there is no such file"),
+        (["--repo=postgresql://u:secret@127.0.0.1:1/d"], "cannot open postgresql://u:***@127."),
+        (["--since=1h", "--until=2h"], "since ("),
+        (["--refused", "--task=x"], "--refused means all that was refused: no --since, "),
+        (["--refused", "--since=1h"], "--refused means all that was refused: no --since, "),
+    ],
+)
+def test_what_cannot_be_done(
+    arguments: list[str], words: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2, one line that says why, and no password."""
+    assert main(["replay", "--repo", url, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("rocketry-otel: ")) == ("", 1)
+    assert err.startswith(f"rocketry-otel: {words}")
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"), [("90m", timedelta(minutes=90)), (" 2D ", timedelta(days=2))]
+)
+def test_an_age_is_a_time_before_now(text: str, ago: timedelta) -> None:
+    """As the help says."""
+    assert abs(datetime.now(timezone.utc) - ago - _replay_cli._time(text)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-24T03:00Z", datetime(2026, 11, 24, 3, tzinfo=timezone.utc)),
+        ("2026-11-24 03:00+02:00", datetime(2026, 11, 24, 1, tzinfo=timezone.utc)),
+        ("2026-11-24T03:00", datetime(2026, 11, 23, 22, tzinfo=timezone.utc)),
+        ("2026-11-24", datetime(2026, 11, 23, 19, tzinfo=timezone.utc)),
+    ],
+)
+def test_a_time_has_a_zone_or_is_local(
+    text: str, expected: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A date alone is its midnight."""
+    monkeypatch.setenv("TZ", "UTC-5")
+    time.tzset()
+    try:
+        assert _replay_cli._time(text) == expected
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_an_error_in_the_midst_tells_what_was_sent(
+    url: str,
+    receiver: OTLPReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Status 2 and the summary so far, without what a driver may say of the password."""
+
+    def fail(_: Any, **how: Any) -> Any:
+        how["progress"](_replay_cli.replay(_, dry_run=True))
+        raise RepositoryError("the repository cannot be read: password is p4ss")
+
+    monkeypatch.setattr(_replay_cli, "replay_refused", fail)
+    monkeypatch.setattr(_replay_cli, "without_secrets", lambda words, _: words.replace("p4ss", "*"))
+    assert main(["replay", "--repo", url, "--refused"]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{url}: 4 records with the ends of 2 runs, in ")
+    assert err == "rocketry-otel: the repository cannot be read: password is *\n"
+
+
+def test_an_interrupt_before_it_begins(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 130, and there is nothing to tell."""
+
+    def interrupt(_: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_replay_cli, "open_history", interrupt)
+    assert main(["replay", "--repo", url]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupt_in_the_midst(url: str, receiver: OTLPReceiver) -> None:
+    """Status 130 and the summary so far, within moments, though the collector hangs."""
+    receiver.behave(Hang())
+    running = subprocess.Popen(
+        [*COMMAND, "--repo", url],
+        env=clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert receiver.wait_for(lambda it: len(it.requests) >= 2, 30)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (130, "")
+    assert out.startswith(f"{url}: 4 records with the ends of 2 runs, in ")
+    assert "Not accepted when it ended: 6 items.\n" in out
+
+
+def on_terminal(url: str, receiver: OTLPReceiver, **variables: str) -> str:
+    """Return what the command writes to a terminal."""
+    terminal, end = pty.openpty()
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint, **variables}
+    done = subprocess.run(
+        [*COMMAND, "--repo", url],
+        env=clean_environment({"TERM": "xterm", **variables}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=end,
+        check=False,
+        timeout=60,
+    )
+    os.write(end, b"!")
+    os.close(end)
+    written = b""
+    while not written.endswith(b"!"):
+        written += os.read(terminal, 100_000)
+    os.close(terminal)
+    assert done.returncode == 0
+    return written.removesuffix(b"!").decode()
+
+
+def test_a_bar_on_a_terminal(url: str, receiver: OTLPReceiver) -> None:
+    """It is as wide as the terminal at the most, and gone in the end."""
+    written = on_terminal(url, receiver, COLUMNS="70")
+    lines = written.split("\r\x1b[K")
+    assert lines[0] == lines[-1] == ""
+    assert lines[-2].startswith("[########################] 100%  4 records, ")
+    assert all(len(line) < 70 for line in lines)
+    assert on_terminal(url, receiver, TERM="dumb") == ""
+
+
+def test_two_destinations(url: str, receiver: OTLPReceiver) -> None:
+    """Each gets all; what was accepted is counted at both."""
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
+        "OTEL_TRACES_EXPORTER": "otlp,console",
+    }
+    done = run_command([*COMMAND, "--repo", url], variables)
+    place = receiver.http_endpoint
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [done.stdout.count(f'"name": "run {name}"') for name in ("etl", "report")] == [1, 1]
+    assert done.stdout.endswith(
+        f"Accepted: 4 spans and 4 log records, by {place}/v1/traces and console and "
+        f"{place}/v1/logs.\n"
+    )
+    assert len(receiver.spans) == 2
+
+
+def test_nobody_reads(url: str, receiver: OTLPReceiver) -> None:
+    """Status 1 with a pipe that is closed, and no complaint; without any stdout all is well."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
+    command = " ".join([*COMMAND, "--repo", url])
+    # It takes a second to start, and by then nobody is there.
+    done = run_command(["bash", "-o", "pipefail", "-c", f"{command} | exec true"], env)
+    assert (done.returncode, done.stderr) == (1, "")
+    done = run_command(["bash", "-c", f"{command} >&- 2>&-"], env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(receiver.spans) == 4
