@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from rocketry_otel import Settings, _heartbeat, _metrics, open_repository
+from rocketry_otel._cli import main
 from rocketry_otel.testing import TelemetryCapture
+from tests.support.otlp_receiver import OTLPReceiver
 from tests.support.processes import run_python
 
 ROOT = Path(__file__).parents[1]
@@ -63,3 +65,32 @@ print(len(handler.repo.filter_by(task_name="etl", action="fail").all()))
     env = {"OTEL_SDK_DISABLED": "true"}
     done = run_python(code + log, cwd=tmp_path, env=env, options=["-W", "error"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_the_recipe_of_a_replay_works(tmp_path: Path) -> None:
+    """The code is run as it stands there, on what a plain application has written."""
+    text = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    (plain, recipe) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    run = """
+from rocketry.conditions import SchedulerCycles
+app.session.create_task(func=lambda: None, name="etl-daily", execution="main").run()
+app.session.config.shut_cond = SchedulerCycles() >= 1
+app.run()
+"""
+    done = run_python(plain + run, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    with OTLPReceiver(grpc=False) as receiver:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
+        done = run_python(recipe, cwd=tmp_path, env=env, options=["-W", "error"])
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "1 runs: 1 spans and 2 log records accepted\n"
+        assert [it.span.name for it in receiver.spans] == ["run etl-daily"]
+
+
+def test_every_option_of_a_replay_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has the options and no others."""
+    with pytest.raises(SystemExit):
+        main(["replay", "--help"])
+    options = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    text = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)) == options

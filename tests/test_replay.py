@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,24 @@ from rocketry.log import (
 from rocketry_otel import (
     Replay,
     RepositoryError,
-    Settings,
-    SettingsError,
     TaskEventRecord,
     open_repository,
     replay,
 )
 from rocketry_otel._identity import identity_of
-from rocketry_otel._repositories._reading import open_history
 from tests.support.histories import (
+    START,
     TASKS,
     close,
     log_records_of,
     red_birds_repo,
+    replayed,
     send_live,
     spans_of,
     write_history,
 )
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
+from tests.support.processes import run_python
 
 NO_RUN_ID = "runs without a run id, told apart by their order and place alone: 3"
 NO_TRACEBACK = "failures without a traceback: 1"
@@ -78,13 +79,6 @@ def to_later(later: OTLPReceiver, monkeypatch: pytest.MonkeyPatch) -> OTLPReceiv
     """Where a replay sends to, in a test that sends nothing live."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", later.http_endpoint)
     return later
-
-
-def replayed(url: str, to: OTLPReceiver, **how: Any) -> Replay:
-    """Replay a repository to a receiver."""
-    with pytest.MonkeyPatch.context() as patch, open_history(url) as repo:
-        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", to.http_endpoint)
-        return replay(repo, **how)
 
 
 def ids_of(receiver: OTLPReceiver) -> list[tuple[str, bytes, bytes]]:
@@ -167,123 +161,12 @@ def test_what_an_application_without_this_project_wrote(
     }
 
 
-# Seconds since the epoch of the first record of a history that is made here.
-START = 1_700_000_000
-
-
-@pytest.fixture
-def hourly(tmp_path: Path) -> str:
-    """A history of four hours: a run that takes an hour, and one that begins and ends at once."""
-    url = f"csv://{tmp_path}/tasks.csv"
-    repo = open_repository(url)
-    for name, action, hour in (
-        ("etl-long", "run", 0),
-        ("report", "run", 0.5),
-        ("report", "success", 0.5),
-        ("etl-long", "success", 1),
-        ("etl-short", "run", 3),
-        ("etl-short", "success", 3),
-    ):
-        created = START + hour * 3600
-        repo.add(TaskEventRecord(task_name=name, action=action, created=created, run_id=name))
-    return url
-
-
-def at(hours: float) -> datetime:
-    """Return a time so many hours after the first record."""
-    return datetime.fromtimestamp(START, timezone.utc) + timedelta(hours=hours)
-
-
-@pytest.mark.parametrize(
-    ("how", "names", "records"),
-    [
-        ({}, {"etl-long", "report", "etl-short"}, 6),
-        ({"since": at(1)}, {"etl-long", "etl-short"}, 3),
-        ({"since": at(1.0001)}, {"etl-short"}, 2),
-        ({"until": at(0.9999)}, {"report"}, 3),
-        ({"until": at(1)}, {"etl-long", "report"}, 4),
-        ({"since": at(0.5), "until": at(0.5)}, {"report"}, 2),
-        ({"since": at(4)}, set(), 0),
-        ({"task": "etl-*"}, {"etl-long", "etl-short"}, 4),
-        ({"task": "?eport"}, {"report"}, 2),
-        ({"settings": Settings(include=("etl-*",), exclude=("*-long",))}, {"etl-short"}, 2),
-        ({"since": datetime.min.replace(tzinfo=timezone.utc), "task": "no"}, set(), 0),
-    ],
-)
-def test_only_what_is_asked_for_is_sent(
-    how: dict[str, Any], names: set[str], records: int, hourly: str, to_later: OTLPReceiver
-) -> None:
-    """Bounds belong to the time between them; a pattern and the settings choose tasks."""
-    result = replayed(hourly, to_later, **how)
-    assert {it.span.name for it in to_later.spans} == {f"run {name}" for name in names}
-    assert (result.records, result.runs, len(to_later.log_records)) == (
-        records,
-        len(names),
-        records,
-    )
-    assert result.complete
-
-
-def test_a_run_that_began_before_is_whole(hourly: str, to_later: OTLPReceiver) -> None:
-    """Its span begins when the run did."""
-    replayed(hourly, to_later, since=at(0.75), until=at(2))
-    (received,) = to_later.spans
-    assert received.span.start_time_unix_nano == START * 10**9
-    assert received.span.end_time_unix_nano == (START + 3600) * 10**9
-
-
-def test_a_time_without_a_zone_is_local(
-    hourly: str, to_later: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As it stands on the clock of whoever asks."""
-    monkeypatch.setenv("TZ", "UTC-5")
-    time.tzset()
-    try:
-        since = datetime(2023, 11, 14, 22, 13, 20) + timedelta(hours=5 + 3)  # noqa: DTZ001
-        assert replayed(hourly, to_later, since=since).records == 2
-    finally:
-        monkeypatch.delenv("TZ")
-        time.tzset()
-
-
-def test_since_later_than_until(hourly: str, to_later: OTLPReceiver) -> None:
-    """It is an error that says so, and nothing is sent."""
-    words = r"^since \(2023-11-15 00:13:20\+00:00\) is later than until \(2023-11-14 23:13:20"
-    with pytest.raises(SettingsError, match=words):
-        replayed(hourly, to_later, since=at(2), until=at(1))
-    assert to_later.requests == []
-
-
-def test_a_dry_run_sends_nothing(
-    hourly: str, to_later: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It counts what would be sent, also where nothing can be."""
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    result = replayed(hourly, to_later, dry_run=True, task="etl-*")
-    assert (result.records, result.runs, result.spans, result.log_records) == (4, 2, 0, 0)
-    assert (result.complete, result.destinations, result.waiting) == (True, (), 0)
-    assert to_later.requests == []
-
-
 def test_an_empty_repository(to_later: OTLPReceiver, tmp_path: Path) -> None:
     """Nothing is sent, which is all there is."""
     open_repository(f"csv://{tmp_path}/x.csv")
     result = replayed(f"csv://{tmp_path}/x.csv", to_later)
     assert (result.records, result.complete, result.fraction) == (0, True, 1.0)
     assert to_later.requests == []
-
-
-def test_progress_is_shown_to_the_end(hourly: str, to_later: OTLPReceiver) -> None:
-    """What is shown last is what became of it."""
-    shown: list[Replay] = []
-    result = replayed(hourly, to_later, progress=shown.append)
-    assert shown[0].records == 0
-    last = shown[-1]
-    assert (last.records, last.spans, last.log_records, last.complete) == (6, 3, 6, True)
-    assert (last.fraction, last.destinations) == (1.0, result.destinations)
-    assert result.destinations == tuple(
-        f"{to_later.http_endpoint}/v1/{signal}" for signal in ("traces", "logs")
-    )
 
 
 class Broken(MemoryRepo):
@@ -321,3 +204,50 @@ def test_records_that_are_added_meanwhile_do_no_harm(
     assert result.complete
     assert set(spans_of(live)) <= set(spans_of(later))
     assert {it.span.name for it in later.spans} == {f"run {name}" for name in TASKS}
+
+
+MEASURED = """
+    import resource, sys
+    from rocketry_otel import replay
+    from rocketry_otel._repositories._reading import open_history
+
+    with open_history(sys.argv[1]) as repo:
+        result = replay(repo)
+    print(result.records, result.complete, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("columns", ["task_name, action, created", "*"])
+def test_memory_does_not_grow_with_history(
+    columns: str, to_later: OTLPReceiver, tmp_path: Path
+) -> None:
+    """Seven times as many records take no more of it, of our model as of Rocketry's."""
+    used = []
+    for count in (3_000, 20_000):
+        url = f"sqlite:///{tmp_path}/{count}.db"
+        close(open_repository(url))
+        with closing(sqlite3.connect(tmp_path / f"{count}.db")) as connection:
+            connection.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+                "INSERT INTO rocketry_task_events (task_name, action, created, run_id, message) "
+                "SELECT 'etl', iif(i % 2, 'success', 'run'), ? + i, 'r' || i / 2, 'm' FROM n",
+                [count - 1, START],
+            )
+            if columns != "*":
+                connection.execute(
+                    "CREATE TABLE old (id INTEGER PRIMARY KEY, task_name, action, created)"
+                )
+                connection.execute(
+                    f"INSERT INTO old ({columns}) SELECT {columns} "  # noqa: S608
+                    "FROM rocketry_task_events ORDER BY id"
+                )
+                url += "?table=old"
+            connection.commit()
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": to_later.http_endpoint}
+        done = run_python(MEASURED, url, env=variables, options=["-W", "error"], timeout=300)
+        assert (done.returncode, done.stderr) == (0, "")
+        records, complete, kilobytes = done.stdout.split()
+        assert (records, complete) == (str(count), "True")
+        used.append(int(kilobytes))
+        to_later.clear()
+    assert used[1] - used[0] < 15_000

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import signal
-import subprocess
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -17,11 +14,9 @@ import pytest
 
 from rocketry_otel import RepositoryError, TaskEventRecord, _replay_cli, open_repository
 from rocketry_otel._cli import main
-from tests.support.otlp_receiver import Hang, OTLPReceiver, PartialSuccess
-from tests.support.processes import clean_environment, run_command
+from tests.support.otlp_receiver import OTLPReceiver, PartialSuccess
 
 START = 1_700_000_000.0
-COMMAND = [sys.executable, "-W", "error", "-m", "rocketry_otel", "replay"]
 
 
 @pytest.fixture
@@ -216,81 +211,45 @@ def test_an_interrupt_before_it_begins(
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_interrupt_in_the_midst(url: str, receiver: OTLPReceiver) -> None:
-    """Status 130 and the summary so far, within moments, though the collector hangs."""
-    receiver.behave(Hang())
-    running = subprocess.Popen(
-        [*COMMAND, "--repo", url],
-        env=clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert receiver.wait_for(lambda it: len(it.requests) >= 2, 30)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=30)
-    assert (running.returncode, err) == (130, "")
-    assert out.startswith(f"{url}: 4 records with the ends of 2 runs, in ")
-    assert "Not accepted when it ended: 6 items.\n" in out
+def test_an_interrupt_after_it_began(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 130 and what was shown last."""
+
+    def interrupted(repo: Any, **how: Any) -> Any:
+        _replay_cli.replay_refused(repo, progress=how["progress"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_replay_cli, "replay", interrupted)
+    assert main(["replay", "--repo", url]) == 130
+    assert capsys.readouterr().out.startswith(f"{url}: 0 records with the ends of 0 runs, in ")
 
 
-def on_terminal(url: str, receiver: OTLPReceiver, **variables: str) -> str:
-    """Return what the command writes to a terminal."""
-    terminal, end = pty.openpty()
-    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint, **variables}
-    done = subprocess.run(
-        [*COMMAND, "--repo", url],
-        env=clean_environment({"TERM": "xterm", **variables}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=end,
-        check=False,
-        timeout=60,
-    )
-    os.write(end, b"!")
-    os.close(end)
-    written = b""
-    while not written.endswith(b"!"):
-        written += os.read(terminal, 100_000)
-    os.close(terminal)
-    assert done.returncode == 0
-    return written.removesuffix(b"!").decode()
+@pytest.mark.usefixtures("receiver")
+def test_without_any_output(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 0 where there is neither stdout nor stderr: nobody is told, which is no error."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["replay", "--repo", url]) == 0
 
 
-def test_a_bar_on_a_terminal(url: str, receiver: OTLPReceiver) -> None:
-    """It is as wide as the terminal at the most, and gone in the end."""
-    written = on_terminal(url, receiver, COLUMNS="70")
-    lines = written.split("\r\x1b[K")
-    assert lines[0] == lines[-1] == ""
-    assert lines[-2].startswith("[########################] 100%  4 records, ")
-    assert all(len(line) < 70 for line in lines)
-    assert on_terminal(url, receiver, TERM="dumb") == ""
+class Terminal(io.StringIO):
+    """Keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        """Tell that it is a terminal."""
+        return True
 
 
-def test_two_destinations(url: str, receiver: OTLPReceiver) -> None:
-    """Each gets all; what was accepted is counted at both."""
-    variables = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
-        "OTEL_TRACES_EXPORTER": "otlp,console",
-    }
-    done = run_command([*COMMAND, "--repo", url], variables)
-    place = receiver.http_endpoint
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [done.stdout.count(f'"name": "run {name}"') for name in ("etl", "report")] == [1, 1]
-    assert done.stdout.endswith(
-        f"Accepted: 4 spans and 4 log records, by {place}/v1/traces and console and "
-        f"{place}/v1/logs.\n"
-    )
-    assert len(receiver.spans) == 2
-
-
-def test_nobody_reads(url: str, receiver: OTLPReceiver) -> None:
-    """Status 1 with a pipe that is closed, and no complaint; without any stdout all is well."""
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
-    command = " ".join([*COMMAND, "--repo", url])
-    # It takes a second to start, and by then nobody is there.
-    done = run_command(["bash", "-o", "pipefail", "-c", f"{command} | exec true"], env)
-    assert (done.returncode, done.stderr) == (1, "")
-    done = run_command(["bash", "-c", f"{command} >&- 2>&-"], env)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(receiver.spans) == 4
+@pytest.mark.usefixtures("receiver")
+def test_a_bar_is_taken_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each drawing takes the place of the one before, and nothing is left."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(["replay", "--repo", url]) == 0
+    first, *drawn, last = terminal.getvalue().split("\r\x1b[K")
+    assert (first, last) == ("", "")
+    assert drawn[0] == "[........................]   0%  0 reco"
+    assert drawn[-1] == "[########################] 100%  4 reco"

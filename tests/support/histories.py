@@ -7,18 +7,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 import sqlalchemy.orm  # Red Bird uses it without importing it
 from redbird.logging import RepoHandler
 from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MongoRepo, SQLRepo
 from rocketry.log import MinimalRunRecord
 
-from rocketry_otel import OTelRepoHandler, instrument, uninstrument
+from rocketry_otel import OTelRepoHandler, Replay, instrument, replay, uninstrument
+from rocketry_otel._repositories._reading import open_history
 from tests.support import apps
 from tests.support.otlp_receiver import OTLPReceiver
 
 # In the order in which they run.
 TASKS = ("good", "bad", "idle")
+# Seconds since the epoch of the first record of histories that are made by hand.
+START = 1_700_000_000
 ROW = {"task_name": "etl", "action": "run", "created": 1.5, "run_id": "r1"}
 
 
@@ -48,6 +52,13 @@ def send_live(repo: Any, names: Sequence[str] = TASKS, *, is_accepted: bool = Tr
     assert handler.flush(20) is is_accepted
     uninstrument(app)
     handler.close()
+
+
+def replayed(url: str, to: OTLPReceiver, **how: Any) -> Replay:
+    """Replay a repository to a receiver."""
+    with pytest.MonkeyPatch.context() as patch, open_history(url) as repo:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", to.http_endpoint)
+        return replay(repo, **how)
 
 
 def spans_of(receiver: OTLPReceiver) -> list[bytes]:
