@@ -70,7 +70,7 @@ def test_the_repository_may_be_a_setting(
         "", "rocketry-otel: say which repository: --repo URL, or ROCKETRY_OTEL_REPO\n",
     )  # fmt: skip
     monkeypatch.setenv("ROCKETRY_OTEL_REPO", url)
-    assert main(["replay", "--task", "etl", "--since", "2023-11-14T22:13:20.5Z"]) == 0
+    assert main(["replay", "--task", "etl", "--since", "2023-11-14T22:13:20.500Z"]) == 0
     assert [it.span.name for it in receiver.spans] == ["run etl"]
     assert len(receiver.log_records) == 1
 

@@ -88,8 +88,8 @@ def _run(arguments: argparse.Namespace) -> int:
             raise
     finally:
         shown.clear()
-        if shown.last is not None:
-            _write(summary(shown.last, mask_url(url), is_dry=arguments.dry_run))
+        last, is_dry = shown.last, arguments.dry_run
+        _write([] if last is None else summary(last, mask_url(url), is_dry=is_dry))
     return status
 
 
