@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.otlp_receiver import OTLPReceiver, Status
+from tests.support.otlp_receiver import Ok, OTLPReceiver, Status
 from tests.support.processes import clean_environment
 
 from .dashboard import filled_in, targets
@@ -187,12 +187,26 @@ def test_jaeger_stops(fast, to, tmp_path):
         fast.wait_for("jaegerless")
 
 
-def test_telemetry_is_refused_for_good(fast, to, tmp_path):
-    """What a destination of the application's refuses is lost, and that is said."""
+def elsewhere(receiver: OTLPReceiver) -> dict[str, str]:
+    """Return the variable with which traces go elsewhere, and all else to the collector."""
+    return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.http_endpoint}/v1/traces"}
+
+
+def test_traces_wait_in_the_application(fast, to, tmp_path):
+    """It says itself that they do, and no more so when they are accepted."""
     with OTLPReceiver(grpc=False) as refusing:
-        refusing.behave(Status(400))
-        traces = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{refusing.http_endpoint}/v1/traces"}
-        with application(tmp_path / "fault", "refused", to | traces):
+        refusing.behave(Status(503))
+        with application(tmp_path / "fault", "waiting", to | elsewhere(refusing)):
+            fast.wait_for("waiting", "RocketryTelemetryWaiting")
+            refusing.behave(Ok())
+            fast.wait_for("waiting")
+
+
+def test_telemetry_is_refused_for_good(fast, to, tmp_path):
+    """A destination that takes one request and refuses the next: what it refuses is lost."""
+    with OTLPReceiver(grpc=False) as refusing:
+        refusing.behave(lambda number, _: Status(400) if number % 2 else Ok())
+        with application(tmp_path / "fault", "refused", to | elsewhere(refusing)):
             fast.wait_for("refused", "RocketryTelemetryLost")
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 LOOPBACK = "127.0.0.1"
+# Below those that Linux gives to outgoing connections: one of these might take a port between the
+# moment when it is found to be free and the server's start, or while the server is down.
+_CANDIDATES = range(15_000, 32_768)
 
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody uses at this moment, all different."""
     with ExitStack() as all_at_once:
-        sockets = [all_at_once.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((LOOPBACK, 0))
-        return [sock.getsockname()[1] for sock in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            sock = all_at_once.enter_context(socket.socket())
+            with suppress(OSError):
+                sock.bind((LOOPBACK, secrets.choice(_CANDIDATES)))
+                found.append(sock.getsockname()[1])
+        return found
