@@ -1,0 +1,61 @@
+"""A clock that does not do what clocks should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.committed import Store
+from support.trial import trial
+
+from .test_outages import SMALL_QUEUES
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "csv", "json"])
+@pytest.mark.parametrize("jump", [-HOUR, HOUR], ids=["back", "forth"])
+@pytest.mark.parametrize("is_away", [False, True], ids=["well", "away"])
+def test_a_clock_that_jumps_costs_nothing(
+    kind: str,
+    jump: int,
+    make_store: Callable[[str], Store],
+    tmp_path: Path,
+    *,
+    is_away: bool,
+) -> None:
+    """The clock jumps in mid-life, then comes a kill: all that was committed arrives."""
+    with trial(tmp_path, make_store(kind), CONSERVATION_CLOCK="1", **SMALL_QUEUES) as one:
+        life = one.begin()
+        life.await_records(100)
+        if is_away:
+            one.collector.stop()
+            life.await_records(60)
+        life.say("clock", jump)
+        one.note(f"the clock jumps by {jump} s")
+        # Long enough that what is delivered is noted, at the time that the clock shows now.
+        life.await_records(200)
+        one.kill(life)
+        one.collector.get_well()
+        # With the true time again.
+        one.begin(CONSERVATION_PAUSED="1")
+        one.settle()
+
+
+def test_a_clock_that_is_set_right_delivers_what_was_written_before(
+    make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """In one life the clock goes back and forth in an outage; all arrives without a restart."""
+    with trial(tmp_path, make_store("sqlite"), CONSERVATION_CLOCK="1", **SMALL_QUEUES) as one:
+        one.collector.stop()
+        life = one.begin()
+        for jump in (-HOUR, 0, HOUR, 0):
+            life.await_records(60)
+            life.say("clock", jump)
+        life.await_records(60)
+        life.pause()
+        one.collector.get_well()
+        one.settle()
+        assert life.say("flush", 20) is True

@@ -1,0 +1,172 @@
+"""A disk that is full, under the repository or under what is known of the delivery."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support import committed
+from support.committed import Store
+from support.delivered import Delivered, record_key, span_key
+from support.trial import Life, Trial, trial
+
+from .test_outages import SMALL_QUEUES
+
+KINDS = ["sqlite", "csv", "json"]
+# None that goes on in a thread: Python waits for that one when the scheduler has failed.
+TASKS = {"CONSERVATION_TASKS": "main,async,thread"}
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    """Mount a file system of its own that holds two megabytes, or skip where none may be."""
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if os.getuid() != 0 or subprocess.run(["mount", *options], check=False).returncode:  # noqa: S607
+        pytest.skip("only root may mount a small file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)  # noqa: S607
+
+
+def fill(place: Path) -> Path:
+    """Leave no space on a disk; return the file that takes it."""
+    filler = place / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (65_536, 4_096, 512, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return filler
+
+
+def unfit(one: Trial, delivered: Delivered) -> list[str]:
+    """Return what is wrong with what arrived, but for runs that the full disk has cut short.
+
+    What could not be written is sent all the same. So an ending that arrived may be missing in
+    the repository, where the run then counts as crashed.
+    """
+    rows = one.committed()
+    known = {span_key(it) for it in rows if it.action not in {"run", "crash"}}
+    keys = {record_key(it) for it in rows}
+    return Delivered(
+        {key: copies for key, copies in delivered.spans.items() if key in known},
+        {key: copies for key, copies in delivered.log_records.items() if key in keys},
+    ).untrue(rows)
+
+
+def await_end(one: Trial, life: Life) -> str:
+    """Wait for the end of a life that cannot write; return what it ended with."""
+    assert life.is_over_within(60), one.report([f"{life.name} goes on, though it cannot write"])
+    assert life.process.returncode == 1
+    return life.stderr.strip().splitlines()[-1]
+
+
+def file_size(kind: str, tmp_path: Path) -> int:
+    """Return how large a file may be: as large as the repository is just now."""
+    path = {"sqlite": tmp_path / "tasks.db", "csv": tmp_path / "tasks.csv"}.get(kind)
+    return 0 if path is None else path.stat().st_size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_of_the_size_of_files_loses_nothing_of_what_was_committed(
+    kind: str, make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Where a record cannot be written Rocketry learns of it, and what is there is delivered."""
+    ends = {}
+    for handler in ("plain", "ours"):
+        path = tmp_path / handler
+        path.mkdir()
+        makers = {
+            "sqlite": committed.sqlite,
+            "csv": committed.csv_file,
+            "json": committed.json_directory,
+        }
+        # Tasks in the scheduler's own thread: the first to fail is the same each time.
+        more = {"CONSERVATION_TASKS": "main", "CONSERVATION_HANDLER": handler}
+        with trial(path, makers[kind](path), **more) as one:
+            life = one.begin()
+            life.await_records()
+            life.say("file_size", file_size(kind, path))
+            one.note("no file may grow")
+            ends[handler] = await_end(one, life)
+            if handler == "ours":
+                one.begin(CONSERVATION_PAUSED="1")
+                assert one.collector.wait_for(
+                    lambda _, one=one: not one.missing(one.committed()), 60
+                ), one.report(one.describe(one.missing(one.committed())))
+                assert not unfit(one, Delivered.to(one.collector))
+    assert ends["ours"] == ends["plain"]
+    assert "TaskLoggingError" in ends["ours"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_away", [False, True], ids=["well", "away"])
+def test_a_full_disk_loses_nothing_of_what_was_committed(
+    kind: str, tmp_path: Path, *, is_away: bool
+) -> None:
+    """Repository and state are on a disk that fills up; with space again all is delivered."""
+    with small_disk(tmp_path / "disk") as disk:
+        makers = {
+            "sqlite": committed.sqlite,
+            "csv": committed.csv_file,
+            "json": committed.json_directory,
+        }
+        with trial(tmp_path, makers[kind](disk), **SMALL_QUEUES, **TASKS) as one:
+            one.environment["ROCKETRY_OTEL_STATE_DIR"] = str(disk / "state")
+            life = one.begin()
+            life.await_records(100)
+            if is_away:
+                one.collector.stop()
+                life.await_records(60)
+            filler = fill(disk)
+            one.note("the disk is full")
+            assert "TaskLoggingError" in await_end(one, life)
+            # Nor can it start, or it starts and cannot log the crashes of the tasks it cut off.
+            life = one.start(CONSERVATION_PAUSED="1")
+            life.is_over_within(3)
+            one.kill(life)
+            filler.unlink()
+            one.note("there is space again")
+            one.collector.get_well()
+            life = one.begin()
+            life.await_records(60)
+            life.pause()
+            assert one.collector.wait_for(lambda _: not one.missing(one.committed()), 60), (
+                one.report(one.describe(one.missing(one.committed())))
+            )
+            assert not unfit(one, Delivered.to(one.collector))
+
+
+def test_a_full_disk_under_the_state_alone_stops_no_task(
+    make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Where it cannot be noted what was delivered, tasks go on, and all is delivered."""
+    with (
+        small_disk(tmp_path / "disk") as disk,
+        trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one,
+    ):
+        one.environment["ROCKETRY_OTEL_STATE_DIR"] = str(disk / "state")
+        life = one.begin()
+        life.await_records(100)
+        fill(disk)
+        one.note("the disk is full")
+        one.collector.stop()
+        life.await_records(150)
+        one.collector.get_well()
+        life.await_records(20)
+        one.settle()
+        one.kill(life)
+        # With the disk still full.
+        life = one.begin(CONSERVATION_PAUSED="1")
+        one.settle()
+        assert life.stop() == 0
+        assert "Traceback" not in life.stderr

@@ -1,0 +1,187 @@
+"""A collector that is away, throttles or refuses, and an application that goes on meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.committed import Committed, Store
+from support.otlp_receiver import Fault, Hang, Redirect, Reset, Status
+from support.trial import Life, Trial, trial
+from support.troubles import POISON, leave_out_poison, refuse_poison
+
+SMALL_QUEUES = {
+    "OTEL_BSP_MAX_QUEUE_SIZE": "20",
+    "OTEL_BLRP_MAX_QUEUE_SIZE": "20",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
+    "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "10",
+}
+# The longest pause between two tries is 30 s.
+RESUMED_WITHIN = 40.0
+
+
+@pytest.fixture(params=["sqlite", "csv"])
+def store(request: pytest.FixtureRequest, make_store: Callable[[str], Store]) -> Store:
+    """A repository that outlives the application."""
+    return make_store(request.param)
+
+
+def test_an_application_in_no_trouble_delivers_all(store: Store, tmp_path: Path) -> None:
+    """Without any fault all is delivered by the end, and nothing twice."""
+    with trial(tmp_path, store) as one:
+        life = one.begin()
+        life.await_records()
+        assert life.stop() == 0
+        delivered = one.settle(seconds=1)
+        assert delivered.sent_again == 0
+        assert one.set_aside() == []
+
+
+@pytest.mark.parametrize(
+    "fault", [None, Status(401), Status(429, retry_after=1), Hang(), Redirect()], ids=str
+)
+def test_more_than_the_queues_hold_arrives_without_a_restart(
+    fault: Fault | None, make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """What fell out of the queues in an outage is delivered when it is over."""
+    with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
+        if fault is None:
+            one.collector.stop()
+        else:
+            one.collector.behave(fault)
+        life = one.begin()
+        life.await_records()
+        life.pause()
+        one.collector.get_well()
+        one.settle()
+        assert life.say("flush", 20) is True
+        assert life.stop() == 0
+        one.check()
+
+
+class InMemory(Trial):
+    """A trial whose repository is in the memory of one life."""
+
+    life: Life
+
+    def committed(self) -> list[Committed]:
+        """Ask the application itself."""
+        return [Committed.of(row) for row in self.life.say("records")]
+
+
+@pytest.mark.parametrize("url", ["memory://"])
+def test_in_memory_more_than_the_queues_hold_arrives(url: str, tmp_path: Path) -> None:
+    """What fell out of the queues is delivered from memory, too, within one life."""
+
+    def rows() -> Iterator[Any]:
+        yield from ()
+
+    with trial(tmp_path, Store(url, rows), kind=InMemory, **SMALL_QUEUES) as one:
+        assert isinstance(one, InMemory)
+        one.collector.stop()
+        one.life = one.begin()
+        one.life.await_records()
+        one.life.pause()
+        one.collector.get_well()
+        one.settle()
+        assert one.life.say("flush", 20) is True
+        assert one.life.stop() == 0
+        assert one.databases() == []
+
+
+def test_what_is_refused_is_set_aside_alone(store: Store, tmp_path: Path) -> None:
+    """A record that is refused with 400 costs no other one, and is kept with the reason."""
+    with trial(tmp_path, store, CONSERVATION_TASKS="main,poison") as one:
+        one.collector.behave_by(refuse_poison)
+        life = one.begin()
+        life.await_records()
+        life.pause()
+        delivered = one.settle()
+        poison = [it for it in one.committed() if it.task_name == POISON]
+        assert len(poison) > 2
+        assert delivered.missing(poison), "nothing was refused"
+        assert [it for _, it in delivered.missing(one.committed())] == [
+            it for _, it in delivered.missing(poison)
+        ]
+        aside = one.set_aside()
+        assert {row["task_name"] for row in aside} == {POISON}
+        assert all("400" in row["reason"] for row in aside)
+        told = life.say("delivery")
+        endings = [it for it in poison if it.action != "run"]
+        assert told["logs"]["refused"] == len(poison)
+        assert told["traces"]["refused"] == len(endings)
+        assert told["logs"]["waiting"] == told["traces"]["waiting"] == 0
+        # What is set aside is not sent again, in another life either.
+        one.collector.get_well()
+        one.kill(life)
+        one.begin(CONSERVATION_PAUSED="1")
+        one.settle()
+
+
+def test_what_a_partial_success_leaves_out_is_set_aside(store: Store, tmp_path: Path) -> None:
+    """What the collector leaves out of a batch is counted, kept with the reason, never resent."""
+    with trial(tmp_path, store, CONSERVATION_TASKS="main,poison") as one:
+        one.collector.behave_by(leave_out_poison)
+        life = one.begin()
+        life.await_records()
+        life.pause()
+        one.settle()
+        poison = [it for it in one.committed() if it.task_name == POISON]
+        endings = [it for it in poison if it.action != "run"]
+        told = life.say("delivery")
+        assert told["logs"]["refused"] == len(poison)
+        assert told["traces"]["refused"] == len(endings)
+        assert any("poison" in row["reason"] for row in one.set_aside())
+        one.collector.get_well()
+        assert life.stop() == 0
+        one.begin(CONSERVATION_PAUSED="1")
+        one.settle()
+        assert not [key for key in one.check().log_records if key[0] == POISON]
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_collector_that_refuses_everything_is_an_outage(
+    protocol: str, make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """400 to all there is speaks of the collector: nothing is set aside, and all arrives."""
+    with trial(tmp_path, make_store("sqlite"), protocol=protocol) as one:
+        one.collector.behave(Status(400))
+        life = one.begin()
+        life.await_records()
+        life.pause()
+        assert life.say("flush", 1) is False
+        told = life.say("delivery")
+        assert told["logs"]["refused"] == told["traces"]["refused"] == 0
+        assert told["logs"]["waiting"] == len(one.committed())
+        assert told["logs"]["last_error"]
+        one.collector.get_well()
+        one.settle()
+        assert one.set_aside() == []
+
+
+@pytest.mark.conservation
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("fault", [None, Reset(taken=True)], ids=str)
+def test_delivery_resumes_soon_after_an_outage(
+    fault: Fault | None, protocol: str, make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """However long the pauses between tries have become, delivery resumes in bounded time."""
+    with trial(tmp_path, make_store("sqlite"), protocol=protocol, **SMALL_QUEUES) as one:
+        if fault is None:
+            one.collector.stop()
+        else:
+            one.collector.behave(fault)
+        life = one.begin(CONSERVATION_PACE="0.2")
+        # By then the pauses are some ten seconds long.
+        assert not life.is_over_within(20)
+        life.pause()
+        one.collector.get_well()
+        one.note("the collector is well")
+        began = time.monotonic()
+        one.settle(seconds=RESUMED_WITHIN)
+        one.note(f"all arrived {time.monotonic() - began:.1f} s later")
+        assert life.say("flush", 10) is True

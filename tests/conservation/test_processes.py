@@ -1,0 +1,115 @@
+"""Children of the application, and two applications on one repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.committed import Store
+from support.trial import trial
+
+from .test_outages import SMALL_QUEUES
+
+PROCESSES = "main,process"
+
+
+def test_process_tasks_lose_nothing_in_a_kill(
+    make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """What tasks in child processes told their killed parent is delivered by the next one."""
+    with trial(tmp_path, make_store("sqlite"), CONSERVATION_TASKS=PROCESSES) as one:
+        one.collector.stop()
+        for _ in range(2):
+            life = one.begin()
+            life.await_records(60)
+            one.kill(life)
+        one.collector.get_well()
+        life = one.begin()
+        life.await_records(60)
+        life.pause()
+        one.settle()
+        assert life.say("flush", 20) is True
+        assert {"process", "process fails"} <= {it.task_name for it in one.committed()}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "csv"])
+def test_a_child_that_outlives_its_parent_holds_nothing_up(
+    kind: str, make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """A killed parent counts as dead, though a child of its own goes on for long."""
+    with trial(tmp_path, make_store(kind), CONSERVATION_TASKS="main,orphan") as one:
+        one.collector.stop()
+        life = one.begin()
+        life.await_records(60)
+        one.kill(life)
+        assert life.has_children
+        one.collector.get_well()
+        one.begin(CONSERVATION_PAUSED="1")
+        one.settle()
+        assert life.has_children
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "csv", "postgresql"])
+def test_of_two_applications_one_delivers_what_the_other_left(
+    kind: str, make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Two write to one repository in an outage; one is killed, the other delivers both's."""
+    with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
+        first = one.begin(CONSERVATION_PREFIX="first ")
+        second = one.begin(CONSERVATION_PREFIX="second ")
+        first.await_records()
+        second.await_records()
+        one.collector.stop()
+        one.note("the collector is away")
+        first.await_records()
+        second.await_records()
+        one.kill(first)
+        second.await_records(50)
+        one.collector.get_well()
+        one.note("the collector is well")
+        # Its tasks go on meanwhile: what is waited for is what is committed by now.
+        one.settle()
+        second.pause()
+        one.settle()
+        assert second.say("flush", 20) is True
+        assert second.stop() == 0
+        one.check()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_two_applications_share_the_work(
+    kind: str, make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Both overflow in an outage and both live on: all is delivered, by whichever it is."""
+    with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
+        one.collector.stop()
+        lives = [one.begin(CONSERVATION_PREFIX=f"{name} ") for name in ("first", "second")]
+        for life in lives:
+            life.await_records()
+        one.collector.get_well()
+        one.settle()
+        for life in lives:
+            life.pause()
+        one.settle()
+        for life in lives:
+            assert life.say("flush", 20) is True
+            assert life.stop() == 0
+        one.check()
+
+
+def test_the_newest_of_two_takes_on_what_both_have_left(
+    make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Both are killed in an outage: the next one delivers what both have left."""
+    with trial(tmp_path, make_store("postgresql"), **SMALL_QUEUES) as one:
+        one.collector.stop()
+        lives = [one.begin(CONSERVATION_PREFIX=f"{name} ") for name in ("first", "second")]
+        for life in lives:
+            life.await_records(60)
+        for life in lives:
+            one.kill(life)
+        one.collector.get_well()
+        one.begin(CONSERVATION_PREFIX="third ", CONSERVATION_PAUSED="1")
+        one.settle()

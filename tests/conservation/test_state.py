@@ -1,0 +1,175 @@
+"""What is known of the delivery is lost, damaged, of the future, or cannot be kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.committed import Store
+from support.trial import Life, Trial, trial
+
+from .test_outages import SMALL_QUEUES
+
+YEAR_2100 = 4_102_444_800 * 10**9
+
+
+def lose(one: Trial) -> None:
+    """Remove all of it."""
+    shutil.rmtree(one.state)
+
+
+def fill_with_garbage(one: Trial) -> None:
+    """Write what means nothing over each file."""
+    for path in _files(one):
+        path.write_bytes(os.urandom(5_000))
+
+
+def truncate(one: Trial) -> None:
+    """Cut each file in half."""
+    for path in _files(one):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(one: Trial) -> None:
+    """Leave nothing in any file."""
+    for path in _files(one):
+        path.write_bytes(b"")
+
+
+def damage_a_page(one: Trial) -> None:
+    """Write over the middle of the databases, so that they still open."""
+    for path in one.databases():
+        data = bytearray(path.read_bytes())
+        data[4_096 : len(data) - 100] = os.urandom(len(data) - 4_196)
+        path.write_bytes(data)
+
+
+def put_into_the_future(one: Trial) -> None:
+    """Say that all is delivered until the year 2100."""
+    for path in one.databases():
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for table in ("writer", "backlog"):
+                connection.execute(f"UPDATE {table} SET since = ?", (YEAR_2100,))  # noqa: S608
+
+
+def take_away_the_locks(one: Trial) -> None:
+    """Remove the files by which processes know of each other."""
+    for path in one.state.glob("**/*.lock"):
+        path.unlink()
+
+
+HARMS = [
+    lose,
+    fill_with_garbage,
+    truncate,
+    empty,
+    damage_a_page,
+    put_into_the_future,
+    take_away_the_locks,
+]
+
+
+def _files(one: Trial) -> list[Path]:
+    return [path for path in one.state.glob("**/*") if path.is_file()]
+
+
+def await_state(one: Trial) -> None:
+    """See that something is known by now."""
+    assert one.databases(), one.report(["nothing is kept of the delivery"])
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_without_its_state_an_application_delivers_all_the_same(
+    harm: Callable[[Trial], None], make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Whatever happens to the state between two lives: all that was committed arrives."""
+    with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
+        first = one.begin()
+        first.await_records()
+        one.collector.stop()
+        first.await_records()
+        one.kill(first)
+        await_state(one)
+        harm(one)
+        one.note(harm.__name__)
+        one.collector.get_well()
+        one.begin(CONSERVATION_PAUSED="1")
+        one.settle()
+
+
+@pytest.mark.parametrize("harm", [lose, fill_with_garbage, take_away_the_locks])
+def test_state_that_is_harmed_in_mid_life_costs_nothing(
+    harm: Callable[[Trial], None], make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """An application whose state is harmed goes on, and delivers all, also when killed then."""
+    with trial(tmp_path, make_store("csv"), **SMALL_QUEUES) as one:
+        one.collector.stop()
+        life = one.begin()
+        life.await_records()
+        await_state(one)
+        harm(one)
+        one.note(harm.__name__)
+        life.await_records()
+        one.kill(life)
+        one.collector.get_well()
+        one.begin(CONSERVATION_PAUSED="1")
+        one.settle()
+
+
+def test_beside_the_repository_is_where_state_is_kept(
+    make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Without a setting the state lies beside the repository, or in the user's directory."""
+    with trial(tmp_path, make_store("sqlite")) as one:
+        del one.environment["ROCKETRY_OTEL_STATE_DIR"]
+        one.collector.stop()
+        life = one.begin()
+        life.await_records()
+        assert one.databases() == [tmp_path / "tasks.db.delivery" / "delivery.db"]
+        one.kill(life)
+        one.collector.get_well()
+        one.begin(CONSERVATION_PAUSED="1")
+        one.settle()
+
+
+def _is_as_ever(one: Trial, life: Life) -> None:
+    """See that tasks go on, all that they do is delivered, and there is one warning."""
+    life.await_records()
+    one.collector.stop()
+    life.await_records()
+    life.pause()
+    one.collector.get_well()
+    one.settle()
+    assert life.stop() == 0
+    warnings = [line for line in life.stderr.splitlines() if "cannot be noted" in line]
+    assert len(warnings) == 1, life.stderr
+    assert "Traceback" not in life.stderr
+
+
+def test_where_no_state_can_be_kept_tasks_go_on(
+    make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Where there can be no folder for the state, one warning says so and all else is as ever."""
+    (tmp_path / "file").touch()
+    place = str(tmp_path / "file" / "state")
+    with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
+        life = one.begin(ROCKETRY_OTEL_STATE_DIR=place)
+        _is_as_ever(one, life)
+
+
+def test_in_a_read_only_folder_tasks_go_on(
+    make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """A folder that may not be written to costs one warning, and nothing else."""
+    if os.getuid() == 0:
+        pytest.skip("no permission is lacking to root: see the test before")
+    with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
+        one.state.mkdir(mode=0o500)
+        life = one.begin()
+        _is_as_ever(one, life)

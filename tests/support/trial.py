@@ -1,0 +1,322 @@
+"""Runs the application of ``conservation_app.py`` again and again, and checks what arrived."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.committed import Committed, Store
+from support.delivered import Delivered
+from support.processes import clean_environment
+from support.troubles import POISON, Collector
+
+_APP = Path(__file__).with_name("conservation_app.py")
+START_SECONDS = 60
+# What a healthy collector may have to wait for: the longest pause between two tries, and then some.
+SETTLE_SECONDS = 60
+_SHOWN = 15
+
+
+class Life:
+    """The application, from its start to its end.
+
+    Args:
+        name: What it is called in the journal.
+        environment: The variables it has.
+        directory: Where what it says on its standard error is kept.
+    """
+
+    def __init__(self, name: str, environment: Mapping[str, str], directory: Path) -> None:
+        self.name = name
+        self._stderr = directory / f"{name}.stderr"
+        self._rest = b""
+        with self._stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, str(_APP)],
+                env=clean_environment(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=directory,
+                # Its children go with it, when all is over.
+                start_new_session=True,
+            )
+
+    @property
+    def stderr(self) -> str:
+        """What it has said on its standard error."""
+        return self._stderr.read_text(encoding="utf-8", errors="replace")
+
+    def await_ready(self) -> None:
+        """Wait until the scheduler runs."""
+        assert "ready" in self._answer(START_SECONDS)
+
+    def say(self, order: str, value: float = 0, timeout: float = 60) -> Any:
+        """Give an order, and return what the answer is."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{order} {value}\n".encode())
+        self.process.stdin.flush()
+        return self._answer(timeout)[order]
+
+    def await_records(self, number: int = 150) -> None:
+        """Wait until it has committed so many more records."""
+        assert self.say("await", number, 90) is True, self.stderr
+
+    def pause(self) -> None:
+        """Let no task begin any more."""
+        assert self.say("pause") is True
+
+    def is_over_within(self, seconds: float) -> bool:
+        """Wait for its end, for so long."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    @property
+    def has_children(self) -> bool:
+        """Whether, once it is over, a child of its own is left."""
+        return _is_there(self.process.pid)
+
+    def kill(self) -> None:
+        """Kill it, and nothing but it: its children go on."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, timeout: float = 30) -> int:
+        """Let it end by itself, and return its exit status."""
+        self.say("stop")
+        self.process.wait(timeout)
+        return self.process.returncode
+
+    def clear_away(self) -> None:
+        """Kill what is left of it, with its children."""
+        # The group is there as long as anyone is in it.
+        with closing(self.process.stdout), closing(self.process.stdin):  # type: ignore[arg-type,type-var]
+            if self.process.poll() is None or _is_there(self.process.pid):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _answer(self, timeout: float) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._rest:
+                assert selector.select(max(deadline - time.monotonic(), 0)), (
+                    f"{self.name} does not answer: {self.stderr}"
+                )
+                more = os.read(self.process.stdout.fileno(), 65536)
+                assert more, f"{self.name} has ended: {self.stderr}"
+                self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Trial:
+    """Lives of one application on one repository, before one collector.
+
+    Args:
+        directory: For all that is kept.
+        store: The repository.
+        collector: The collector.
+        environment: More variables of the application.
+        seed: What chance was made of, for whoever has to look at a failure.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        collector: Collector,
+        environment: Mapping[str, str] | None = None,
+        seed: object = None,
+    ) -> None:
+        self.directory = directory
+        self.store = store
+        self.collector = collector
+        self.seed = seed
+        self.state = directory / "state"
+        self.environment = {
+            "ROCKETRY_OTEL_REPO": store.url,
+            "ROCKETRY_OTEL_STATE_DIR": str(self.state),
+            "XDG_STATE_HOME": str(directory / "home"),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.http_endpoint,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "OTEL_METRICS_EXPORTER": "none",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "OTEL_BLRP_SCHEDULE_DELAY": "100",
+            **(environment or {}),
+        }
+        self._lives: list[Life] = []
+        self._journal: list[tuple[float, str]] = []
+
+    def note(self, what: str) -> None:
+        """Keep what happened, and when, for whoever has to look at a failure."""
+        self._journal.append((time.time(), what))
+
+    def start(self, **environment: str) -> Life:
+        """Start a life, with these variables as well."""
+        number = len(self._lives) + 1
+        life = Life(f"life-{number}", {**self.environment, **environment}, self.directory)
+        self._lives.append(life)
+        self.note(f"{life.name} starts")
+        return life
+
+    def begin(self, **environment: str) -> Life:
+        """Start a life and wait until its scheduler runs."""
+        life = self.start(**environment)
+        life.await_ready()
+        return life
+
+    def kill(self, life: Life) -> None:
+        """Kill a life."""
+        life.kill()
+        self.note(f"{life.name} is killed")
+
+    def clear_away(self) -> None:
+        """Leave no process behind."""
+        for life in self._lives:
+            life.clear_away()
+
+    def committed(self) -> list[Committed]:
+        """Return all that the repository holds now."""
+        return self.store.committed()
+
+    def databases(self) -> list[Path]:
+        """Return where what is known of the delivery is kept."""
+        return sorted(self.directory.glob("**/delivery.db"))
+
+    def set_aside(self) -> list[dict[str, Any]]:
+        """Return what the application has set aside, with the reason."""
+        rows: list[dict[str, Any]] = []
+        for path in self.databases():
+            with closing(sqlite3.connect(path, timeout=30)) as connection:
+                connection.row_factory = sqlite3.Row
+                rows += map(dict, connection.execute("SELECT * FROM refused"))
+        return rows
+
+    def missing(self, committed: Sequence[Committed]) -> list[tuple[str, Committed]]:
+        """Return what was committed, has not arrived and may not be lacking."""
+        missing = Delivered.to(self.collector).missing(committed)
+        if any(one.task_name.endswith(POISON) for _, one in missing):
+            aside = self.set_aside()
+            missing = [
+                (signal, one) for signal, one in missing if not _is_set_aside(signal, one, aside)
+            ]
+        return missing
+
+    def settle(self, seconds: float = SETTLE_SECONDS) -> Delivered:
+        """Wait until all that is committed now has arrived, and see that all of it is true.
+
+        Returns:
+            What has arrived.
+
+        Raises:
+            AssertionError: It does not arrive, or is not true.
+        """
+        committed = self.committed()
+        self.note(f"{len(committed)} records are committed, and the wait for them begins")
+        if not self.collector.wait_for(lambda _: not self.missing(committed), seconds):
+            raise AssertionError(self.report(self.describe(self.missing(committed))))
+        return self.check()
+
+    def check(self) -> Delivered:
+        """See that what has arrived is true, and equal each time; return it.
+
+        Raises:
+            AssertionError: It is not.
+        """
+        delivered = Delivered.to(self.collector)
+        # In this order: what is sent is committed before.
+        untrue = delivered.untrue(self.committed())
+        assert not untrue, self.report(untrue)
+        assert self.collector.malformed == []
+        return delivered
+
+    def describe(self, missing: Sequence[tuple[str, Committed]]) -> list[str]:
+        """Return a line for each that is missing: which it is, and what went on then."""
+        return [
+            f"missing in {signal}: {one}, after {self._before(one.created)}"
+            for signal, one in missing
+        ]
+
+    def _before(self, moment: float) -> str:
+        past = [(when, what) for when, what in self._journal if when <= moment]
+        return "; ".join(f"{what} {moment - when:.3f} s before" for when, what in past[-3:])
+
+    def report(self, lines: Sequence[str]) -> str:
+        """Return what a failure is to say."""
+        shown = [
+            *lines[:_SHOWN],
+            *([f"... and {len(lines) - _SHOWN} more"] * (len(lines) > _SHOWN)),
+        ]
+        started = self._journal[0][0] if self._journal else 0.0
+        journal = [f"{when - started:8.3f} {what}" for when, what in self._journal]
+        said = [f"{one.name}: {one.stderr[-2_000:]}" for one in self._lives if one.stderr]
+        return "\n".join(
+            [
+                f"CONSERVATION_SEED={self.seed}; {len(lines)} are wrong:",
+                *shown,
+                "What happened:",
+                *journal[-200:],
+                "What was said:",
+                *said[-5:],
+            ]
+        )
+
+
+def _is_set_aside(signal: str, one: Committed, aside: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether one of the rows says that this was set aside, and why."""
+    names = (one.task_name, one.action, one.nanoseconds)
+    return any(
+        row["channel"].partition(" ")[0] == signal
+        and row["reason"]
+        and (row["task_name"], row["action"], row["created"]) == names
+        for row in aside
+    )
+
+
+@contextmanager
+def trial(
+    directory: Path,
+    store: Store,
+    *,
+    seed: object = None,
+    protocol: str = "http",
+    kind: type[Trial] = Trial,
+    **more: str,
+) -> Iterator[Trial]:
+    """Make a trial with a collector of its own, and leave no process behind."""
+    with Collector(grpc=protocol == "grpc") as collector:
+        environment = dict(more)
+        if protocol == "grpc":
+            environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = "grpc"
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.grpc_endpoint
+        one = kind(directory, store, collector, environment, seed)
+        try:
+            yield one
+        finally:
+            one.clear_away()
+            # What hangs is let go of: its clients are no more.
+            collector.get_well()
