@@ -19,7 +19,8 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 # The clock is set back by an order, for whoever reads it from the module `time`.
@@ -233,52 +234,72 @@ class Application:
             self.said_ready = True
             say({"ready": os.getpid()})
 
-    def obey(self, order: str, *words: str) -> dict[str, Any]:
-        """Follow an order."""
-        global _clock_is_off_by  # noqa: PLW0603  # there is but one clock
-        value = float(words[0]) if words else 0.0
-        if order == "go":
-            EveryCycles.going.set()
-        elif order == "pause":
-            EveryCycles.going.clear()
-        elif order == "stop":
-            self.app.session.shut_down()
-        elif order == "await":
-            return {order: self.counting.await_more(int(value))}
-        elif order == "flush":
-            return {order: self.handler.flush(value)}
-        elif order == "delivery":
-            return {order: delivery_of(self.handler)}
-        elif order == "records":
-            return {order: [record.dict() for record in self.handler.repo.filter_by().all()]}
-        elif order == "clock":
-            _clock_is_off_by = int(value * 1e9)
-        elif order == "file_size":
-            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (int(value), hard))
-        else:
-            raise ValueError(order)
-        return {order: True}
+    def obey(self, order: str, value: float = 0) -> dict[str, Any]:
+        """Follow an order; an answer that is none is the truth."""
+        orders: dict[str, Callable[[], Any]] = {
+            "go": EveryCycles.going.set,
+            "pause": EveryCycles.going.clear,
+            "stop": self.app.session.shut_down,
+            "await": lambda: self.counting.await_more(int(value)),
+            "flush": lambda: self.handler.flush(value),
+            "delivery": lambda: delivery_of(self.handler),
+            "memory": most_memory,
+            "records": lambda: [record.dict() for record in self.handler.repo.filter_by().all()],
+            "clock": lambda: set_clock(value),
+            "file_size": lambda: limit_files(int(value)),
+        }
+        answer = orders[order]()
+        return {order: True if answer is None else answer}
 
     def listen(self) -> None:
         """Follow the orders that come, and end for good when there will be no more."""
         # Not `sys.stdin`: a forked child closes that one, and would wait for its lock for ever.
         with os.fdopen(os.dup(0)) as orders:
             for line in orders:
-                say(self.obey(*line.split()))
+                order, _, value = line.partition(" ")
+                say(self.obey(order, float(value)))
         os._exit(3)
+
+
+def most_memory() -> float:
+    """Return how much memory this process has taken at most, in megabytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def set_clock(seconds: float) -> None:
+    """Let the clock be off by so much from now on."""
+    global _clock_is_off_by  # noqa: PLW0603  # there is but one clock
+    _clock_is_off_by = int(seconds * 1e9)
+
+
+def limit_files(size: int) -> None:
+    """Let no file grow beyond a size."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
 
 def say(answer: dict[str, Any]) -> None:
     """Answer with one line."""
-    os.write(1, json.dumps(answer).encode() + b"\n")
+    os.write(1, json.dumps(answer, default=str).encode() + b"\n")
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error, what it comes from, and what that comes from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def main() -> None:
     """Run until told to stop, or killed."""
     application = Application()
     threading.Thread(target=application.listen, daemon=True).start()
-    application.app.run()
+    try:
+        application.app.run()
+    except Exception as error:
+        say({"failed": [type(one).__name__ for one in causes_of(error)]})
+        raise
     # What an application does after its scheduler: it leaves, and `logging` closes the handler.
 
 

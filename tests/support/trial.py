@@ -89,6 +89,13 @@ class Life:
         """Whether, once it is over, a child of its own is left."""
         return _is_there(self.process.pid)
 
+    def await_failure(self) -> list[str]:
+        """Wait until its scheduler gives up; return the types of what it failed with."""
+        failed: list[str] = self._answer(60)["failed"]
+        self.process.wait(30)
+        assert self.process.returncode == 1
+        return failed
+
     def kill(self) -> None:
         """Kill it, and nothing but it: its children go on."""
         self.process.send_signal(signal.SIGKILL)

@@ -53,7 +53,7 @@ class Collector(OTLPReceiver):
         return super()._choose_fault(arrival) if choose is None else choose(arrival)
 
 
-def _groups(message: Any) -> Iterator[Any]:
+def groups(message: Any) -> Iterator[Any]:
     """Give the repeated fields that hold the items of a request for traces or logs."""
     for of_resource in getattr(message, "resource_spans", ()):
         yield from (of_scope.spans for of_scope in of_resource.scope_spans)
@@ -67,14 +67,14 @@ def _is_poison(item: Any) -> bool:
 
 def refuse_poison(arrival: Arrival) -> Fault:
     """Answer 400 to a request in which there is anything of the task ``poison``."""
-    has_poison = any(_is_poison(item) for group in _groups(arrival.message) for item in group)
+    has_poison = any(_is_poison(item) for group in groups(arrival.message) for item in group)
     return Status(400) if has_poison else Ok()
 
 
 def leave_out_poison(arrival: Arrival) -> Fault:
     """Take in all but what is of the task ``poison``, and say how much that was."""
     rejected = 0
-    for group in _groups(arrival.message):
+    for group in groups(arrival.message):
         for index in reversed(range(len(group))):
             if _is_poison(group[index]):
                 del group[index]
@@ -84,7 +84,7 @@ def leave_out_poison(arrival: Arrival) -> Fault:
 
 def refuse_large(arrival: Arrival) -> Fault:
     """Answer 413 to a request that is not small and could be smaller."""
-    count = sum(len(group) for group in _groups(arrival.message))
+    count = sum(len(group) for group in groups(arrival.message))
     return Status(413) if count > 1 and arrival.message.ByteSize() > FEW_BYTES else Ok()
 
 
