@@ -19,6 +19,7 @@ import os
 import resource
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ ENDLESS = 3600
 def delivery_of(handler: Any) -> dict[str, dict[str, Any]]:
     """Return what a handler says of its delivery, as plain values."""
     delivery = handler.delivery
-    return {signal: {fact: getattr(delivery[signal], fact) for fact in FACTS} for signal in SIGNALS}
+    signals = {signal: getattr(delivery, signal) for signal in SIGNALS}
+    return {name: {fact: getattr(one, fact) for fact in FACTS} for name, one in signals.items()}
 
 
 class Forget(Parameters):
@@ -253,12 +255,16 @@ class Application:
 
     def listen(self) -> None:
         """Follow the orders that come, and end for good when there will be no more."""
-        # Not `sys.stdin`: a forked child closes that one, and would wait for its lock for ever.
-        with os.fdopen(os.dup(0)) as orders:
-            for line in orders:
-                order, _, value = line.partition(" ")
-                say(self.obey(order, float(value)))
-        os._exit(3)
+        try:
+            # Not `sys.stdin`: a forked child closes that one, and would wait for its lock for ever.
+            with os.fdopen(os.dup(0)) as orders:
+                for line in orders:
+                    order, _, value = line.partition(" ")
+                    say(self.obey(order, float(value)))
+        except BaseException:  # noqa: BLE001  # whoever gave the order is to see it at once
+            traceback.print_exc()
+        finally:
+            os._exit(3)
 
 
 def most_memory() -> float:
