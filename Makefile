@@ -16,7 +16,8 @@ REQUIREMENTS ?= requirements/dev.txt
 run := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-quick stack test-stack lint docs benchmark build clean
+.PHONY: help demo test test-all test-quick test-conservation stack test-stack lint docs
+.PHONY: benchmark benchmark-catching-up build clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,9 +28,14 @@ help:
 	@echo "make stack      build the real collector, Jaeger and Prometheus for test-stack, with Go;"
 	@echo "                once, into \$$STACK_CACHE or ~/.cache/rocketry-otel/stack"
 	@echo "make test-stack run the tests of the configurations in this repository with them"
+	@echo "make test-conservation"
+	@echo "                kill applications again and again: nothing that was committed is lost;"
+	@echo "                CONSERVATION_SEED=... repeats what chance did"
 	@echo "make lint       check style, format and types"
 	@echo "make docs       build the documentation into site/"
 	@echo "make benchmark  measure what a task's run costs"
+	@echo "make benchmark-catching-up"
+	@echo "                measure how 200,000 records are caught up with"
 	@echo "make build      build sdist and wheel into dist/ and try the wheel"
 	@echo "make clean      remove all that the above has made"
 	@echo "PYTHON=...      chooses the interpreter, here: $(or $(PYTHON),none found)"
@@ -44,6 +50,13 @@ test: $(VENV)/ready
 
 test-quick: $(VENV)/ready
 	$(run) -m pytest --quiet
+
+# Two at a time, for most of it is waiting.
+test-conservation: $(VENV)/ready
+	@$(run) -m pytest -m conservation tests/conservation/test_kills.py & kills=$$!; \
+	$(run) -m pytest -m conservation tests/conservation \
+		--ignore=tests/conservation/test_kills.py; others=$$?; \
+	wait $$kills && exit $$others
 
 # Every version is tried even if one fails, so that one look tells all.
 test-all:
@@ -85,6 +98,9 @@ docs: $(VENV)/ready
 
 benchmark: $(VENV)/ready
 	$(run) benchmarks/cost_of_a_run.py
+
+benchmark-catching-up: $(VENV)/ready
+	$(run) benchmarks/catching_up.py
 
 # `pip check` says whether the pinned versions are what the wheel itself asks for.
 build: $(VENV)/ready

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from support.catching_up import catch_up
+
+from .shared import full_run
 
 FEW = 5_000
 MANY = 20_000
 MEGABYTES = 25
 
 
-@pytest.mark.conservation
+@full_run
 def test_memory_does_not_grow_with_what_is_behind(tmp_path: Path) -> None:
     """Four times as much to catch up with takes hardly more memory."""
     measured = []

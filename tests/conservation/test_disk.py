@@ -13,11 +13,13 @@ import pytest
 from support import committed
 from support.committed import Store
 from support.delivered import Delivered, record_key, span_key
-from support.trial import Trial, trial
+from support.trial import SETTLE_SECONDS, Trial, trial
 
-from .test_outages import SMALL_QUEUES
+from .shared import SMALL_QUEUES, full_run
 
 KINDS = ["sqlite", "csv", "json"]
+
+pytestmark = full_run
 # Of these Rocketry ends at the first error; it waits for others before that.
 TASKS = {"CONSERVATION_TASKS": "main"}
 
@@ -93,9 +95,7 @@ def test_a_limit_of_the_size_of_files_loses_nothing_of_what_was_committed(
             ends[handler] = life.await_failure()
             if handler == "ours":
                 one.begin(CONSERVATION_PAUSED="1")
-                assert one.collector.wait_for(
-                    lambda _, one=one: not one.missing(one.committed()), 60
-                ), one.report(one.describe(one.missing(one.committed())))
+                one.await_arrival(one.committed(), SETTLE_SECONDS)
                 assert not unfit(one, Delivered.to(one.collector))
     assert ends["ours"] == ends["plain"]
     assert "TaskLoggingError" in ends["ours"]
@@ -133,9 +133,7 @@ def test_a_full_disk_loses_nothing_of_what_was_committed(
             life = one.begin()
             life.await_records(60)
             life.pause()
-            assert one.collector.wait_for(lambda _: not one.missing(one.committed()), 60), (
-                one.report(one.describe(one.missing(one.committed())))
-            )
+            one.await_arrival(one.committed(), SETTLE_SECONDS)
             assert not unfit(one, Delivered.to(one.collector))
 
 

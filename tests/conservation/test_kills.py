@@ -14,6 +14,8 @@ from support.conservation_app import USUAL
 from support.trial import Trial, trial
 from support.troubles import TROUBLES, rotation
 
+from .shared import full_run
+
 LONGEST_LIFE = 1.5
 # Of the cases, how many kills there are in a full run: more than 50 together.
 CASES = {
@@ -89,7 +91,7 @@ def test_a_few_kills_cost_nothing(
     run(case, KILLS_OF_FEW, store, tmp_path, seed, chance)
 
 
-@pytest.mark.conservation
+@full_run
 @pytest.mark.parametrize("case", CASES)
 def test_many_kills_cost_nothing(
     case: str,

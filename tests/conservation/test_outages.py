@@ -14,17 +14,13 @@ from support.otlp_receiver import Fault, Hang, Redirect, Reset, Status
 from support.trial import Life, Trial, trial
 from support.troubles import POISON, leave_out_poison, refuse_poison
 
-SMALL_QUEUES = {
-    "OTEL_BSP_MAX_QUEUE_SIZE": "20",
-    "OTEL_BLRP_MAX_QUEUE_SIZE": "20",
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
-    "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "10",
-}
+from .shared import SMALL_QUEUES, full_run
+
 # The longest pause between two tries is 30 s.
 RESUMED_WITHIN = 40.0
 
 
-@pytest.fixture(params=["sqlite", "csv"])
+@pytest.fixture(params=["sqlite", pytest.param("csv", marks=full_run)])
 def store(request: pytest.FixtureRequest, make_store: Callable[[str], Store]) -> Store:
     """A repository that outlives the application."""
     return make_store(request.param)
@@ -42,7 +38,15 @@ def test_an_application_in_no_trouble_delivers_all(store: Store, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "fault", [None, Status(401), Status(429, retry_after=1), Hang(), Redirect()], ids=str
+    "fault",
+    [
+        None,
+        *(
+            pytest.param(fault, marks=full_run)
+            for fault in (Status(401), Status(429, retry_after=1), Hang(), Redirect())
+        ),
+    ],
+    ids=str,
 )
 def test_more_than_the_queues_hold_arrives_without_a_restart(
     fault: Fault | None, make_store: Callable[[str], Store], tmp_path: Path
@@ -122,6 +126,7 @@ def test_what_is_refused_is_set_aside_alone(store: Store, tmp_path: Path) -> Non
         one.settle()
 
 
+@full_run
 def test_what_a_partial_success_leaves_out_is_set_aside(store: Store, tmp_path: Path) -> None:
     """What the collector leaves out of a batch is counted, kept with the reason, never resent."""
     with trial(tmp_path, store, CONSERVATION_TASKS="main,poison") as one:
@@ -143,7 +148,7 @@ def test_what_a_partial_success_leaves_out_is_set_aside(store: Store, tmp_path: 
         assert not [key for key in one.check().log_records if key[0] == POISON]
 
 
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("protocol", ["http", pytest.param("grpc", marks=full_run)])
 def test_a_collector_that_refuses_everything_is_an_outage(
     protocol: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
@@ -163,9 +168,10 @@ def test_a_collector_that_refuses_everything_is_an_outage(
         assert one.set_aside() == []
 
 
-@pytest.mark.conservation
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
-@pytest.mark.parametrize("fault", [None, Reset(taken=True)], ids=str)
+@full_run
+@pytest.mark.parametrize(
+    ("fault", "protocol"), [(None, "http"), (Reset(taken=True), "grpc")], ids=str
+)
 def test_delivery_resumes_soon_after_an_outage(
     fault: Fault | None, protocol: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:

@@ -10,11 +10,12 @@ import pytest
 from support.committed import Store
 from support.trial import trial
 
-from .test_outages import SMALL_QUEUES
+from .shared import SMALL_QUEUES, full_run
 
 PROCESSES = "main,process"
 
 
+@full_run
 def test_process_tasks_lose_nothing_in_a_kill(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
@@ -34,6 +35,7 @@ def test_process_tasks_lose_nothing_in_a_kill(
         assert {"process", "process fails"} <= {it.task_name for it in one.committed()}
 
 
+@full_run
 @pytest.mark.parametrize("kind", ["sqlite", "csv"])
 def test_a_child_that_outlives_its_parent_holds_nothing_up(
     kind: str, make_store: Callable[[str], Store], tmp_path: Path
@@ -51,7 +53,9 @@ def test_a_child_that_outlives_its_parent_holds_nothing_up(
         assert life.has_children
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "csv", "postgresql"])
+@pytest.mark.parametrize(
+    "kind", ["sqlite", *(pytest.param(kind, marks=full_run) for kind in ("csv", "postgresql"))]
+)
 def test_of_two_applications_one_delivers_what_the_other_left(
     kind: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
@@ -78,6 +82,7 @@ def test_of_two_applications_one_delivers_what_the_other_left(
         one.check()
 
 
+@full_run
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_two_applications_share_the_work(
     kind: str, make_store: Callable[[str], Store], tmp_path: Path
@@ -99,6 +104,7 @@ def test_two_applications_share_the_work(
         one.check()
 
 
+@full_run
 def test_the_newest_of_two_takes_on_what_both_have_left(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:

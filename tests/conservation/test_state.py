@@ -14,7 +14,7 @@ import pytest
 from support.committed import Store
 from support.trial import Life, Trial, trial
 
-from .test_outages import SMALL_QUEUES
+from .shared import SMALL_QUEUES, full_run
 
 YEAR_2100 = 4_102_444_800 * 10**9
 
@@ -84,7 +84,9 @@ def await_state(one: Trial) -> None:
     assert one.databases(), one.report(["nothing is kept of the delivery"])
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize(
+    "harm", [lose, *(pytest.param(harm, marks=full_run) for harm in HARMS if harm is not lose)]
+)
 def test_without_its_state_an_application_delivers_all_the_same(
     harm: Callable[[Trial], None], make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
@@ -103,6 +105,7 @@ def test_without_its_state_an_application_delivers_all_the_same(
         one.settle()
 
 
+@full_run
 @pytest.mark.parametrize("harm", [lose, fill_with_garbage, take_away_the_locks])
 def test_state_that_is_harmed_in_mid_life_costs_nothing(
     harm: Callable[[Trial], None], make_store: Callable[[str], Store], tmp_path: Path
@@ -122,6 +125,7 @@ def test_state_that_is_harmed_in_mid_life_costs_nothing(
         one.settle()
 
 
+@full_run
 def test_beside_the_repository_is_where_state_is_kept(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
@@ -163,6 +167,7 @@ def test_where_no_state_can_be_kept_tasks_go_on(
         _is_as_ever(one, life)
 
 
+@full_run
 def test_in_a_read_only_folder_tasks_go_on(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:

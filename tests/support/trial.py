@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import selectors
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,127 +11,13 @@ from typing import Any
 
 from support.committed import Committed, Store
 from support.delivered import Delivered
-from support.processes import clean_environment
+from support.life import Life
 from support.troubles import POISON, Collector
 
-_APP = Path(__file__).with_name("conservation_app.py")
-START_SECONDS = 60
 # What a healthy collector may have to wait for: the longest pause between two tries, and then some.
 SETTLE_SECONDS = 60
 _SHOWN = 15
-
-
-class Life:
-    """The application, from its start to its end.
-
-    Args:
-        name: What it is called in the journal.
-        environment: The variables it has.
-        directory: Where what it says on its standard error is kept.
-    """
-
-    def __init__(self, name: str, environment: Mapping[str, str], directory: Path) -> None:
-        self.name = name
-        self._stderr = directory / f"{name}.stderr"
-        self._rest = b""
-        with self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, str(_APP)],
-                env=clean_environment(environment),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                cwd=directory,
-                # Its children go with it, when all is over.
-                start_new_session=True,
-            )
-
-    @property
-    def stderr(self) -> str:
-        """What it has said on its standard error."""
-        return self._stderr.read_text(encoding="utf-8", errors="replace")
-
-    def await_ready(self) -> None:
-        """Wait until the scheduler runs."""
-        assert "ready" in self._answer(START_SECONDS)
-
-    def say(self, order: str, value: float = 0, timeout: float = 60) -> Any:
-        """Give an order, and return what the answer is."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{order} {value}\n".encode())
-        self.process.stdin.flush()
-        return self._answer(timeout)[order]
-
-    def await_records(self, number: int = 150) -> None:
-        """Wait until it has committed so many more records."""
-        assert self.say("await", number, 90) is True, self.stderr
-
-    def pause(self) -> None:
-        """Let no task begin any more."""
-        assert self.say("pause") is True
-
-    def is_over_within(self, seconds: float) -> bool:
-        """Wait for its end, for so long."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    @property
-    def has_children(self) -> bool:
-        """Whether, once it is over, a child of its own is left."""
-        return _is_there(self.process.pid)
-
-    def await_failure(self) -> list[str]:
-        """Wait until its scheduler gives up; return the types of what it failed with."""
-        failed: list[str] = self._answer(60)["failed"]
-        self.process.wait(30)
-        assert self.process.returncode == 1
-        return failed
-
-    def kill(self) -> None:
-        """Kill it, and nothing but it: its children go on."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self, timeout: float = 30) -> int:
-        """Let it end by itself, and return its exit status."""
-        self.say("stop")
-        self.process.wait(timeout)
-        return self.process.returncode
-
-    def clear_away(self) -> None:
-        """Kill what is left of it, with its children."""
-        # The group is there as long as anyone is in it.
-        with closing(self.process.stdout), closing(self.process.stdin):  # type: ignore[arg-type,type-var]
-            if self.process.poll() is None or _is_there(self.process.pid):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-    def _answer(self, timeout: float) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + timeout
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._rest:
-                assert selector.select(max(deadline - time.monotonic(), 0)), (
-                    f"{self.name} does not answer: {self.stderr}"
-                )
-                more = os.read(self.process.stdout.fileno(), 65536)
-                assert more, f"{self.name} has ended: {self.stderr}"
-                self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-
-def _is_there(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+_LOOK_SECONDS = 1.0
 
 
 class Trial:
@@ -244,9 +124,20 @@ class Trial:
         """
         committed = self.committed()
         self.note(f"{len(committed)} records are committed, and the wait for them begins")
-        if not self.collector.wait_for(lambda _: not self.missing(committed), seconds):
-            raise AssertionError(self.report(self.describe(self.missing(committed))))
+        self.await_arrival(committed, seconds)
         return self.check()
+
+    def await_arrival(self, committed: Sequence[Committed], seconds: float) -> None:
+        """Wait until all of these have arrived, or are set aside.
+
+        Raises:
+            AssertionError: They do not and are not.
+        """
+        deadline = time.monotonic() + seconds
+        # What is set aside is no arrival: from time to time it is looked for.
+        while not self.collector.wait_for(lambda _: not self.missing(committed), _LOOK_SECONDS):
+            if time.monotonic() > deadline:
+                raise AssertionError(self.report(self.describe(self.missing(committed))))
 
     def check(self) -> Delivered:
         """See that what has arrived is true, and equal each time; return it.
