@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,46 +29,55 @@ class CaughtUp:
     megabytes: float
 
 
-def catch_up(directory: Path, records: int, timeout: float) -> CaughtUp:
-    """Write a history that a dead process has left, and let an application deliver it.
-
-    Raises:
-        AssertionError: It does not deliver all of it in time.
-    """
+@contextmanager
+def behind(directory: Path, records: int) -> Iterator[tuple[Trial, CountingCollector]]:
+    """Write a history that a dead process has left without having delivered any of it."""
     store = sqlite(directory)
     start = write_history(directory / "tasks.db", records)
     with CountingCollector() as collector:
         more = {"CONSERVATION_TASKS": "main", "OTEL_EXPORTER_OTLP_TIMEOUT": "10"}
         one = Trial(directory, store, collector, more)
         try:
-            # A process that dies before anything is delivered, and so at the oldest record.
             collector.stop()
-            first = one.begin()
-            first.await_records(10)
-            one.kill(first)
+            life = one.begin()
+            life.await_records(10)
+            one.kill(life)
             for path in one.databases():
                 with closing(sqlite3.connect(path)) as connection, connection:
                     connection.execute("UPDATE writer SET since = ?", (int((start - 1) * 1e9),))
             collector.get_well()
-            life = one.begin(CONSERVATION_PAUSED="1")
-            began = time.monotonic()
-            rows = one.committed()
-            endings = {row.span_id for row in rows if row.action != "run"}
-            keys = {(bytes.fromhex(row.span_id), row.nanoseconds) for row in rows}
-            done = collector.wait_for(
-                lambda _: (
-                    len(collector.log_records_seen) >= len(keys)
-                    and len(collector.spans_seen) >= len(endings)
-                ),
-                timeout,
-            )
-            seconds = time.monotonic() - began
-            assert done, one.report(
-                [f"{len(collector.log_records_seen)} of {len(keys)} records after {seconds:.1f} s"]
-            )
-            assert collector.log_records_seen == keys
-            assert {span.hex() for span in collector.spans_seen} == endings
-            return CaughtUp(len(rows), seconds, life.say("memory"))
+            yield one, collector
         finally:
             one.clear_away()
             collector.get_well()
+
+
+def await_all(one: Trial, collector: CountingCollector, timeout: float) -> int:
+    """Wait until all that is committed has arrived, and return how many records these are.
+
+    Raises:
+        AssertionError: They do not arrive in time.
+    """
+    rows = one.committed()
+    endings = {row.span_id for row in rows if row.action != "run"}
+    keys = {(bytes.fromhex(row.span_id), row.nanoseconds) for row in rows}
+    done = collector.wait_for(
+        lambda _: (
+            len(collector.log_records_seen) >= len(keys)
+            and len(collector.spans_seen) >= len(endings)
+        ),
+        timeout,
+    )
+    assert done, one.report([f"{len(collector.log_records_seen)} of {len(keys)} in {timeout} s"])
+    assert collector.log_records_seen == keys
+    assert {span.hex() for span in collector.spans_seen} == endings
+    return len(rows)
+
+
+def catch_up(directory: Path, records: int, timeout: float) -> CaughtUp:
+    """Let an application deliver a history in one go, and measure it."""
+    with behind(directory, records) as (one, collector):
+        life = one.begin(CONSERVATION_PAUSED="1")
+        began = time.monotonic()
+        count = await_all(one, collector, timeout)
+        return CaughtUp(count, time.monotonic() - began, life.say("memory"))

@@ -77,6 +77,7 @@ class CountingCollector(Collector):
         super().__init__(grpc=False)
         self.spans_seen: set[bytes] = set()
         self.log_records_seen: set[tuple[bytes, int]] = set()
+        self.log_records_sent = 0
 
     def _receive(self, arrival: Arrival, gone: object) -> Fault:
         fault = super()._receive(arrival, gone)  # type: ignore[arg-type]
@@ -87,6 +88,7 @@ class CountingCollector(Collector):
                     if arrival.signal == "traces":
                         self.spans_seen.add(item.span_id)
                     else:
+                        self.log_records_sent += 1
                         self.log_records_seen.add((item.span_id, item.time_unix_nano))
             self._changed.notify_all()
         return fault
