@@ -28,12 +28,12 @@ def test_memory_does_not_grow_with_what_is_behind(tmp_path: Path) -> None:
 @full_run
 def test_killed_while_it_catches_up_an_application_goes_on_where_it_was(tmp_path: Path) -> None:
     """Each life goes on about where the one before was killed, and not from the beginning."""
-    with behind(tmp_path, FEW) as (one, collector):
+    with behind(tmp_path, MANY) as (one, collector):
         for _ in range(4):
             life = one.begin(CONSERVATION_PAUSED="1")
             before = len(collector.log_records_seen)
             assert collector.wait_for(
-                lambda _, before=before: len(collector.log_records_seen) >= before + FEW // 6, 60
+                lambda _, before=before: len(collector.log_records_seen) >= before + MANY // 6, 60
             ), one.report([f"nothing more arrives after {before} records"])
             one.kill(life)
         one.begin(CONSERVATION_PAUSED="1")

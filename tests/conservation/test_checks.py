@@ -64,13 +64,13 @@ def delivered(spans: Sequence[Span], log_records: Sequence[LogRecord]) -> Delive
     traces.resource_spans.add().scope_spans.add().spans.extend(spans)
     logs.resource_logs.add().scope_logs.add().log_records.extend(log_records)
     found = Delivered()
-    found.add(
-        [
-            Arrival("http", "traces", traces, {}, taken=True),
-            Arrival("http", "logs", logs, {}, taken=True),
-            Arrival("http", "logs", logs, {}, taken=False),
-        ]
-    )
+    arrivals = [
+        Arrival("http", "traces", traces, {}, taken=True),
+        Arrival("http", "logs", logs, {}, taken=True),
+        Arrival("http", "logs", logs, {}, taken=False),
+    ]
+    for _ in range(2):
+        found.add(arrivals)
     return found
 
 

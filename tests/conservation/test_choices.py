@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from support.committed import Committed, Store
-from support.delivered import Delivered, span_key
+from support.delivered import span_key
 from support.otlp_receiver import Ok, Status
 from support.trial import Trial, trial
 
@@ -96,7 +96,7 @@ def test_one_signal_does_not_wait_for_the_other(
         committed = one.committed()
 
         def spans_are_there(_: object) -> bool:
-            missing = Delivered.to(one.collector).missing(committed)
+            missing = one.delivered().missing(committed)
             return all(signal == "logs" for signal, _ in missing)
 
         assert one.collector.wait_for(spans_are_there, 60), one.report(["spans are missing"])

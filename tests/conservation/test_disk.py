@@ -96,7 +96,7 @@ def test_a_limit_of_the_size_of_files_loses_nothing_of_what_was_committed(
             if handler == "ours":
                 one.begin(CONSERVATION_PAUSED="1")
                 one.await_arrival(one.committed(), SETTLE_SECONDS)
-                assert not unfit(one, Delivered.to(one.collector))
+                assert not unfit(one, one.delivered())
     assert ends["ours"] == ends["plain"]
     assert "TaskLoggingError" in ends["ours"]
 
@@ -134,7 +134,7 @@ def test_a_full_disk_loses_nothing_of_what_was_committed(
             life.await_records(60)
             life.pause()
             one.await_arrival(one.committed(), SETTLE_SECONDS)
-            assert not unfit(one, Delivered.to(one.collector))
+            assert not unfit(one, one.delivered())
 
 
 def test_a_full_disk_under_the_state_alone_stops_no_task(

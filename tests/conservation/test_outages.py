@@ -67,6 +67,25 @@ def test_more_than_the_queues_hold_arrives_without_a_restart(
         one.check()
 
 
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=full_run)])
+def test_a_collector_that_comes_and_goes_gets_all(
+    kind: str, make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Outages come one after another while tasks go on, and while it is still catching up."""
+    with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
+        life = one.begin()
+        for _ in range(8):
+            one.collector.stop()
+            life.await_records(60)
+            one.collector.get_well()
+            life.await_records(40)
+        life.pause()
+        one.settle()
+        assert life.say("flush", 20) is True
+        assert life.stop() == 0
+        one.check()
+
+
 class InMemory(Trial):
     """A trial whose repository is in the memory of one life."""
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from support.committed import Committed
 from support.otlp_receiver import (
     Arrival,
-    OTLPReceiver,
     ReceivedLogRecord,
     ReceivedSpan,
     attributes_of,
@@ -43,19 +42,15 @@ class Delivered:
     log_records: dict[RecordKey, list[ReceivedLogRecord]] = field(
         default_factory=lambda: defaultdict(list)
     )
-
-    @classmethod
-    def to(cls, receiver: OTLPReceiver) -> Delivered:
-        """Look at all that a receiver has taken in."""
-        found = cls()
-        found.add(receiver.requests)
-        return found
+    _looked_at: dict[int, Arrival] = field(default_factory=dict)
 
     def add(self, arrivals: Iterable[Arrival]) -> None:
-        """Take into account more requests, as far as they were taken in."""
+        """Take into account more requests, those taken in that were not looked at before."""
         for arrival in arrivals:
-            if not arrival.taken:
+            if not arrival.taken or id(arrival) in self._looked_at:
                 continue
+            # The arrival is kept: its number is to stay its own.
+            self._looked_at[id(arrival)] = arrival
             if arrival.signal == "traces":
                 self._add_spans(arrival)
             elif arrival.signal == "logs":

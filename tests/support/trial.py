@@ -56,6 +56,7 @@ class Trial:
             **(environment or {}),
         }
         self._lives: list[Life] = []
+        self._delivered = Delivered()
         self._journal: list[tuple[float, str]] = []
 
     def note(self, what: str) -> None:
@@ -103,9 +104,14 @@ class Trial:
                 rows += map(dict, connection.execute("SELECT * FROM refused"))
         return rows
 
+    def delivered(self) -> Delivered:
+        """Return what has arrived; what was looked at before is not looked at again."""
+        self._delivered.add(self.collector.requests)
+        return self._delivered
+
     def missing(self, committed: Sequence[Committed]) -> list[tuple[str, Committed]]:
         """Return what was committed, has not arrived and may not be lacking."""
-        missing = Delivered.to(self.collector).missing(committed)
+        missing = self.delivered().missing(committed)
         if any(one.task_name.endswith(POISON) for _, one in missing):
             aside = self.set_aside()
             missing = [
@@ -134,8 +140,16 @@ class Trial:
             AssertionError: They do not and are not.
         """
         deadline = time.monotonic() + seconds
+        left = list(committed)
+
+        def is_there(_: object) -> bool:
+            # The collector waits meanwhile: only what was missing is looked for again.
+            missing = {id(one) for _, one in self.missing(left)}
+            left[:] = [one for one in left if id(one) in missing]
+            return not left
+
         # What is set aside is no arrival: from time to time it is looked for.
-        while not self.collector.wait_for(lambda _: not self.missing(committed), _LOOK_SECONDS):
+        while not self.collector.wait_for(is_there, _LOOK_SECONDS):
             if time.monotonic() > deadline:
                 raise AssertionError(self.report(self.describe(self.missing(committed))))
 
@@ -145,7 +159,7 @@ class Trial:
         Raises:
             AssertionError: It is not.
         """
-        delivered = Delivered.to(self.collector)
+        delivered = self.delivered()
         # In this order: what is sent is committed before.
         untrue = delivered.untrue(self.committed())
         assert not untrue, self.report(untrue)
