@@ -36,7 +36,7 @@ def test_a_clock_that_jumps_costs_nothing(
     is_away: bool,
 ) -> None:
     """The clock jumps in mid-life, then comes a kill: all that was committed arrives."""
-    with trial(tmp_path, make_store(kind), CONSERVATION_CLOCK="1", **SMALL_QUEUES) as one:
+    with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
         life = one.begin()
         life.await_records(100)
         if is_away:
@@ -57,7 +57,7 @@ def test_a_clock_that_is_set_right_delivers_what_was_written_before(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
     """In one life the clock goes back and forth in an outage; all arrives without a restart."""
-    with trial(tmp_path, make_store("sqlite"), CONSERVATION_CLOCK="1", **SMALL_QUEUES) as one:
+    with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         one.collector.stop()
         life = one.begin()
         for jump in (-HOUR, 0, HOUR, 0):

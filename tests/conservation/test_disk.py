@@ -161,3 +161,20 @@ def test_a_full_disk_under_the_state_alone_stops_no_task(
         one.settle()
         assert life.stop() == 0
         assert "Traceback" not in life.stderr
+
+
+def test_a_slow_disk_under_the_state_loses_nothing(
+    make_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    """Records that come while it is being noted what to send again are sent, too."""
+    slow = {"CONSERVATION_SLOW_DISK": "0.3"}
+    with trial(tmp_path, make_store("sqlite"), **slow, **SMALL_QUEUES) as one:
+        one.collector.stop()
+        life = one.begin()
+        life.await_records()
+        one.collector.get_well()
+        # Its tasks go on while it begins to catch up.
+        life.await_records(300)
+        life.pause()
+        one.settle()
+        assert life.say("flush", 20) is True

@@ -8,6 +8,7 @@ that input does. What it does is set by the environment:
 - ``CONSERVATION_PAUSED``: no task begins until the order ``go``
 - ``CONSERVATION_HANDLER``: ``plain`` for Red Bird's own handler in place of ours
 - ``CONSERVATION_PACE``: seconds between two cycles of the scheduler
+- ``CONSERVATION_SLOW_DISK``: seconds that it takes to keep what is known of the delivery
 """
 
 from __future__ import annotations
@@ -16,29 +17,21 @@ import asyncio
 import json
 import logging
 import os
-import resource
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-# The clock is set back by an order, for whoever reads it from the module `time`.
-_clock_is_off_by = 0
-_time_ns = time.time_ns
-if os.environ.get("CONSERVATION_CLOCK"):
-    time.time_ns = lambda: _time_ns() + _clock_is_off_by
-    time.time = lambda: time.time_ns() / 1e9
+from redbird.logging import RepoHandler
+from rocketry import Rocketry
+from rocketry.args import TerminationFlag
+from rocketry.conditions.api import after_success
+from rocketry.core import BaseCondition, Parameters
+from rocketry.exc import TaskInactionException
 
-from redbird.logging import RepoHandler  # noqa: E402  # after the clock
-from rocketry import Rocketry  # noqa: E402
-from rocketry.args import TerminationFlag  # noqa: E402
-from rocketry.conditions.api import after_success  # noqa: E402
-from rocketry.core import BaseCondition, Parameters  # noqa: E402
-from rocketry.exc import TaskInactionException  # noqa: E402
-
-from rocketry_otel import current_run, instrument, open_repository  # noqa: E402
+from rocketry_otel import current_run, instrument, open_repository
+from support.oddities import be_odd, causes_of, limit_files, most_memory, set_clock
 
 SIGNALS = ("traces", "logs")
 FACTS = ("delivered", "waiting", "refused", "oldest_waiting", "last_error")
@@ -267,38 +260,14 @@ class Application:
             os._exit(3)
 
 
-def most_memory() -> float:
-    """Return how much memory this process has taken at most, in megabytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def set_clock(seconds: float) -> None:
-    """Let the clock be off by so much from now on."""
-    global _clock_is_off_by  # noqa: PLW0603  # there is but one clock
-    _clock_is_off_by = int(seconds * 1e9)
-
-
-def limit_files(size: int) -> None:
-    """Let no file grow beyond a size."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-
-
 def say(answer: dict[str, Any]) -> None:
     """Answer with one line."""
     os.write(1, json.dumps(answer, default=str).encode() + b"\n")
 
 
-def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error, what it comes from, and what that comes from."""
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
 def main() -> None:
     """Run until told to stop, or killed."""
+    be_odd()
     application = Application()
     threading.Thread(target=application.listen, daemon=True).start()
     try:

@@ -16,7 +16,8 @@ from typing import Any
 
 from support.processes import clean_environment
 
-_APP = Path(__file__).with_name("conservation_app.py")
+_MODULE = "support.conservation_app"
+_TESTS = Path(__file__).parent.parent
 START_SECONDS = 60
 
 
@@ -35,8 +36,8 @@ class Life:
         self._rest = b""
         with self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, str(_APP)],
-                env=clean_environment(environment),
+                [sys.executable, "-m", _MODULE],
+                env=clean_environment({**environment, "PYTHONPATH": str(_TESTS)}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
