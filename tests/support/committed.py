@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from psycopg.rows import dict_row
-
 from support.postgresql import PostgreSQL
 
 TABLE = "rocketry_task_events"
@@ -115,12 +112,12 @@ def json_directory(directory: Path) -> Store:
 
 
 def postgresql(server: PostgreSQL) -> Store:
-    """A new database of PostgreSQL."""
+    """A new database of PostgreSQL, read with its own client."""
     database = server.new_database()
 
     def rows() -> Iterator[Mapping[str, Any]]:
-        with psycopg.connect(server.url(database), row_factory=dict_row) as connection:
-            if connection.execute("SELECT to_regclass(%s) t", (TABLE,)).fetchone() != {"t": None}:
-                yield from connection.execute(f"SELECT * FROM {TABLE} ORDER BY id")  # noqa: S608
+        if server.psql(f"SELECT to_regclass('{TABLE}')", database):
+            query = f"SELECT row_to_json(it) FROM {TABLE} it ORDER BY id"  # noqa: S608
+            yield from map(json.loads, server.psql(query, database).splitlines())
 
-    return Store(server.url(database, "psycopg"), rows)
+    return Store(server.url(database), rows)
