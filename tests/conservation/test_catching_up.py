@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 from support.catching_up import await_all, behind, catch_up
 
-from .shared import full_run
+from .shared import SMALL_QUEUES, full_run
 
 FEW = 5_000
 MANY = 20_000
@@ -40,3 +42,29 @@ def test_killed_while_it_catches_up_an_application_goes_on_where_it_was(tmp_path
         count = await_all(one, collector, 60)
         # From the beginning each time it would be more than twice as many.
         assert collector.log_records_sent < 1.7 * count
+
+
+@full_run
+def test_an_application_that_stands_still_while_it_catches_up_holds_up_no_other(
+    tmp_path: Path,
+) -> None:
+    """What another one writes and has no room for arrives, though the first does not let go."""
+    with behind(tmp_path, MANY) as (one, collector):
+        still = one.begin(CONSERVATION_PAUSED="1")
+        assert collector.wait_for(lambda _: len(collector.log_records_seen) > MANY // 10, 60)
+        os.kill(still.process.pid, signal.SIGSTOP)
+        one.note("the first stands still")
+        other = one.begin(CONSERVATION_PREFIX="other ", **SMALL_QUEUES)
+        collector.stop()
+        other.await_records()
+        other.pause()
+        collector.get_well()
+        its_own = {
+            (bytes.fromhex(row.span_id), row.nanoseconds)
+            for row in one.committed()
+            if row.task_name.startswith("other ")
+        }
+        arrived = collector.wait_for(lambda _: its_own <= collector.log_records_seen, 60)
+        os.kill(still.process.pid, signal.SIGCONT)
+        assert arrived, one.report([f"{len(its_own - collector.log_records_seen)} are missing"])
+        await_all(one, collector, 60)

@@ -95,6 +95,16 @@ class Trial:
         """Return where what is known of the delivery is kept."""
         return sorted(self.directory.glob("**/delivery.db"))
 
+    def left_over(self) -> list[str]:
+        """Return what is still noted of processes and of what they left: in the end, nothing."""
+        lines = [str(path) for path in self.directory.glob("**/writer-*.lock")]
+        for path in self.databases():
+            with closing(sqlite3.connect(path, timeout=30)) as connection:
+                for table in ("writer", "backlog"):
+                    rows = connection.execute(f"SELECT * FROM {table}")  # noqa: S608
+                    lines += [f"{table}: {row}" for row in rows]
+        return lines
+
     def set_aside(self) -> list[dict[str, Any]]:
         """Return what the application has set aside, with the reason."""
         rows: list[dict[str, Any]] = []
