@@ -87,13 +87,18 @@ def ids_of(receiver: OTLPReceiver) -> list[tuple[str, bytes, bytes]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "sqlite"])
+@pytest.mark.parametrize("kind", ["csv", "json", "sqlite", "postgresql", "mongodb"])
 def test_what_was_sent_live_is_sent_again_to_the_byte(
-    kind: str, live: OTLPReceiver, later: OTLPReceiver, tmp_path: Path
+    kind: str,
+    live: OTLPReceiver,
+    later: OTLPReceiver,
+    make_url: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Spans and log records are the same with their resource and scope; no metric is sent."""
-    slashes = "///" if kind == "sqlite" else "//"
-    url = f"{kind}:{slashes}{tmp_path}/tasks"
+    monkeypatch.setenv("ROCKETRY_OTEL_STATE_DIR", str(tmp_path / "state"))
+    url = make_url(kind)
     repo = open_repository(url)
     send_live(repo)
     close(repo)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-import sqlalchemy.orm  # Red Bird uses it without importing it
 from redbird.logging import RepoHandler
 from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MongoRepo, SQLRepo
 from rocketry.log import MinimalRunRecord
 
 from rocketry_otel import OTelRepoHandler, Replay, instrument, replay, uninstrument
 from rocketry_otel._repositories._reading import open_history
+from rocketry_otel._repositories._sql_engine import make_engine, split_table
 from tests.support import apps
 from tests.support.otlp_receiver import OTLPReceiver
 
@@ -95,15 +94,16 @@ def red_birds_repo(url: str, model: Any = MinimalRunRecord) -> Any:
     if kind == "mongodb":
         place = {"uri": url, "collection": "rocketry_task_events"}
         return MongoRepo(**place, model=model, id_field="created")
-    if kind == "sqlite":
-        Path(rest.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
-    return SQLRepo(
-        engine=sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:")),
-        model=model,
-        table="tasks",
-        if_missing="create",
-        id_field="created",
-    )
+    engine = make_engine(url, split_table(url)[0])
+    if kind == "postgresql":
+        # With SQLAlchemy 2.0 Red Bird would make whole numbers of the times there.
+        columns = "task_name text, action text, created double precision, run_id text"
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"CREATE TABLE IF NOT EXISTS tasks (id serial PRIMARY KEY, {columns})"
+            )
+    place = {"table": "tasks", "if_missing": "create", "id_field": "created"}
+    return SQLRepo(engine=engine, model=model, **place)
 
 
 def write_by_red_bird(url: str, model: Any = MinimalRunRecord, **changes: Any) -> None:
