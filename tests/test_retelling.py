@@ -144,3 +144,33 @@ def test_with_trace_ids_a_crash_ends_what_it_ended(telemetry: TelemetryCapture) 
     assert live.ids(0.5)[0] == ("ended", live.stored(0)[0])
     del live.repo.collection[0]
     assert live.ids(0.5)[0][0] == "ended"
+
+
+class Counting(MemoryRepo):
+    """A repository that counts how often it is asked."""
+
+    asked: int = 0
+
+    def query_data(self, query: Any) -> Any:
+        """Count a question."""
+        self.asked += 1
+        return super().query_data(query)
+
+
+@pytest.mark.parametrize(("since", "most"), [(0.0, 1), (50.0, 4)])
+def test_endings_alone_are_not_each_looked_for(since: float, most: int) -> None:
+    """A long history without ids takes time in proportion to its length."""
+    repo = Counting(model=MinimalRecord)
+    for number in range(100):
+        repo.add(MinimalRecord(task_name="etl", action="fail", created=START + number))
+    repo.asked = 0
+    assert len(steps(repo, since)) == 100 - int(since)
+    assert repo.asked <= most
+
+
+def test_of_a_run_without_a_name_one_beginning_is_looked_for() -> None:
+    """What ended after it is paired by order."""
+    repo = history(
+        MinimalRecord, ("run", 0, None), ("success", 2, None), ("fail", 3, None), ("fail", 4, None)
+    )
+    assert steps(repo, 1) == [("ended", 0), ("ended", None), ("ended", None)]

@@ -45,10 +45,20 @@ def retold(
         until: When the newest was created.
     """
     fields: Mapping[str, Any] = {}
-    tracker = RunTracker(
-        keeps_run_id=stored.keeps("run_id"),
-        find_run=lambda event: stored.find_beginning_again(event, fields),
-    )
+    looked_for: set[str | None] = set()
+
+    def find_run(ending: TaskEvent) -> TaskEvent | None:
+        if not fields.get("trace_id"):
+            if since <= 0:
+                return None  # it would have been read
+            if ending.run_id is None:
+                # Of a run that has no name there is one at most that goes on from before.
+                if ending.task_name in looked_for:
+                    return None
+                looked_for.add(ending.task_name)
+        return stored.find_beginning_again(ending, fields)
+
+    tracker = RunTracker(keeps_run_id=stored.keeps("run_id"), find_run=find_run)
     for fields in _history.records(repo, since, until):  # the tracker looks at it
         event = parse_event(fields)
         step = tracker.observe(event)
