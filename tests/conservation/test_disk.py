@@ -101,8 +101,11 @@ def test_a_limit_of_the_size_of_files_loses_nothing_of_what_was_committed(
     assert "TaskLoggingError" in ends["ours"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("is_away", [False, True], ids=["well", "away"])
+@pytest.mark.parametrize(
+    ("kind", "is_away"),
+    [("sqlite", True), ("csv", False), ("json", True)],
+    ids=["sqlite-away", "csv-well", "json-away"],
+)
 def test_a_full_disk_loses_nothing_of_what_was_committed(
     kind: str, tmp_path: Path, *, is_away: bool
 ) -> None:

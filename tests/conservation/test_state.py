@@ -106,7 +106,7 @@ def test_without_its_state_an_application_delivers_all_the_same(
 
 
 @full_run
-@pytest.mark.parametrize("harm", [lose, fill_with_garbage, take_away_the_locks])
+@pytest.mark.parametrize("harm", [lose, fill_with_garbage])
 def test_state_that_is_harmed_in_mid_life_costs_nothing(
     harm: Callable[[Trial], None], make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
