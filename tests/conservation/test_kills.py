@@ -74,9 +74,10 @@ def run(case: str, kills: int, store: Store, path: Path, seed: str, chance: rand
         assert last.stop() == 0, one.report(["it does not end as it should"])
         one.check()
         assert not one.left_over(), one.report(one.left_over())
-        committed = one.committed()
-        assert len(committed) > 5 * kills
-        assert any(record.action == "crash" for record in committed)
+        if kills > KILLS_OF_FEW:  # of few lives each may be killed before its first record
+            committed = one.committed()
+            assert len(committed) > 5 * kills
+            assert any(record.action == "crash" for record in committed)
 
 
 @pytest.mark.parametrize("case", FEW)
