@@ -151,7 +151,7 @@ def test_a_full_disk_under_the_state_alone_stops_no_task(
         one.environment["ROCKETRY_OTEL_STATE_DIR"] = str(disk / "state")
         life = one.begin()
         life.await_records(100)
-        fill(disk)
+        filler = fill(disk)
         one.note("the disk is full")
         one.collector.stop()
         life.await_records(150)
@@ -159,8 +159,10 @@ def test_a_full_disk_under_the_state_alone_stops_no_task(
         life.await_records(20)
         one.settle()
         one.kill(life)
-        # With the disk still full.
+        # With the disk still full: what the first has left waits until it can be noted.
         life = one.begin(CONSERVATION_PAUSED="1")
+        filler.unlink()
+        one.note("there is space again")
         one.settle()
         assert life.stop() == 0
         assert "Traceback" not in life.stderr
