@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -396,6 +397,71 @@ def test_a_collector_that_goes_away_in_the_midst_does_not_stop_the_other(
     bench.run()
     assert bench.state.backlogs() == {}
     assert set(bench.trace_collector.accepted) == set(texts(*range(100)))
+
+
+def test_how_far_it_has_come_is_noted_on_the_way(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each second, and every so many records: a process that is killed soon has come that far."""
+    monkeypatch.setattr("rocketry_otel._catch_up._RECORDS_BETWEEN_NOTES", 20)
+    bench = make()
+    bench.write(*range(100))
+    bench.state.take_on({LOGS: Backlog(at(0))})
+    seen = []
+
+    def look() -> bool:
+        flush(bench.logs)
+        seen.append(bench.state.backlogs()[LOGS].done)
+        return len(seen) < 2
+
+    bench.run(look)
+    assert 0 < seen[1] <= 100
+    assert seen[0] < seen[1]
+
+
+def test_what_is_under_way_at_the_end_is_waited_for(make: Callable[..., Bench]) -> None:
+    """A collector that takes its time is not taken for one that has it all."""
+    bench = make()
+    bench.write(1)
+    bench.state.take_on({LOGS: Backlog(0)})
+    asked, opened = threading.Event(), threading.Event()
+
+    def answer(_: list[Any]) -> Any:
+        asked.set()
+        assert opened.wait(20)
+        return ACCEPTED
+
+    bench.log_collector.answer = answer
+
+    def look() -> bool:
+        assert asked.wait(20)
+        assert LOGS in bench.state.backlogs()
+        opened.set()
+        return True
+
+    bench.run(look)
+    assert bench.log_collector.accepted == texts(1)
+    assert bench.state.backlogs() == {}
+
+
+def test_whoever_waits_too_long_for_another_process_sends_its_own(
+    make: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stands still with the lease holds nobody up; what the dead left stays with it."""
+    bench = make()
+    bench.write(*range(10))
+    leave(bench.logs, 5, 6)
+    bench.state.take_on({LOGS: Backlog(at(0))})
+    with State(tmp_path).lease():
+        bench.run()
+        assert bench.log_collector.accepted == []
+        monkeypatch.setattr("rocketry_otel._catch_up._PATIENCE", 0.0)
+        bench.run()
+        assert bench.log_collector.accepted == texts(5, 6)
+        assert bench.logs.has_left is False
+    bench.run()
+    assert set(bench.log_collector.accepted) == set(texts(*range(10)))
+    assert bench.state.backlogs() == {}
 
 
 def test_half_of_the_time_is_for_others(make: Callable[..., Bench]) -> None:

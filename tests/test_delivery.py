@@ -16,6 +16,7 @@ from rocketry_otel._delivery import ExportQueue
 from rocketry_otel._destinations import Answer, Result
 from rocketry_otel._outage import Outage
 from rocketry_otel._pacing import QueueLimits
+from rocketry_otel._passage import Passage
 
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
@@ -200,8 +201,8 @@ def test_a_partial_success_counts_both_parts(
     end(queue)
     assert [record.getMessage() for record in caplog.records] == [
         (
-            "http://c refused 2 of the traces: too old. What is refused is lost, and counted; "
-            "further refusals are told of once an hour."
+            "http://c refused 2 of the traces: too old. What is refused is counted, and set "
+            "aside where a repository has it; further refusals are told of once an hour."
         )
     ]
 
@@ -307,6 +308,28 @@ def test_closing_sends_what_waits_and_shuts_the_destination_down_once(parts: Par
     assert parts.collector.shutdowns == 1
     assert parts.counts.of("traces", "dropped") == {"closed": 1}
     assert flush(queue) is True
+
+
+def test_what_comes_from_a_repository_after_the_end_is_left_to_it(parts: Parts) -> None:
+    """What is sent again is not: whoever sends it knows that it was not taken."""
+    queue = parts.queue()
+    close(queue)
+    queue.put(1, Passage(10, "etl", "run"))
+    queue.put(2, Passage(20, "etl", "run", {queue.name: 0}))
+    assert queue.ask(lambda held: held.left) == (10, 1, 10)
+    assert queue.settled_until(1) is None
+    assert parts.counts.of("traces", "dropped") == {}
+    queue.reopen()
+    assert queue.has_left is True
+    assert queue.settled_until(1) == 1
+
+
+def test_a_record_that_is_not_for_a_queue_passes_it_by(parts: Parts) -> None:
+    """Each channel sends again what it has missed itself."""
+    queue = parts.queue()
+    queue.put(1, Passage(10, "etl", "run", {"logs http://c": 0}))
+    assert flush(queue) is True
+    assert (parts.collector.tried, queue.sent_again) == ([], 0)
 
 
 def test_a_queue_whose_closing_was_not_begun_is_not_closed(parts: Parts) -> None:

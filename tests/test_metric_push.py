@@ -186,8 +186,8 @@ def test_a_refusal_is_told_of_and_not_tried_again(
     assert parts.tried == 2
     assert lines(caplog) == [
         (
-            f"http://c refused {count} of the metrics: bad. What is refused is lost, and counted; "
-            "further refusals are told of once an hour."
+            f"http://c refused {count} of the metrics: bad. What is refused is counted, and set "
+            "aside where a repository has it; further refusals are told of once an hour."
         )
     ]
 
@@ -253,7 +253,8 @@ def test_metrics_that_cannot_be_collected_do_not_end_the_thread(
     assert lines(caplog) == [
         (
             "http://c refused 1 of the metrics: they cannot be collected: RuntimeError: no. What "
-            "is refused is lost, and counted; further refusals are told of once an hour."
+            "is refused is counted, and set aside where a repository has it; further refusals are "
+            "told of once an hour."
         )
     ]
 

@@ -117,8 +117,8 @@ def test_refusals_are_told_of_once_an_hour(
 ) -> None:
     """A collector that refuses batch after batch fills no log, even if it takes some."""
     line = (
-        "http://c refused 3 of the logs: too old. What is refused is lost, and counted; further "
-        "refusals are told of once an hour."
+        "http://c refused 3 of the logs: too old. What is refused is counted, and set "
+        "aside where a repository has it; further refusals are told of once an hour."
     )
     for _ in range(10):
         outage.refused("logs", "http://c", 3, "too old")

@@ -468,3 +468,35 @@ def test_older_sdks_are_given_no_limits_that_they_do_not_know(
 
     monkeypatch.setattr(own, "LoggerProvider", Older)
     assert type(made.logger()) is Older
+
+
+def test_each_channel_has_a_name_of_its_own(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which it is known in other processes, though two exporters send to the same place."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp,otlp_proto_http,otlp_proto_grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
+    _, channels = own.tracer_provider(made.counts, made.outage)
+    made.channels += channels
+    assert [channel.name for channel in channels if isinstance(channel, ExportQueue)] == [
+        "traces http://localhost:4318/v1/traces",
+        "traces http://localhost:4318/v1/traces (2)",
+        "traces http://localhost:4318",
+    ]
+
+
+def test_spans_and_log_records_do_not_bear_what_differs_from_process_to_process(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent again by another process they are the same to the byte; what the user says stays."""
+    monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "otel,process")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=data")
+    assert own._lasting_resource().attributes.keys() == {
+        "service.name",
+        "team",
+        "telemetry.sdk.language",
+        "telemetry.sdk.name",
+        "telemetry.sdk.version",
+    }
+    assert "process.pid" in own._resource().attributes
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=one,process.pid=7")
+    attributes = own._lasting_resource().attributes
+    assert (attributes["service.instance.id"], str(attributes["process.pid"])) == ("one", "7")

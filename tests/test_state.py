@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rocketry_otel._locks import FileLock
 from rocketry_otel._progress import Backlog, Progress, Refusal, with_earlier
 from rocketry_otel._state import State
 from rocketry_otel._state_store import StateError
@@ -81,6 +82,31 @@ def test_whether_a_process_lives_is_not_guessed(
 
     monkeypatch.setattr("fcntl.flock", fail)
     assert second.is_alive(writer) is True
+
+
+def test_a_process_whose_lock_is_missing_is_dead(tmp_path: Path) -> None:
+    """It shows itself again with its next note, if it is not."""
+    first, second = State(tmp_path), State(tmp_path)
+    first.save({TRACES: Progress(1, 0)}, 7)
+    (writer,) = second.writers()
+    (tmp_path / f"writer-{writer}.lock").unlink()
+    assert second.is_alive(writer) is False
+
+
+def test_locks_that_stand_for_nobody_are_swept_away(tmp_path: Path) -> None:
+    """Neither those of the living nor of the dead who have left something."""
+    living, dead, state = State(tmp_path), State(tmp_path), State(tmp_path)
+    living.save({TRACES: Progress(1, 0)}, 7)
+    dead.save({TRACES: Progress(1, 0)}, 7)
+    dead.end()
+    noting = FileLock(tmp_path / "writer-noting.lock")
+    noting.acquire()
+    (tmp_path / "writer-killed.lock").touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    state.sweep()
+    assert before - {path.name for path in tmp_path.iterdir()} == {"writer-killed.lock"}
+    noting.release()
+    State(None).sweep()
 
 
 def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:

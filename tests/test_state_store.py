@@ -84,6 +84,14 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
+def test_a_file_that_cannot_be_opened_is_no_damage(tmp_path: Path) -> None:
+    """It is left where it is."""
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(StateError, match="unable to open database file"):
+        names(Store(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
 def test_a_file_that_another_holds_is_an_error_of_the_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

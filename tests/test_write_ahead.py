@@ -357,3 +357,31 @@ def test_a_forked_child_follows_its_own_records(receiver: OTLPReceiver, make: An
     assert runs_at(receiver) == {"parents", "parents too", "childs"}
     handler.close()
     assert State(folder_of(handler)).writers() == {}
+
+
+def test_nothing_is_begun_after_the_end(make: Any) -> None:
+    """There is no thread any more, whoever asks for one."""
+    handler = make()
+    write_ahead = handler._bridge.write_ahead
+    handler._bridge._connect()
+    write_ahead.stop(0.0)
+    write_ahead.begin()
+    assert write_ahead._thread is None
+    write_ahead.reopen()
+    write_ahead.begin()
+    assert write_ahead._thread.is_alive()
+
+
+def test_how_far_it_has_come_is_noted_while_it_catches_up(
+    receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long catching up keeps no note of what is written meanwhile waiting."""
+    monkeypatch.setattr("rocketry_otel._write_ahead._SECONDS_BETWEEN_NOTES", 0.0)
+    receiver.behave(Status(503))
+    first = make()
+    run(first, *map(str, range(60)))
+    first.close()
+    receiver.behave(Ok())
+    second = make()
+    run(second, "later")
+    assert receiver.wait_for(lambda it: len(runs_at(it)) == 61, LONG)

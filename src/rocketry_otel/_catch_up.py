@@ -37,6 +37,10 @@ _logger = logging.getLogger(NAME)
 # A note of the future is no note: the clock was wrong, or it was damaged.
 _TOLERANCE = 60_000_000_000
 _SECONDS_BETWEEN_NOTES = 1.0
+# A process that is killed soon has come as far as this at least.
+_RECORDS_BETWEEN_NOTES = 500
+# With a process that sends from the repository for others, in seconds.
+_PATIENCE = 15.0
 # Whoever waits for this to stop waits no longer.
 _LONGEST_WAIT = 0.2
 # So many records are read before the tasks of this process have their turn again.
@@ -82,6 +86,7 @@ class CatchUp:
         # What is known to be sent, for whoever asks how things stand.
         self.backlogs: dict[str, Backlog] = {}
         self._is_told = False
+        self._refused_since: float | None = None
         # How many items each queue has left, and how many it had sent again before.
         self._expected: dict[str, tuple[int, int]] = {}
         # What the spare state has of what queues owe.
@@ -98,7 +103,8 @@ class CatchUp:
     def run(self, pause: Callable[[float], bool]) -> None:
         """Send all that can be sent now.
 
-        Where the state cannot be read or written, that is what this process has left itself.
+        Where the state cannot be used, or another process sends and takes very long for it,
+        that is what this process has left itself.
 
         Args:
             pause: Waits some seconds; returns whether to go on.
@@ -109,12 +115,20 @@ class CatchUp:
         try:
             with self._state.lease() as is_ours:
                 if is_ours:
+                    self._refused_since = None
                     self._take_on()
                     self._send_all(self._state, pause)
+                    return
         except StateError as error:
             _logger.debug("The state of delivery cannot be used", exc_info=error)
-            self._take_on_in_memory()
-            self._send_all(self._spare, pause)
+        else:
+            # Whoever has the lease sends this, too; but it may stand still.
+            now = time.monotonic()
+            self._refused_since = self._refused_since or now
+            if now - self._refused_since < _PATIENCE:
+                return
+        self._take_on_in_memory()
+        self._send_all(self._spare, pause)
 
     def _send_all(self, state: State, pause: Callable[[float], bool]) -> None:
         targets = [
@@ -159,6 +173,7 @@ class CatchUp:
             self._queues[name].ask(partial(Holding.owe_no_more, owed=left))
             self._expect(name, left)
         self._in_memory.clear()
+        self._state.sweep()
         self.backlogs = {
             name: backlog for name, backlog in heritage.backlogs.items() if name in self._queues
         }
@@ -213,7 +228,7 @@ class CatchUp:
                     # As long as it took: half of the time is for the tasks of this process.
                     goes_on = pause(time.thread_time() - worked)
                     worked = time.thread_time()
-                if now - noted >= _SECONDS_BETWEEN_NOTES:
+                if now - noted >= _SECONDS_BETWEEN_NOTES or count % _RECORDS_BETWEEN_NOTES == 0:
                     self._note(targets, state)
                     noted = now
                 if not goes_on or not any(target.is_on for target in targets):

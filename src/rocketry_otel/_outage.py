@@ -107,8 +107,8 @@ class Outage:
                 return
             self._refusal_told = now
         _warn(
-            "%s refused %d of the %s: %s. What is refused is lost, and counted; further refusals "
-            "are told of once an hour.",
+            "%s refused %d of the %s: %s. What is refused is counted, and set aside where a "
+            "repository has it; further refusals are told of once an hour.",
             destination,
             count,
             signal,

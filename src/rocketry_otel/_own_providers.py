@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics import (
     TraceBasedExemplarFilter,
 )
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 
 from . import _environment as environment
@@ -233,7 +233,9 @@ def _limit(name: str, default: int) -> int:
 
 def _resource() -> Resource:
     """Return the resource that the environment describes, named ``rocketry`` if it has no name."""
-    if environment.text("OTEL_SERVICE_NAME") or SERVICE_NAME in _described():
+    described = environment.text("OTEL_RESOURCE_ATTRIBUTES") or ""
+    names = {pair.partition("=")[0].strip() for pair in described.split(",")}
+    if environment.text("OTEL_SERVICE_NAME") or SERVICE_NAME in names:
         return Resource.create()
     return Resource.create({SERVICE_NAME: _DEFAULT_SERVICE})
 
@@ -244,15 +246,10 @@ def _lasting_resource() -> Resource:
     A span that is sent a second time, by another process, is to be the same to the byte: it
     tells what a task did, and not which process has told so. What the user says stays.
     """
-    resource, described = _resource(), _described()
+    resource, described = _resource(), OTELResourceDetector().detect().attributes
     attributes = {
-        name: value
+        name: described.get(name, value)
         for name, value in resource.attributes.items()
         if name in described or not name.startswith(_OF_ONE_PROCESS)
     }
     return Resource(attributes, resource.schema_url)
-
-
-def _described() -> set[str]:
-    described = environment.text("OTEL_RESOURCE_ATTRIBUTES") or ""
-    return {pair.partition("=")[0].strip() for pair in described.split(",")}

@@ -204,6 +204,20 @@ class State:
             for writer in {writer for writer, _ in gone} - left:
                 (self.folder / f"writer-{writer}.lock").unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove what a process has left that was killed before it noted anything.
+
+        Raises:
+            StateError: It cannot be read who has.
+        """
+        if self.folder is None:
+            return
+        known = self.writers()
+        for path in self.folder.glob("writer-*.lock"):
+            writer = path.stem.removeprefix("writer-")
+            if writer not in known and writer != self._writer and not self.is_alive(writer):
+                path.unlink(missing_ok=True)
+
     def delivered_until(self) -> int | None:
         """Return until when all that is known of is delivered, in nanoseconds since the epoch.
 
