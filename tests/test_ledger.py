@@ -125,7 +125,7 @@ def test_until_when_nothing_was_known_is_noted(bench: Bench) -> None:
     bench.write(NOW)
     bench.write(NOW + SECOND)
     assert bench.state.unknown_until() == NOW - 1
-    bench.state.take_on({})
+    bench.state.take_on({}, known_until=NOW)
     with ExitStack() as stack:
         second = Bench(bench.state.folder, stack)
         second.write(NOW)

@@ -21,6 +21,9 @@ def test_the_first_note_says_that_nothing_was_known(tmp_path: Path) -> None:
     second.save({LOGS: Progress(1, 0)}, 8)
     assert (first.unknown_until(), second.unknown_until()) == (6, 6)
     first.take_on({})
+    first.take_on({}, known_until=5)
+    assert second.unknown_until() == 6
+    first.take_on({}, known_until=6)
     assert second.unknown_until() is None
     assert first.is_durable is True
 

@@ -168,11 +168,15 @@ class CatchUp:
                 heritage.add(name, unknown)
         if heritage.backlogs or heritage.is_new or unknown_until is not None:
             # Also what has not changed: should nothing be able to be noted, nothing is sent.
-            self._state.take_on(heritage.backlogs, heritage.gone, heritage.ended)
+            self._state.take_on(
+                heritage.backlogs, heritage.gone, heritage.ended, known_until=unknown_until
+            )
         for name, left in owed.items():
             self._queues[name].ask(partial(Holding.owe_no_more, owed=left))
             self._expect(name, left)
-        self._in_memory.clear()
+        if self._in_memory:
+            self._in_memory.clear()
+            self._spare.take_on({}, finished=list(self._spare.backlogs()))
         self._state.sweep()
         self.backlogs = {
             name: backlog for name, backlog in heritage.backlogs.items() if name in self._queues

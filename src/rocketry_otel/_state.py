@@ -175,15 +175,15 @@ class State:
         backlogs: Mapping[str, Backlog],
         gone: Iterable[tuple[str, str]] = (),
         finished: Iterable[str] = (),
+        known_until: int | None = None,
     ) -> None:
         """Note what is to be sent from the repository, in one step with what it replaces.
-
-        From then on it is known what was delivered.
 
         Args:
             backlogs: What is to be sent, by channel.
             gone: The processes and channels that it was taken over from.
             finished: Channels of which nothing is to be sent any more.
+            known_until: Until when it is now known what is to be sent, if it was not before.
 
         Raises:
             StateError: It cannot be noted; then nothing is.
@@ -198,7 +198,7 @@ class State:
                 [(channel, *one) for channel, one in backlogs.items()],
             )
             connection.executemany("DELETE FROM writer WHERE id = ? AND channel = ?", gone)
-            connection.execute("DELETE FROM unknown")
+            connection.execute("DELETE FROM unknown WHERE until <= ?", [known_until])
             left = {one for (one,) in connection.execute("SELECT DISTINCT id FROM writer")}
         if self.folder is not None:
             for writer in {writer for writer, _ in gone} - left:
