@@ -12,35 +12,23 @@ from typing import Any
 
 import pytest
 
-from rocketry_otel import RepositoryError, TaskEventRecord, _replay_cli, open_repository
+from rocketry_otel import RepositoryError, _replay_cli
 from rocketry_otel._cli import main
+from tests.support.histories import named_by_the_environment, two_runs
 from tests.support.otlp_receiver import OTLPReceiver, PartialSuccess
-
-START = 1_700_000_000.0
 
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
     """The collector."""
-    with OTLPReceiver(grpc=False) as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+    with named_by_the_environment(monkeypatch) as receiver:
         yield receiver
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     """A repository of two runs."""
-    found = f"csv://{tmp_path}/tasks.csv"
-    repo = open_repository(found)
-    for name, action, seconds in (
-        ("etl", "run", 0),
-        ("etl", "success", 1),
-        ("report", "run", 2),
-        ("report", "success", 3),
-    ):
-        fields = {"task_name": name, "action": action, "created": START + seconds}
-        repo.add(TaskEventRecord(**fields, run_id=name, message="m", trace_id="0" * 32))
-    return found
+    return two_runs(tmp_path)
 
 
 def test_all_is_accepted(

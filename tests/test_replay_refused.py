@@ -22,7 +22,7 @@ from rocketry_otel._cli import main
 from rocketry_otel._repositories._reading import open_history
 from rocketry_otel._state import State
 from rocketry_otel._state_place import state_folder
-from tests.support.histories import log_records_of, send_live, spans_of
+from tests.support.histories import log_records_of, named_by_the_environment, send_live, spans_of
 from tests.support.otlp_receiver import Fault, Ok, OTLPReceiver, PartialSuccess, Status
 
 TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -31,8 +31,7 @@ TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
     """The collector."""
-    with OTLPReceiver(grpc=False) as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+    with named_by_the_environment(monkeypatch) as receiver:
         yield receiver
 
 

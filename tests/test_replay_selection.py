@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from rocketry_otel import Replay, Settings, SettingsError, TaskEventRecord, open_repository
-from tests.support.histories import START, replayed
+from tests.support.histories import START, named_by_the_environment, replayed
 from tests.support.otlp_receiver import OTLPReceiver
 
 
 @pytest.fixture
 def to_later(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
     """Where a replay sends to."""
-    with OTLPReceiver(grpc=False) as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+    with named_by_the_environment(monkeypatch) as receiver:
         yield receiver
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from redbird.logging import RepoHandler
 from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MongoRepo, SQLRepo
 from rocketry.log import MinimalRunRecord
 
-from rocketry_otel import OTelRepoHandler, Replay, instrument, replay, uninstrument
+from rocketry_otel import (
+    OTelRepoHandler,
+    Replay,
+    TaskEventRecord,
+    instrument,
+    open_repository,
+    replay,
+    uninstrument,
+)
 from rocketry_otel._repositories._reading import open_history
 from rocketry_otel._repositories._sql_engine import make_engine, split_table
 from tests.support import apps
@@ -111,3 +120,26 @@ def write_by_red_bird(url: str, model: Any = MinimalRunRecord, **changes: Any) -
     repo = red_birds_repo(url, model)
     repo.add(model(**{**ROW, **changes}))
     close(repo)
+
+
+def two_runs(directory: Path) -> str:
+    """Return the URL of a repository of two runs."""
+    url = f"csv://{directory}/tasks.csv"
+    repo = open_repository(url)
+    for name, action, seconds in (
+        ("etl", "run", 0),
+        ("etl", "success", 1),
+        ("report", "run", 2),
+        ("report", "success", 3),
+    ):
+        fields = {"task_name": name, "action": action, "created": START + seconds}
+        repo.add(TaskEventRecord(**fields, run_id=name, message="m", trace_id="0" * 32))
+    return url
+
+
+@contextmanager
+def named_by_the_environment(patch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
+    """Give a collector that the environment names."""
+    with OTLPReceiver(grpc=False) as receiver:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        yield receiver
