@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,24 @@ class Column(LogRecord):
     id: int | None
 
 
+_engines: list[sa.engine.Engine] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close what a test has opened."""
+    yield
+    while _engines:
+        _engines.pop().dispose()
+
+
 def sql_repo(url: str, table: str = "tasks") -> SQLRepo:
     """Return a repository as users make one."""
-    return SQLRepo(
-        engine=sa.create_engine(url), model=Column, table=table, if_missing="create", id_field="id"
-    )
+    engine = sa.create_engine(url)
+    _engines.append(engine)
+    repo = SQLRepo(engine=engine, model=Column, table=table, if_missing="create", id_field="id")
+    repo.session.remove()
+    return repo
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
+from weakref import finalize
 
 from ._forks import after_fork_in_child, no_fork
 
@@ -59,7 +60,9 @@ class Store:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        # Made when it is needed, and closed with this.
         self._memory: sqlite3.Connection | None = None
+        self._closing: finalize[..., object] | None = None
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -67,9 +70,10 @@ class Store:
         self._lock = threading.RLock()
         # What a parent has in memory is the parent's to send. To close it here may wait for a lock
         # that was held at the fork.
-        if self._memory is not None:
+        if self._closing is not None:
+            self._closing.detach()
             _abandoned.append(self._memory)
-        self._memory = None if self._folder is not None else _prepared(":memory:")
+        self._memory = self._closing = None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -80,9 +84,10 @@ class Store:
         """
         with self._lock:
             try:
-                if self._memory is not None:
-                    with _begun(self._memory):
-                        yield self._memory
+                if self._folder is None:
+                    memory = self._in_memory()
+                    with _begun(memory):
+                        yield memory
                     return
                 # A child that is forked in the midst of it would take the file as locked for good.
                 with no_fork, closing(self._open()) as connection, _begun(connection):
@@ -91,6 +96,13 @@ class Store:
                 if _is_damage(error):
                     self._put_away()
                 raise StateError(f"{self._folder}: {error}") from error
+
+    def _in_memory(self) -> sqlite3.Connection:
+        if self._memory is None:
+            self._memory = _prepared(":memory:")
+            self._closing = finalize(self, self._memory.close)
+            self._closing.atexit = False
+        return self._memory
 
     def _open(self) -> sqlite3.Connection:
         folder = self._folder
