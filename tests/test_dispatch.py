@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from rocketry_otel._destinations import Answer, Result
 from rocketry_otel._dispatch import Entry, dispatch
 
@@ -15,8 +17,14 @@ TOO_LARGE = Result(Answer.REFUSED, "too large", certain=True)
 class Trial:
     """A batch of numbers before a destination that answers as it is told."""
 
-    def __init__(self, answer: Callable[[list[int]], Result], over_after: int = 10**9) -> None:
+    def __init__(
+        self,
+        answer: Callable[[list[int]], Result],
+        over_after: int = 10**9,
+        known_good: int | None = None,
+    ) -> None:
         self.answer = answer
+        self.known_good = known_good
         self.over_after = over_after
         self.tried: list[list[int]] = []
         self.accepted: list[int] = []
@@ -26,7 +34,11 @@ class Trial:
         """Dispatch a batch; return what is left and what stopped it."""
         batch = [Entry(number, None) for number in range(size)]
         left, stopped_by = dispatch(
-            batch, self._send, self._settle, lambda: len(self.tried) >= self.over_after
+            batch,
+            self._send,
+            self._settle,
+            lambda: len(self.tried) >= self.over_after,
+            self.known_good,
         )
         return [entry.item for entry in left], stopped_by
 
@@ -69,6 +81,24 @@ def test_one_item_alone_that_is_refused_waits_for_others() -> None:
     trial = Trial(lambda _: REFUSED)
     assert trial.run(1) == ([0], REFUSED)
     assert trial.refused == []
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+def test_what_was_accepted_before_shows_what_is_amiss(size: int) -> None:
+    """If that is still accepted it is not the destination, though nothing else is there."""
+    trial = Trial(lambda items: ACCEPTED if items == [99] else REFUSED, known_good=99)
+    assert trial.run(size) == ([], None)
+    assert trial.refused == list(range(size))
+    assert trial.accepted == []
+    assert trial.tried.count([99]) == 1
+
+
+@pytest.mark.parametrize(("size", "order"), [(1, [0]), (6, [4, 5, 0, 1, 2, 3])])
+def test_what_was_accepted_before_shows_an_outage(size: int, order: list[int]) -> None:
+    """If even that is refused nothing is given up."""
+    trial = Trial(lambda _: REFUSED, known_good=99)
+    assert trial.run(size) == (order, REFUSED)
+    assert (trial.refused, trial.tried.count([99])) == ([], 1)
 
 
 def test_what_is_too_large_is_refused_for_good_though_it_is_alone() -> None:

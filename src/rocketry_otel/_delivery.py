@@ -80,6 +80,7 @@ class ExportQueue(Rereading, Generic[T]):
         self._settled = 0
         self._lost = 0
         self._failing: str | None = None  # why, if nothing gets through
+        self._known_good: T | None = None  # what was accepted last
         self.last_error: str | None = None
         self.sent_again = 0
         self._hurry_until = 0  # the count of items that are not to wait for others
@@ -185,7 +186,11 @@ class ExportQueue(Rereading, Generic[T]):
         failures = 0
         while batch := self._next_batch():
             left, stopped_by = dispatch(
-                batch, self.destination.export, self._settle, lambda: self._closed
+                batch,
+                self.destination.export,
+                self._settle,
+                lambda: self._closed,
+                self._known_good,
             )
             self._put_back(left, stopped_by)
             if stopped_by is None:
@@ -253,6 +258,7 @@ class ExportQueue(Rereading, Generic[T]):
             self._held.settle(part)
             if accepted:
                 self._failing = None
+                self._known_good = self._known_good if refused else part[-1].item
                 self._settled += accepted
                 self._counts.add(self.signal, "delivered", accepted)
                 again = sum(1 for _, passage in part if passage is not None and not passage.is_live)

@@ -33,18 +33,20 @@ def dispatch(
     send: Callable[[list[Any]], Result],
     settle: Callable[[list[Entry], Result], None],
     is_over: Callable[[], bool],
+    known_good: Any = None,
 ) -> tuple[list[Entry], Result | None]:
     """Send a batch, in parts if need be.
 
     A batch that is refused is halved until what is amiss stands alone. It is taken as refused
-    for good only if the destination accepts something else of the batch: one that refuses
-    everything (a proxy, a wrong port) is as good as away.
+    for good only if the destination accepts something else, of the batch or what it has
+    accepted before: one that refuses everything (a proxy, a wrong port) is as good as away.
 
     Args:
         batch: What to send.
         send: Sends some items.
         settle: Told of each part that was accepted, or refused for good.
         is_over: Returns whether to stop, and leave it all.
+        known_good: An item that was accepted before, if any was.
 
     Returns:
         What is to be sent again, and the answer that stopped it, if one did.
@@ -68,13 +70,24 @@ def dispatch(
         else:
             doubtful.append((part[0], result))
             if not accepted and len(doubtful) >= _MOST_DOUBTFUL:
-                break
-    if doubtful and not accepted:
+                accepted = _is_accepted(known_good, send)
+                if not accepted:
+                    return _rest([], parts, doubtful), result
+    if doubtful and not accepted and not _is_accepted(known_good, send):
         # Behind all others, so that these are tried first the next time.
         return _rest([], parts, doubtful), doubtful[-1][1]
     for entry, result in doubtful:
         settle([entry], result)
     return [], None
+
+
+def _is_accepted(known_good: Any, send: Callable[[list[Any]], Result]) -> bool:
+    """Return whether a destination accepts what it has accepted before.
+
+    It gets that twice then, which costs less than to take an outage for the record's fault, or
+    a record's fault for an outage.
+    """
+    return known_good is not None and send([known_good]).answer is Answer.ACCEPTED
 
 
 def _rest(
