@@ -134,7 +134,10 @@ class CatchUp:
         targets = [
             Target(queue, self.backlogs[name])
             for name, queue in self._queues.items()
-            if name in self.backlogs and queue.wait_for_room(0.0)
+            if name in self.backlogs
+            and queue.wait_for_room(0.0)
+            # What an earlier turn has handed over has positions of its own.
+            and queue.wait_until_sent_again(0.0)
         ]
         if targets:
             self._tell_begin(targets)

@@ -110,7 +110,7 @@ class Rereading(ABC):
             if self._is_closing():
                 return None
             first = self._first_position()
-            return position if first is None else first
+            return position if first is None else min(first, position)
 
     def _first_position(self) -> int | None:
         return self._held.first_position(self.name)
