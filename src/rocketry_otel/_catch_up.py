@@ -291,7 +291,8 @@ class CatchUp:
                 self._count_missing(name)
             else:
                 changed[name] = self.backlogs[name] = noted
-        state.take_on(changed, finished=finished)
+        if changed or finished:
+            state.take_on(changed, finished=finished)
         if state is self._spare:
             for name in finished:
                 left = self._in_memory.pop(name, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._progress import Progress, with_earlier
+from ._progress import Progress, signal_of, with_earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,5 +83,5 @@ class Inheritance:
             return [channel]
         if channel in served:
             return []
-        signal = channel.partition(" ")[0]
+        signal = signal_of(channel)
         return [name for name, queue in self._queues.items() if queue.signal == signal]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Records come in the order of their times but for this, as a child process that sends its own
 # to its parent may be late: only a clock that jumps makes a task wait for a note.
 _MARGIN = 2_000_000_000
+# Later than any record can be created: each is noted until something is.
 _FOREVER = 2**63
 # After a failure, before a record waits for another try.
 _SECONDS_BETWEEN_TRIES = 10.0

@@ -7,6 +7,11 @@ from typing import NamedTuple
 FOREVER = 2**63 - 1
 
 
+def signal_of(channel: str) -> str:
+    """Return the signal that a channel is of, also one of another process."""
+    return channel.partition(" ")[0]
+
+
 class Progress(NamedTuple):
     """How far a process has come with what it has written itself, on one channel.
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ._errors import RepositoryError
+from ._progress import signal_of
 from ._replay import chosen
 from ._replay_sending import channels, send_again
 from ._replay_summary import Replay, Tally
@@ -117,7 +118,7 @@ class _Again:
         for one in history:
             key = (one.event.created, one.event.task_name, one.event.action)
             if key in self._channels:
-                self._sent.update((_signal_of(channel), key) for channel in self._channels[key])
+                self._sent.update((signal_of(channel), key) for channel in self._channels[key])
                 tally.add(one)
 
     def channels_for(self, key: Key) -> Collection[str]:
@@ -127,7 +128,7 @@ class _Again:
         """
         wanted = set()
         for channel in self._channels.get(key, ()):
-            signal = _signal_of(channel)
+            signal = signal_of(channel)
             names = {queue.name for queue in self._queues if queue.signal == signal}
             wanted |= {channel} & names or names
             if names:
@@ -137,15 +138,11 @@ class _Again:
     def accepted(self) -> Iterable[tuple[str, Refusal]]:
         """Return what was sent, and not refused once more."""
         gone = self._sent - self._refused_again
-        return [one for one in self._refused if (_signal_of(one[0]), one[1][:3]) in gone]
+        return [one for one in self._refused if (signal_of(one[0]), one[1][:3]) in gone]
 
     def count_left_out(self) -> int:
         """Return how much of what was refused was not to be sent."""
-        return sum((_signal_of(one[0]), one[1][:3]) not in self._sent for one in self._refused)
-
-
-def _signal_of(channel: str) -> str:
-    return channel.partition(" ")[0]
+        return sum((signal_of(one[0]), one[1][:3]) not in self._sent for one in self._refused)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def retold(
         return stored.find_beginning_again(ending, fields)
 
     tracker = RunTracker(keeps_run_id=stored.keeps("run_id"), find_run=find_run)
-    for fields in _history.records(repo, since, until):  # the tracker looks at it
+    for fields in _history.records(repo, since, until):
         event = parse_event(fields)
         step = tracker.observe(event)
         is_looked_up = step.change == "ended" and not step.was_open

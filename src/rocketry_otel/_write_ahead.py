@@ -40,13 +40,12 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(NAME)
 
-_SECONDS_BETWEEN_NOTES = 1.0
 _CANNOT_NOTE = "What was delivered cannot be noted, so that it may be sent once more"
 _CANNOT_SEND = "What did not get through cannot be sent from the repository at present"
+_CANNOT_PRUNE = "Old records cannot be removed from the repository at present"
 _NOWHERE = "It cannot be told where to note what was delivered"
 
-_CANNOT_PRUNE = "Old records cannot be removed from the repository at present"
-
+_SECONDS_BETWEEN_NOTES = 1.0
 _SECONDS_BETWEEN_PRUNINGS = 3600.0
 # Between two looks for what other processes have left when they died.
 _SECONDS_BETWEEN_LOOKS = 10.0
