@@ -444,6 +444,33 @@ def test_what_is_under_way_at_the_end_is_waited_for(make: Callable[..., Bench]) 
     assert bench.state.backlogs() == {}
 
 
+def test_nothing_is_sent_again_while_an_earlier_turn_is_under_way(
+    make: Callable[..., Bench],
+) -> None:
+    """What that has handed over comes to its end first: positions of two turns do not mix."""
+    bench = make()
+    bench.write(1, 2)
+    bench.state.take_on({LOGS: Backlog(at(0))})
+    asked, opened = threading.Event(), threading.Event()
+
+    def answer(_: list[Any]) -> Any:
+        asked.set()
+        assert opened.wait(20)
+        return ACCEPTED
+
+    bench.log_collector.answer = answer
+    bench.logs.put("1", Passage(at(1), "etl", "inaction", {LOGS: 0}))
+    assert asked.wait(20)
+    bench.run()
+    assert bench.logs.sent_again == 1
+    assert bench.state.backlogs() == {LOGS: Backlog(at(0))}
+    opened.set()
+    flush(bench.logs)
+    bench.run()
+    assert bench.log_collector.accepted == texts(1, 1, 2)
+    assert bench.state.backlogs() == {}
+
+
 def test_whoever_waits_too_long_for_another_process_sends_its_own(
     make: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

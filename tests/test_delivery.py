@@ -324,6 +324,17 @@ def test_what_comes_from_a_repository_after_the_end_is_left_to_it(parts: Parts) 
     assert queue.settled_until(1) == 1
 
 
+def test_no_more_is_settled_than_was_handed_over(parts: Parts) -> None:
+    """What an earlier turn has handed over has positions of its own, which may be further on."""
+    parts.collector.answer = gate = Gate()
+    queue = parts.queue()
+    queue.put(1, Passage(10, "etl", "run", {queue.name: 40}))
+    assert (queue.settled_until(5), queue.settled_until(50)) == (5, 40)
+    gate.opened.set()
+    assert flush(queue) is True
+    assert queue.settled_until(50) == 50
+
+
 def test_a_record_that_is_not_for_a_queue_passes_it_by(parts: Parts) -> None:
     """Each channel sends again what it has missed itself."""
     queue = parts.queue()
