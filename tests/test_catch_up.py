@@ -461,7 +461,7 @@ def test_nothing_is_sent_again_while_an_earlier_turn_is_under_way(
     bench.log_collector.answer = answer
     bench.logs.put("1", Passage(at(1), "etl", "inaction", {LOGS: 0}))
     assert asked.wait(20)
-    bench.run()
+    bench.run(lambda: False)
     assert bench.logs.sent_again == 1
     assert bench.state.backlogs() == {LOGS: Backlog(at(0))}
     opened.set()
