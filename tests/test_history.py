@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import tracemalloc
@@ -152,15 +153,23 @@ def test_memory_does_not_grow_with_the_history(make_repo: Make, kind: str) -> No
         for number in range(2_000):
             (repo.path / f"{number}.json").write_text(text)
     all(records(repo))
-    tracemalloc.start()
-    tracemalloc.reset_peak()
-    before, _ = tracemalloc.get_traced_memory()
-    count = sum(1 for _ in records(repo))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert count >= 2_000
+    # Whatever other threads of this process do meanwhile is measured with it: once they rest.
+    peak = min(peak_of_reading(repo) for _ in range(3))
     # All of them are 2 MB at least, and ten in SQLite and CSV.
-    assert peak - before < (4_000_000 if "sqlite" in kind else 1_000_000)
+    assert peak < (4_000_000 if "sqlite" in kind else 1_000_000)
+
+
+def peak_of_reading(repo: Any) -> int:
+    """Return how many bytes more are in memory at once while all of a history is read."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        assert sum(1 for _ in records(repo)) >= 2_000
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
 
 
 def values_of(model: Any) -> dict[str, Any]:
