@@ -21,7 +21,7 @@ from rocketry_otel._passage import Passage
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
 REFUSED = Result(Answer.REFUSED, "bad", certain=True)
-TOO_LARGE = Result(Answer.REFUSED, "too large", certain=True)
+UNENCODABLE = Result(Answer.REFUSED, "it cannot be encoded", certain=True)
 AT_ONCE = QueueLimits(delay=0.0)
 LATER = QueueLimits(delay=3600.0)
 LONG = 20.0
@@ -237,7 +237,7 @@ def test_what_did_not_get_through_is_tried_again_in_its_order(
 
 def test_a_poison_item_does_not_cost_its_neighbours(parts: Parts) -> None:
     """A batch that cannot be encoded is halved until what is wrong with it stands alone."""
-    parts.collector.answer = lambda batch: TOO_LARGE if 13 in batch else ACCEPTED
+    parts.collector.answer = lambda batch: UNENCODABLE if 13 in batch else ACCEPTED
     queue = parts.queue(LATER)
     for number in range(20):
         queue.put(number)
@@ -254,7 +254,7 @@ def test_an_outage_in_the_midst_of_halves_loses_nothing(parts: Parts) -> None:
     def answer(batch: list[Any]) -> Result:
         seen.append(list(batch))
         if len(batch) > 2:
-            return TOO_LARGE
+            return UNENCODABLE
         return UNAVAILABLE if len(seen) == 4 else ACCEPTED
 
     parts.collector.answer = answer
@@ -393,7 +393,7 @@ def test_a_batch_that_fails_after_the_end_is_not_tried_again(parts: Parts) -> No
 
 def test_halves_that_are_left_at_the_end_are_not_sent(parts: Parts) -> None:
     """The thread that comes back after the end sends nothing more."""
-    gate = Gate(TOO_LARGE)
+    gate = Gate(UNENCODABLE)
     parts.collector.answer = gate
     queue = parts.queue(LATER)
     queue.put(1)

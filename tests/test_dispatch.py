@@ -11,7 +11,7 @@ from rocketry_otel._dispatch import Entry, dispatch
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
 REFUSED = Result(Answer.REFUSED, "HTTP 400")
-TOO_LARGE = Result(Answer.REFUSED, "too large", certain=True)
+UNENCODABLE = Result(Answer.REFUSED, "it cannot be encoded", certain=True)
 
 
 class Trial:
@@ -76,6 +76,14 @@ def test_a_destination_that_refuses_everything_is_as_good_as_away() -> None:
     assert trial.refused == []
 
 
+def test_a_destination_that_takes_nothing_of_a_batch_shows_nothing() -> None:
+    """A partial success that leaves all of it out is no sign that others are accepted."""
+    nothing = Result(Answer.ACCEPTED, "quota", rejected=2)
+    trial = Trial(lambda items: nothing if items == [0, 1] else REFUSED)
+    assert trial.run(4) == ([2, 3], REFUSED)
+    assert (trial.accepted, trial.refused) == ([0, 1], [])
+
+
 def test_one_item_alone_that_is_refused_waits_for_others() -> None:
     """Without a neighbour it cannot be told what is amiss."""
     trial = Trial(lambda _: REFUSED)
@@ -101,9 +109,9 @@ def test_what_was_accepted_before_shows_an_outage(size: int, order: list[int]) -
     assert (trial.refused, trial.tried.count([99])) == ([], 1)
 
 
-def test_what_is_too_large_is_refused_for_good_though_it_is_alone() -> None:
-    """There is no doubt about that."""
-    trial = Trial(lambda _: TOO_LARGE)
+def test_what_cannot_be_encoded_is_refused_for_good_though_it_is_alone() -> None:
+    """There is no doubt about that, for it was never sent."""
+    trial = Trial(lambda _: UNENCODABLE)
     assert trial.run(2) == ([], None)
     assert trial.refused == [0, 1]
 
@@ -119,6 +127,6 @@ def test_an_outage_in_the_midst_leaves_the_rest_and_the_doubtful() -> None:
 
 def test_at_the_end_nothing_more_is_sent() -> None:
     """Whoever ends it has seen to what is left."""
-    trial = Trial(lambda items: TOO_LARGE if len(items) > 1 else ACCEPTED, over_after=1)
+    trial = Trial(lambda items: UNENCODABLE if len(items) > 1 else ACCEPTED, over_after=1)
     assert trial.run(4) == ([], None)
     assert trial.tried == [[0, 1, 2, 3]]

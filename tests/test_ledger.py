@@ -11,7 +11,7 @@ import pytest
 
 from rocketry_otel._ledger import Ledger
 from rocketry_otel._passage import Passage
-from rocketry_otel._progress import Progress
+from rocketry_otel._progress import Progress, Refusal
 from rocketry_otel._state import State
 from rocketry_otel._state_store import FILE, StateError
 from tests.support.channels import ACCEPTED, UNAVAILABLE, channel, flush
@@ -168,6 +168,24 @@ def test_a_state_that_cannot_be_written_costs_a_record_little(
     bench.ledger.save()
     assert bench.told[-1] is None
     assert bench.noted()[TRACES].since == NOW + 99 * SECOND - MARGIN
+
+
+def test_what_was_refused_is_noted_though_nothing_else_has_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried until it can be, and nothing rests before."""
+    bench.write(NOW)
+    assert flush(bench.logs) is True
+    bench.ledger.save()
+    assert bench.ledger.is_noted is True
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.state.refused._store, "_folder", Path("/proc/nowhere"))
+        with pytest.raises(StateError):
+            bench.state.refused.set_aside(LOGS, [Refusal(NOW, "etl", "run", "no")], 1.0)
+    assert bench.ledger.is_noted is False
+    bench.ledger.save()
+    assert bench.ledger.is_noted is True
+    assert [one.reason for _, one in State(bench.state.folder).refused.all()] == ["no"]
 
 
 def test_an_end_that_cannot_be_noted_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

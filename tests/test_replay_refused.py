@@ -63,7 +63,7 @@ def kept(url: str) -> list[tuple[str, str]]:
     with open_history(url) as repo:
         folder = state_folder(repo, None)
     assert folder is not None
-    return [(channel, one.task_name) for channel, one in State(folder).refused()]
+    return [(channel, one.task_name) for channel, one in State(folder).refused.all()]
 
 
 def again(url: str, **how: Any) -> Replay:

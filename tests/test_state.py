@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rocketry_otel._locks import FileLock
-from rocketry_otel._progress import Backlog, Progress, Refusal, with_earlier
+from rocketry_otel._progress import Backlog, Progress, with_earlier
 from rocketry_otel._state import State
 from rocketry_otel._state_store import StateError
 
@@ -155,33 +155,6 @@ def test_what_is_delivered_is_what_everybody_has_delivered(tmp_path: Path) -> No
     assert first.delivered_until() == 8
     second.take_on({TRACES: Backlog(3)})
     assert first.delivered_until() == 3
-
-
-def test_what_was_refused_is_kept_with_its_reason(tmp_path: Path) -> None:
-    """Once for each record and channel, and the newest alone of very many."""
-    state = State(tmp_path)
-    one = Refusal(2, "etl", "fail", "HTTP 400")
-    other = Refusal(1, "etl", "run", "HTTP 413")
-    state.set_aside(TRACES, [one, other], 5.0)
-    state.set_aside(TRACES, [one._replace(reason="HTTP 422")], 6.0)
-    state.set_aside(LOGS, [one], 7.0)
-    assert state.refused() == [
-        (TRACES, other),
-        (TRACES, one._replace(reason="HTTP 422")),
-        (LOGS, one),
-    ]
-    state.no_longer_refused([(TRACES, other), (LOGS, one)])
-    assert state.refused() == [(TRACES, one._replace(reason="HTTP 422"))]
-
-
-def test_not_more_is_kept_than_there_is_room_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A collector that refuses for years fills no disk."""
-    monkeypatch.setattr("rocketry_otel._state._MOST_REFUSED", 3)
-    state = State(tmp_path)
-    state.set_aside(TRACES, [Refusal(n, "etl", "run", "no") for n in range(5)], 1.0)
-    assert [refusal.created for _, refusal in state.refused()] == [2, 3, 4]
 
 
 def test_in_memory_all_is_one_process(tmp_path: Path) -> None:

@@ -110,6 +110,28 @@ def test_a_sampler_is_asked_once_for_a_run_and_may_add_attributes() -> None:
         assert span.attributes["rocketry.action"] == "success"
 
 
+def test_a_sampler_that_fails_costs_the_spans_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """The log records go out with the ids of their run, and the loss is counted once a run."""
+
+    class Broken(Sampler):
+        def should_sample(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("a sampler of the user's")
+
+        def get_description(self) -> str:
+            return "broken"
+
+    with capture_telemetry(sampler=Broken()) as telemetry:
+        handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
+        handler.handle(task_record("run", run_id="r1"))
+        handler.handle(task_record("success", run_id="r1", created=START + 1))
+        assert telemetry.spans == []
+        assert len(telemetry.log_records) == 2
+        assert len({record.trace_id for record in telemetry.log_records} - {0}) == 1
+    assert handler._bridge.counts.of("traces", "dropped") == {"error": 1}
+    assert handler._bridge.counts.of("logs", "dropped") == {}
+    assert len([record for record in caplog.records if record.name == "rocketry_otel"]) == 1
+
+
 def test_nothing_is_kept_where_the_sampler_keeps_nothing() -> None:
     """No span, but log records, which are not sampled."""
     with capture_telemetry(sampler=ALWAYS_OFF) as telemetry:

@@ -190,7 +190,7 @@ def test_what_is_refused_for_good_is_set_aside_with_its_reason(
     handler.handle(task_record("run", run_id="b"))
     assert handler.flush(LONG) is False
     assert (handler.delivery.logs.refused, handler.delivery.logs.last_error) == (1, "too old")
-    ((channel, refusal),) = State(folder_of(handler)).refused()
+    ((channel, refusal),) = State(folder_of(handler)).refused.all()
     assert channel == f"logs {receiver.http_endpoint}/v1/logs"
     assert refusal[1:] == ("etl", "run", "too old")
 
@@ -204,11 +204,31 @@ def test_of_a_part_that_was_refused_all_are_set_aside(receiver: OTLPReceiver, ma
     part = [Entry(n, Passage(n, "etl", "run")) for n in (1, 2)] + [Entry(3, None)]
     queue.set_aside(queue, part, 1, "too old")
     queue.set_aside(queue, part[2:], 1, "of a body")
-    assert [refusal.reason for _, refusal in State(folder_of(handler)).refused()] == [
+    assert [refusal.reason for _, refusal in State(folder_of(handler)).refused.all()] == [
         "1 of 3: too old"
     ] * 2
     handler._bridge.write_ahead._state._store._folder = Path("/proc/nowhere")
     queue.set_aside(queue, part, 1, "too old")
+
+
+def test_a_fault_of_ours_holds_no_note_back(
+    receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that could not be handed over is counted, and waited for no longer."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    handler = make()
+    run(handler, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr("rocketry_otel._sending.Sender.send", broken)
+        run(handler, "b")
+    run(handler, "c")
+    assert handler.flush(LONG) is True
+    assert runs_at(receiver) == {"a", "c"}
+    assert handler._bridge.write_ahead._ledger.is_settled is True
+    assert handler._bridge.counts.of("logs", "dropped") == {"error": 2}
 
 
 def test_a_state_that_cannot_be_kept_is_told_once_and_costs_nothing_else(

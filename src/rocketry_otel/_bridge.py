@@ -195,12 +195,10 @@ class Bridge:
                 if not self.write_ahead.is_durable:
                     self.counts.add("logs", "dropped", reason="closed")
                 return  # and it stays expected: the next start finds it
-            signals = self._awake()
-            if step.given_up is not None and self._exports(step.given_up.began):
-                signals.metrics.stopped(step.given_up)
-            if self._exports(event):
-                self._send(signals, event, step, passage_of(event) if is_stored else None)
-            self.write_ahead.settle(expected)
+            try:
+                self._send(event, step, passage_of(event) if is_stored else None)
+            finally:
+                self.write_ahead.settle(expected)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self.counts.add("logs", "dropped", reason="error")
             self._complain("The telemetry of a record could not be made", error)
@@ -301,12 +299,15 @@ class Bridge:
                 self._signals = _Signals(providers, sender, metrics)
             return self._signals
 
-    def _send(
-        self, signals: _Signals, event: TaskEvent, step: Step, passage: Passage | None
-    ) -> None:
-        context = signals.sender.send(event, step, passage)
+    def _send(self, event: TaskEvent, step: Step, passage: Passage | None) -> None:
+        signals = self._awake()
+        is_wanted = self._exports(event)
+        context = signals.sender.send(event, step, passage) if is_wanted else None
         try:
-            signals.metrics.count(event, step, context)
+            if step.given_up is not None and self._exports(step.given_up.began):
+                signals.metrics.stopped(step.given_up)
+            if is_wanted:
+                signals.metrics.count(event, step, context)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._lose("metrics", error)
 

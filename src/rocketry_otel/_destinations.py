@@ -32,7 +32,6 @@ _RESPONSES: dict[str, Any] = {
 # The same request would be refused again: there is something wrong with what it holds. All
 # others may be cured at the collector (a token, a path, a quota), and what waits is kept.
 _REFUSED_STATUS = frozenset({400, 413, 415, 422})
-_TOO_LARGE_STATUS = 413
 _UNKNOWN_STATUS = frozenset({404, 405, 501})
 
 # Whoever asks for more is asked again all the same: a wrong clock must not end all telemetry.
@@ -57,8 +56,8 @@ class Result:
         reason: Why it did not accept all of it.
         rejected: How many items of an accepted batch it left out (OTLP's partial success).
         retry_after: How many seconds it asked to be left alone for.
-        certain: Whether a refusal is beyond doubt about what was sent: it is too large, or
-            cannot be encoded. Others may be about everything that is sent there.
+        certain: Whether a refusal is beyond doubt about what was sent: it cannot be encoded.
+            Others may be about everything that is sent there.
         unknown: Whether the destination is there but does not know the signal.
     """
 
@@ -201,7 +200,6 @@ def _result_of(response: requests.Response, signal: str) -> Result:
         answer,
         reason[:_LONGEST_REASON],
         retry_after=_retry_after(response.headers.get("retry-after")),
-        certain=status == _TOO_LARGE_STATUS,
         unknown=status in _UNKNOWN_STATUS,
     )
 
@@ -237,7 +235,6 @@ def _result_of_rpc(error: Any) -> Result:
         Answer.REFUSED if refused else Answer.UNAVAILABLE,
         f"gRPC {code}: {details}",
         retry_after=_rpc_retry_after(error),
-        certain=too_large,
         unknown=code in {"UNIMPLEMENTED", "NOT_FOUND"},
     )
 

@@ -58,7 +58,7 @@ def dispatch(
         part = parts.pop()
         result = send([entry.item for entry in part])
         if result.answer is Answer.ACCEPTED:
-            accepted = True
+            accepted = accepted or result.rejected < len(part)
             settle(part, result)
         elif result.answer is Answer.UNAVAILABLE:
             return _rest(part, parts, doubtful), result

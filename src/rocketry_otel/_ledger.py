@@ -102,7 +102,8 @@ class Ledger:
     def is_noted(self) -> bool:
         """Whether what is noted is how it is."""
         with self._lock:
-            return not self._state.is_durable or self._noted == self._progress()
+            is_known = self._noted == self._progress() and self._state.refused.is_noted
+            return is_known or not self._state.is_durable
 
     def save(self, *, once_more: bool = False) -> None:
         """Note how far this process has come, if it outlives the process.
@@ -117,7 +118,8 @@ class Ledger:
                 return  # a thread that comes late must not show a process that has left
             with self._lock:
                 progress = self._progress()
-                if progress == self._noted and not once_more:
+                is_known = progress == self._noted and self._state.refused.is_noted
+                if is_known and not once_more:
                     return
                 # What is expected from now on sees this, and waits for its turn to note it.
                 self._noted_until = max((one.since for one in progress.values()), default=0)

@@ -59,7 +59,7 @@ def replay_refused(
     folder = state_folder(repo, settings.state_dir)
     state = None if folder is None or not folder.is_dir() else State(folder)
     with _told():
-        refused = [] if state is None else state.refused()
+        refused = [] if state is None else state.refused.all()
     tally = Tally(refused[-1][1].created if refused else None, progress)
     with tally.to_the_end():
         if state is not None and refused:
@@ -76,7 +76,7 @@ def replay_refused(
             result = tally.result()
             if not (dry_run or tally.is_cut_short or result.waiting):
                 with _told():
-                    state.no_longer_refused(again.accepted())
+                    state.refused.remove(again.accepted())
     return tally.result()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._logs import EventLogger
@@ -42,9 +43,10 @@ class Sender:
         """Return the context that holds the run's span, made when it is first asked for."""
         if run.context is None:
             first = run.began or event
-            run.sampling = self._tracer.sampling_of(
-                run.identity, span_name(first.task_name or ""), beginning_attributes(first)
-            )
+            with suppress(Exception):  # it is asked again at the end, and then it counts
+                run.sampling = self._tracer.sampling_of(
+                    run.identity, span_name(first.task_name or ""), beginning_attributes(first)
+                )
             run.context = self._tracer.context_of(run.identity, run.sampling)
         return run.context
 

@@ -8,14 +8,13 @@ from uuid import uuid4
 
 from ._forks import after_fork_in_child
 from ._locks import FileLock
-from ._progress import Backlog, Progress, Refusal
+from ._progress import Backlog, Progress
+from ._refused import Refused
 from ._state_store import StateError, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
-
-_MOST_REFUSED = 10_000
 
 
 class State:
@@ -23,11 +22,15 @@ class State:
 
     Args:
         folder: Where it is kept; ``None`` to keep it in memory.
+
+    Attributes:
+        refused: What was refused for good.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._store = Store(folder)
+        self.refused = Refused(self._store)
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -56,7 +59,7 @@ class State:
         Raises:
             StateError: It cannot be noted.
         """
-        with self._store.transaction() as connection:
+        with self.refused.noting() as connection:
             self._show_life()
             if not connection.execute("SELECT count(*) FROM channel").fetchone()[0]:
                 connection.execute("INSERT INTO unknown VALUES (?)", [first - 1])
@@ -74,7 +77,7 @@ class State:
         Raises:
             StateError: It cannot be noted.
         """
-        with self._store.transaction() as connection:
+        with self.refused.noting() as connection:
             connection.execute("DELETE FROM writer WHERE id = ?", [self._writer])
         if self._alive is not None:
             self._alive.remove()
@@ -189,7 +192,7 @@ class State:
             StateError: It cannot be noted; then nothing is.
         """
         gone = list(gone)
-        with self._store.transaction() as connection:
+        with self.refused.noting() as connection:
             connection.executemany(
                 "DELETE FROM backlog WHERE channel = ?", [(name,) for name in finished]
             )
@@ -233,47 +236,3 @@ class State:
                 "(SELECT since FROM writer UNION ALL SELECT since FROM backlog)"
             ).fetchone()
         return None if found is None else int(found)
-
-    # What was refused for good.
-
-    def set_aside(self, channel: str, refusals: Iterable[Refusal], now: float) -> None:
-        """Note what a destination has refused; of all of it the newest are kept.
-
-        Raises:
-            StateError: It cannot be noted.
-        """
-        with self._store.transaction() as connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?)",
-                [(channel, *refusal, now) for refusal in refusals],
-            )
-            connection.execute(
-                "DELETE FROM refused WHERE rowid NOT IN "
-                "(SELECT rowid FROM refused ORDER BY rowid DESC LIMIT ?)",
-                [_MOST_REFUSED],
-            )
-
-    def refused(self) -> list[tuple[str, Refusal]]:
-        """Return what was refused, with the channel on which it was, oldest first.
-
-        Raises:
-            StateError: It cannot be read.
-        """
-        with self._store.transaction() as connection:
-            rows = connection.execute(
-                "SELECT channel, created, task_name, action, reason FROM refused ORDER BY created"
-            ).fetchall()
-        return [(channel, Refusal(*rest)) for channel, *rest in rows]
-
-    def no_longer_refused(self, refusals: Iterable[tuple[str, Refusal]]) -> None:
-        """Forget what was refused, since it has been accepted now.
-
-        Raises:
-            StateError: It cannot be noted.
-        """
-        with self._store.transaction() as connection:
-            connection.executemany(
-                "DELETE FROM refused WHERE channel = ? AND created = ? AND task_name = ? "
-                "AND action = ?",
-                [(channel, *refusal[:3]) for channel, refusal in refusals],
-            )

@@ -309,7 +309,7 @@ class WriteAhead:
         if self._state is None or not refusals:
             return
         try:
-            self._state.set_aside(queue.name, refusals, time.time())
+            self._state.refused.set_aside(queue.name, refusals, time.time())
         except StateError as error:
             self._noted(error)
 
