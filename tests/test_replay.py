@@ -174,6 +174,40 @@ def test_an_empty_repository(to_later: OTLPReceiver, tmp_path: Path) -> None:
     assert to_later.requests == []
 
 
+def spoil(url: str, table: str) -> None:
+    """Add what is no record to a repository."""
+    path = Path(url.partition("://")[2].removeprefix("/" if url.startswith("sqlite") else ""))
+    if url.startswith("csv"):
+        with path.open("a") as file:
+            file.write("1,2\r\n")
+    elif url.startswith("json"):
+        # One of ours is known by its name.
+        name = next(path.glob("*.json")).name
+        (path / f"{name[:-6]}x.json").write_text("{}")
+    else:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            columns = "(task_name, action, created) VALUES ('etl', 'run', 'never')"
+            connection.execute(f"INSERT INTO {table} {columns}")
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "Red Bird's"])
+@pytest.mark.parametrize("kind", ["csv", "json", "sqlite"])
+def test_a_record_that_cannot_be_read_is_counted(
+    kind: str, to_later: OTLPReceiver, tmp_path: Path, *, is_ours: bool
+) -> None:
+    """All others are sent, and it is not said that this was all."""
+    url = f"{kind}:{'///' if kind == 'sqlite' else '//'}{tmp_path}/tasks"
+    repo = open_repository(url) if is_ours else red_birds_repo(url, MinimalRunRecord)
+    write_history(repo)
+    close(repo)
+    spoil(url, "rocketry_task_events" if is_ours else "tasks")
+    result = replayed(url, to_later)
+    assert (result.records, result.spans, result.waiting, result.refused) == (6, 3, 0, {})
+    assert (result.unreadable, result.complete) == (1, False)
+    dry = replayed(url, to_later, dry_run=True)
+    assert (dry.records, dry.unreadable, dry.complete) == (6, 1, False)
+
+
 class Broken(MemoryRepo):
     """A repository whose reading fails."""
 

@@ -74,6 +74,17 @@ def test_not_all_is_accepted(
     assert refused == "Refused: 2, since: too old"
 
 
+def test_not_all_can_be_read(
+    url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, and the summary says how much that is."""
+    with Path(url.removeprefix("csv://")).open("a") as file:
+        file.write("what is no row\r\n" * 2)
+    assert main(["replay", "--repo", url]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "Left out: 2 records that cannot be read."
+    assert len(receiver.spans) == 2
+
+
 def test_a_collector_that_is_away(
     url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,35 @@ def test_with_trace_ids_a_crash_ends_what_it_ended(telemetry: TelemetryCapture) 
     assert live.ids(0.5)[0][0] == "ended"
 
 
+@pytest.mark.parametrize("refused", [("run",), ("run", "fail")])
+def test_with_trace_ids_an_ending_keeps_its_own_though_the_beginning_was_refused(
+    refused: tuple[str, ...], telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full when the run began: its log record is the same to the byte all the same."""
+    live = Live(telemetry)
+    insert = MemoryRepo.insert
+
+    def refuse(repo: MemoryRepo, item: Any) -> None:
+        if item.action in refused:
+            raise OSError("no space left")
+        insert(repo, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryRepo, "insert", refuse)
+        for seconds, action in enumerate(refused):
+            with pytest.raises(OSError, match="no space left"):
+                live.log(action, seconds, "a")
+    live.log("success", 5, "a")
+    (trace_id,) = live.stored(0)
+    assert trace_id == identity_of("etl", "a", nanoseconds(0)).trace_hex
+    assert live.ids(0) == [("ended", trace_id)]
+    for damage in ({"span_id": None}, {"span_id": "0" * 16}, {"trace_id": "x"}):
+        before = live.repo.collection[0]
+        live.repo.collection[0] = before.copy(update=damage)
+        assert live.ids(0) == [("ended", identity_of("etl", "a", nanoseconds(5)).trace_hex)], damage
+        live.repo.collection[0] = before
+
+
 class Counting(MemoryRepo):
     """A repository that counts how often it is asked."""
 

@@ -67,7 +67,7 @@ def replay(
     if first is not None and last is not None and first > last:
         raise SettingsError(f"since ({since}) is later than until ({until})")
     tally = Tally(last, progress)
-    history = chosen(repo, settings, tally, first or 0, last, task)
+    history = chosen(repo, settings, tally, first or 0, last, task, tally.pass_over)
     with tally.to_the_end():
         if dry_run:
             for one in history:
@@ -79,7 +79,13 @@ def replay(
 
 
 def chosen(
-    repo: BaseRepo, settings: Settings, tally: Tally, since: int, until: int | None, task: str = "*"
+    repo: BaseRepo,
+    settings: Settings,
+    tally: Tally,
+    since: int,
+    until: int | None,
+    task: str = "*",
+    unreadable: Callable[[int], None] | None = None,
 ) -> Iterator[Retold]:
     """Give the records of a repository that may be sent.
 
@@ -90,11 +96,12 @@ def chosen(
         since: When the oldest was created, in nanoseconds since the epoch.
         until: When the newest was created.
         task: A pattern of the names of tasks.
+        unreadable: Told how many more cannot be read.
 
     Raises:
         RepositoryError: The repository cannot be read.
     """
-    history = retold(repo, StoredRuns(repo), since, until)
+    history = retold(repo, StoredRuns(repo), since, until, unreadable)
     while True:
         try:
             one = next(history, None)

@@ -50,12 +50,13 @@ class Replay:
         waiting: How many items were sent and not accepted, when it gave up.
         left_out: How many items of those that were refused before were not sent: the repository
             has them no longer, or it is not said where to, or their tasks are excluded by now.
+        unreadable: How many records of the repository cannot be read, whatever they are about.
         error: Why nothing got through in the end; ``None`` if it did, as far as is known.
         notes: What the records lack that telemetry is made of.
         seconds: How long it took.
         fraction: How far it came in the time that it is about, from 0 to 1.
         read: Whether the repository was read to its end.
-        complete: Whether all of it was read, sent and accepted.
+        complete: Whether all of it could be read, was sent, and was accepted.
     """
 
     records: int = 0
@@ -67,6 +68,7 @@ class Replay:
     refused: Mapping[str, int] = field(default_factory=dict)
     waiting: int = 0
     left_out: int = 0
+    unreadable: int = 0
     error: str | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -102,6 +104,7 @@ class Tally:
         self._records = 0
         self._runs = 0
         self._unsampled = 0
+        self._unreadable = 0
         self._lacking: Counter[str] = Counter()
         # Each channel has a thread, on which it tells what is refused.
         self._lock = threading.Lock()
@@ -151,6 +154,10 @@ class Tally:
         if not one.fields.get("message"):
             self._lacking[_NO_MESSAGE] += 1
 
+    def pass_over(self, count: int) -> None:
+        """Count records of the repository that cannot be read."""
+        self._unreadable += count
+
     def refuse(self, count: int, reason: str) -> None:
         """Count items that a destination has refused for good."""
         with self._lock:
@@ -198,12 +205,15 @@ class Tally:
             refused=refused,
             waiting=waiting,
             left_out=self.left_out,
+            unreadable=self._unreadable,
             error=self._error() if waiting or self.is_cut_short else None,
             notes=tuple(f"{what}: {count}" for what, count in sorted(self._lacking.items())),
             seconds=time.monotonic() - self._began,
             fraction=fraction,
             read=not self.is_cut_short,
-            complete=not (self.is_cut_short or waiting or refused or self.left_out),
+            complete=not (
+                self.is_cut_short or waiting or refused or self.left_out or self._unreadable
+            ),
         )
 
     def _delivered(self, signal: str) -> int:

@@ -53,6 +53,8 @@ def summary(result: Replay, url: str, *, is_dry: bool) -> list[str]:
             f"Left set aside: {result.left_out:,} items, which are no longer in the repository or "
             "have nowhere to go."
         )
+    if result.unreadable:
+        lines.append(f"Left out: {result.unreadable:,} records that cannot be read.")
     lines += [f"Note: {note}." for note in result.notes]
     return lines
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import _history
 from ._events import TaskEvent, parse_event
 from ._runs import RunTracker, Step
+from ._stored import identity_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from redbird import BaseRepo
 
@@ -31,7 +32,11 @@ class Retold(NamedTuple):
 
 
 def retold(
-    repo: BaseRepo, stored: StoredRuns, since: int = 0, until: int | None = None
+    repo: BaseRepo,
+    stored: StoredRuns,
+    since: int = 0,
+    until: int | None = None,
+    unreadable: Callable[[int], None] | None = None,
 ) -> Iterator[Retold]:
     """Give the records of a repository as they were when they were live.
 
@@ -43,6 +48,7 @@ def retold(
         stored: The runs in it.
         since: When the oldest was created, in nanoseconds since the epoch.
         until: When the newest was created.
+        unreadable: Told how many more cannot be read.
     """
     fields: Mapping[str, Any] = {}
     looked_for: set[str | None] = set()
@@ -58,8 +64,13 @@ def retold(
                 looked_for.add(ending.task_name)
         return stored.find_beginning_again(ending, fields)
 
-    tracker = RunTracker(keeps_run_id=stored.keeps("run_id"), find_run=find_run)
-    for fields in _history.records(repo, since, until):
+    tracker = RunTracker(
+        keeps_run_id=stored.keeps("run_id"),
+        find_run=find_run,
+        # The repository may have refused the beginning, which was known when this was live.
+        find_identity=lambda: identity_in(fields),
+    )
+    for fields in _history.records(repo, since, until, unreadable):
         event = parse_event(fields)
         step = tracker.observe(event)
         is_looked_up = step.change == "ended" and not step.was_open

@@ -92,6 +92,8 @@ class RunTracker:
             them.
         find_run: Looks for the ``run`` event of an ending that has no open run, such as the
             run that a crash cut off in an earlier process; returns ``None`` if there is none.
+        find_identity: Looks for the ids of a run whose beginning is not known at all; ``None``
+            if they are those of its ending.
         limit: How many runs may be open at once; beyond it the oldest is given up.
     """
 
@@ -100,10 +102,12 @@ class RunTracker:
         *,
         keeps_run_id: bool = True,
         find_run: Callable[[TaskEvent], TaskEvent | None] = lambda _: None,
+        find_identity: Callable[[], Identity | None] = lambda: None,
         limit: int = OPEN_RUNS_LIMIT,
     ) -> None:
         self._keeps_run_id = keeps_run_id
         self._find_run = find_run
+        self._find_identity = find_identity
         self._limit = limit
         self._open: dict[int, Run] = {}
         self._open_by_key: dict[_Key, list[Run]] = {}
@@ -167,7 +171,8 @@ class RunTracker:
         if ended is not None:
             return Step(Run(ended.identity, began=None), "repeated")
         began = self._find_run(event)
-        run = Run(self.identity(began or event), began=began, ended=event)
+        found = self._find_identity() if began is None else None
+        run = Run(found or self.identity(began or event), began=began, ended=event)
         self._remember(run, task_name)
         return Step(run, "ended")
 

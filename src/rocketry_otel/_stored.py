@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._bridge import Observation
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
+_SPAN_ID = re.compile(r"[0-9a-f]{16}")
 
 _ADDED_FIELDS = (
     "trace_id",
@@ -203,6 +204,15 @@ class StoredRuns:
     def _events(self, query: dict[str, Any]) -> Iterator[TaskEvent]:
         for item in self._repo.filter_by(**query):
             yield parse_event(fields_of(item))
+
+
+def identity_in(fields: Mapping[str, Any]) -> Identity | None:
+    """Return the ids that a stored record bears, if it does."""
+    trace_id, span_id = _trace_id_in(fields), fields.get("span_id")
+    if trace_id is None or not isinstance(span_id, str) or not _SPAN_ID.fullmatch(span_id):
+        return None
+    identity = Identity(int(trace_id, 16), int(span_id, 16))
+    return identity if all(identity) else None  # OpenTelemetry's sign for no id at all
 
 
 def _trace_id_in(fields: Mapping[str, Any]) -> str | None:

@@ -51,13 +51,15 @@ def fill(place: Path) -> Path:
 
 
 def unfit(one: Trial, delivered: Delivered) -> list[str]:
-    """Return what is wrong with what arrived, but for runs that the full disk has cut short.
+    """Return what is wrong with what arrived, but for spans of which the full disk has a part.
 
     What could not be written is sent all the same. So an ending that arrived may be missing in
-    the repository, where the run then counts as crashed.
+    the repository, where the run then counts as crashed; or the beginning may be, and Rocketry
+    goes on with such a run after it has logged that it failed.
     """
     rows = one.committed()
-    known = {span_key(it) for it in rows if it.action not in {"run", "crash"}}
+    known = {span_key(it) for it in rows if it.action == "run"}
+    known &= {span_key(it) for it in rows if it.action not in {"run", "crash"}}
     keys = {record_key(it) for it in rows}
     return Delivered(
         {key: copies for key, copies in delivered.spans.items() if key in known},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic.v1 import ValidationError
 
 from rocketry_otel._records import TaskEventRecord
+from rocketry_otel._unreadable import pass_over
 
 from ._csv_file import COLUMNS, Mark, complete_rows
 from ._values import Newest, matches, satisfies
@@ -42,10 +43,10 @@ class Rows:
         try:
             row = next(csv.reader([text]))
         except csv.Error as error:
-            self._warn(error)
+            self._pass_over(error)
             return None
         if len(row) != len(COLUMNS):
-            self._warn(f"it has {len(row)} columns")
+            self._pass_over(f"it has {len(row)} columns")
             return None
         return row
 
@@ -60,7 +61,7 @@ class Rows:
         try:
             return TaskEventRecord(**values)
         except ValidationError as error:
-            self._warn(error)
+            self._pass_over(error)
             return None
 
     def matching(self, row: list[str], query: dict[str, Any]) -> TaskEventRecord | None:
@@ -71,7 +72,8 @@ class Rows:
         record = self.record(row)
         return record if record is not None and matches(record, query) else None
 
-    def _warn(self, why: object) -> None:
+    def _pass_over(self, why: object) -> None:
+        pass_over()
         if not self._warned:
             self._warned = True
             _logger.warning("rows of %s that cannot be read are left out: %s", self._filename, why)

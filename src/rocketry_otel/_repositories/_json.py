@@ -15,6 +15,7 @@ from redbird.repos import JSONDirectoryRepo
 
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._records import TaskEventRecord
+from rocketry_otel._unreadable import pass_over
 
 from ._urls import local_path, mask_url, refusal
 from ._values import change_record, matches, storable_query, storable_record
@@ -118,6 +119,7 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
             # Deleted since the directory was read.
             return None
         except (ValidationError, OSError) as error:
+            pass_over()
             if path.name not in self._passed_over:
                 self._passed_over.add(path.name)
                 _logger.warning("%s is no task event and is left out: %s", path, error)

@@ -13,6 +13,7 @@ from rocketry_otel._errors import RepositoryError
 from rocketry_otel._events import nanoseconds
 from rocketry_otel._stored import fields_of
 from rocketry_otel._text import safe_text, shortened
+from rocketry_otel._unreadable import pass_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -135,7 +136,8 @@ class Store(ABC):
         return self.repo.data_to_item(data)
 
     def left_out(self, error: BaseException) -> None:
-        """Say that a record cannot be read: once, however often it is come upon."""
+        """Count a record that cannot be read; say so once, however many there are."""
+        pass_over()
         if self.name not in _told:
             _told.add(self.name)
             words = shortened(safe_text(error), 400)
