@@ -370,7 +370,7 @@ def test_an_ending_whose_run_cannot_be_looked_up_is_no_link(
     def broken(_: Any) -> Any:
         raise OSError("unreadable")
 
-    monkeypatch.setattr(bridge._stored, "identity_of_ending", broken)
+    monkeypatch.setattr(bridge._stored, "identity_of", broken)
     assert bridge.newest.ending(awaited) is None
 
 

@@ -93,6 +93,26 @@ def test_what_another_process_has_not_delivered_stays(
     handler.close()
 
 
+def test_what_is_for_a_signal_that_nobody_sends_stays_for_some_days(
+    receiver: OTLPReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it holds nothing back any more; unless a living process sends that signal."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
+    since = int((time.time() - 5 * HOUR) * 1e9)
+    other = State(state_folder(repo, None))
+    other.save({"logs http://other": Progress(since, 9)}, 0)
+    handler = handler_of(repo, catch_up="3h")
+    write(handler, "a", hours_ago=4)
+    write(handler, "b", hours_ago=2)
+    write(handler, "c")
+    assert handler.flush(LONG) is True
+    assert runs_in(handler) == ["a", "b", "c"]
+    other.end()
+    wait_for_runs(handler, "b", "c")
+    handler.close()
+
+
 def test_with_an_applications_own_providers_age_alone_counts(
     tmp_path: Path, telemetry: Any, receiver: OTLPReceiver
 ) -> None:

@@ -72,6 +72,42 @@ def test_a_process_whose_folder_was_removed_shows_itself_again(tmp_path: Path) -
     assert second.is_alive(writer) is True
 
 
+def test_a_process_is_seen_to_live_though_somebody_looks_just_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits until that is over; or it says that it cannot, and notes nothing."""
+    first, second = State(tmp_path), State(tmp_path)
+    lock = FileLock(tmp_path / f"writer-{first._writer}.lock")
+    assert lock.acquire() is True
+    with monkeypatch.context() as patch:
+        patch.setattr("rocketry_otel._state._MOST_TRIES", 2)
+        with pytest.raises(StateError, match="is locked by another process"):
+            first.save({TRACES: Progress(1, 0)}, 7)
+    assert second.writers() == {}
+    # It is removed in the very moment in which it could have been taken.
+    monkeypatch.setattr("time.sleep", lambda _: lock.remove())
+    first.save({TRACES: Progress(1, 0)}, 7)
+    (writer,) = second.writers()
+    assert second.is_alive(writer) is True
+
+
+def test_a_process_that_comes_back_is_another_one(tmp_path: Path) -> None:
+    """Whoever has seen it dead before takes nothing from it now; and what it left is its own."""
+    first, second = State(tmp_path), State(tmp_path)
+    first.save({TRACES: Progress(1, 5)}, 7)
+    first.end()
+    (dead,) = second.writers()
+    assert second.is_alive(dead) is False
+    first.save({TRACES: Progress(2, 5)}, 7)
+    assert first.writers() == {}
+    second.take_on({TRACES: Backlog(1)}, [(dead, TRACES)])
+    ((living, noted),) = second.writers().items()
+    assert (noted, second.is_alive(living)) == ({TRACES: Progress(2, 5)}, True)
+    first.leave()
+    first.save({TRACES: Progress(3, 0)}, 7)
+    assert living not in second.writers()
+
+
 def test_whether_a_process_lives_is_not_guessed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,10 +142,10 @@ def test_locks_that_stand_for_nobody_are_swept_away(tmp_path: Path) -> None:
     noting.acquire()
     (tmp_path / "writer-killed.lock").touch()
     before = {path.name for path in tmp_path.iterdir()}
-    state.sweep()
+    state.sweep(state.writers())
     assert before - {path.name for path in tmp_path.iterdir()} == {"writer-killed.lock"}
     noting.release()
-    State(None).sweep()
+    State(None).sweep([])
 
 
 def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:
@@ -146,15 +182,19 @@ def test_what_is_taken_on_replaces_whom_it_is_from(tmp_path: Path) -> None:
     assert not (tmp_path / f"writer-{writer}.lock").exists()
 
 
-def test_what_is_delivered_is_what_everybody_has_delivered(tmp_path: Path) -> None:
-    """The one who is furthest behind decides."""
+def test_it_is_known_of_everybody_what_may_not_be_delivered(tmp_path: Path) -> None:
+    """Of each process, and of what is to be sent from the repository."""
     first, second = State(tmp_path), State(tmp_path)
-    assert first.delivered_until() is None
+    assert first.undelivered() == []
     first.save({TRACES: Progress(10, 0), LOGS: Progress(8, 0)}, 7)
     second.save({TRACES: Progress(9, 0)}, 7)
-    assert first.delivered_until() == 8
     second.take_on({TRACES: Backlog(3)})
-    assert first.delivered_until() == 3
+    assert sorted(first.undelivered(), key=lambda one: one[2]) == [
+        ("", TRACES, 3),
+        (first._writer, LOGS, 8),
+        (second._writer, TRACES, 9),
+        (first._writer, TRACES, 10),
+    ]
 
 
 def test_in_memory_all_is_one_process(tmp_path: Path) -> None:

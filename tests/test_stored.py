@@ -132,7 +132,7 @@ def test_an_ending_has_the_ids_of_its_beginning(
 ) -> None:
     """That of its run id that came before it, or by order, or its own where none is stored."""
     run_id, at = began
-    identity = stored(*rows).identity_of_ending(its_ending)
+    identity = stored(*rows).identity_of(its_ending)
     assert identity == identity_of("etl", run_id, at * 1_000_000_000)
 
 
@@ -148,7 +148,7 @@ def test_a_model_without_run_ids_gives_the_ids_that_were_sent(telemetry: Telemet
         event = runs.newest("etl", "success")
         assert event is not None
         context = telemetry.span("etl").context
-        assert runs.identity_of_ending(event) == (context.trace_id, context.span_id)
+        assert runs.identity_of(event) == (context.trace_id, context.span_id)
 
 
 def test_a_beginning_is_looked_for_by_what_names_it() -> None:

@@ -180,7 +180,7 @@ class CatchUp:
         if self._in_memory:
             self._in_memory.clear()
             self._spare.take_on({}, finished=list(self._spare.backlogs()))
-        self._state.sweep()
+        self._state.sweep(heritage.writers)
         self.backlogs = {
             name: backlog for name, backlog in heritage.backlogs.items() if name in self._queues
         }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ._progress import Progress, signal_of, with_earlier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ._delivery import ExportQueue
     from ._progress import Backlog
@@ -25,6 +25,7 @@ class Inheritance:
     Attributes:
         backlogs: What is to be sent, by channel, those of other processes among them.
         gone: The processes and channels that it was taken over from.
+        writers: The other processes that have noted something.
 
     Raises:
         StateError: The state cannot be read.
@@ -40,11 +41,12 @@ class Inheritance:
         self._before = state.backlogs()
         self.backlogs: dict[str, Backlog] = dict(self._before)
         self.gone: list[tuple[str, str]] = []
-        writers = state.writers()
-        dead = {writer for writer in writers if not state.is_alive(writer)}
-        served = {name for writer in writers.keys() - dead for name in writers[writer]}
+        noted = state.writers()
+        self.writers: Collection[str] = noted.keys()
+        dead = {writer for writer in noted if not state.is_alive(writer)}
+        served = {name for writer in noted.keys() - dead for name in noted[writer]}
         for writer in dead:
-            for channel, progress in writers[writer].items():
+            for channel, progress in noted[writer].items():
                 if self._inherit(channel, served, believed(progress)):
                     self.gone.append((writer, channel))
         for channel in self._before.keys() - queues.keys():

@@ -67,7 +67,7 @@ class Newest:
             if known is None:
                 event = look_up(self._stored.newest, awaited.task_name, action)
                 if event is not None:
-                    identity = look_up(self._stored.identity_of_ending, event)
+                    identity = look_up(self._stored.identity_of, event)
                     known = None if identity is None else (identity, event.created)
             if known is not None:
                 found.append(known)

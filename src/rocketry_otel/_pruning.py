@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ._holding import Holding
+from ._progress import signal_of
 from ._retention import prune
 from ._scope import NAME
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(NAME)
 
+_NANOSECONDS = 1_000_000_000
+
 
 def prune_delivered(
     repo: BaseRepo,
     retention: Retention,
+    abandoned_after: int,
     state: State,
     queues: Sequence[ExportQueue[Any]],
     backlogs: Mapping[str, Backlog],
@@ -37,6 +41,8 @@ def prune_delivered(
     Args:
         repo: The repository.
         retention: How long records are kept.
+        abandoned_after: For how many seconds is kept what is for a signal that nobody sends any
+            more, and so may never be delivered.
         state: What is known of what was delivered, by all processes.
         queues: The channels of this process.
         backlogs: What is to be sent on them from the repository.
@@ -49,9 +55,31 @@ def prune_delivered(
         if not is_ours:
             return
         now = time.time_ns()
-        times = [now, state.delivered_until()]
+        times: list[int | None] = [
+            now,
+            *_undelivered(state, queues, now - abandoned_after * _NANOSECONDS),
+        ]
         times += [queue.ask(Holding.oldest) for queue in queues]
         times += [backlog.oldest for backlog in backlogs.values()]
         delivered = min(one for one in times if one is not None)
         removed = prune(repo, retention, acknowledged=delivered, now=now)
     _logger.debug("%d records were removed from the repository, for they are old", removed)
+
+
+def _undelivered(state: State, queues: Sequence[ExportQueue[Any]], abandoned: int) -> list[int]:
+    """Return since when something may not be delivered, on each channel of each process.
+
+    Args:
+        state: What is known of it.
+        queues: The channels of this process.
+        abandoned: From when on is kept what is for a signal that nobody sends any more.
+    """
+    noted = state.undelivered()
+    sent = {queue.signal for queue in queues}
+    sent |= {
+        signal_of(channel) for writer, channel, _ in noted if writer and state.is_alive(writer)
+    }
+    return [
+        since if signal_of(channel) in sent else max(since, abandoned)
+        for _, channel, since in noted
+    ]

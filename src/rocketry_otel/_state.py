@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -13,8 +14,13 @@ from ._refused import Refused
 from ._state_store import StateError, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
+
+
+# Another process holds the lock of this one for microseconds.
+_MOST_TRIES = 100
+_SECONDS_OF_A_LOOK = 0.001
 
 
 class State:
@@ -35,7 +41,7 @@ class State:
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        self._writer = uuid4().hex[:16]
+        self._writer, self._former = _new_name(), ""
         self._alive: FileLock | None = None
         self._lease: FileLock | None = None
 
@@ -66,6 +72,8 @@ class State:
             connection.executemany(
                 "INSERT OR IGNORE INTO channel VALUES (?)", [(name,) for name in progress]
             )
+            # What was left then is still in this process, and so part of how far it has come.
+            connection.execute("DELETE FROM writer WHERE id = ?", [self._former])
             connection.executemany(
                 "INSERT OR REPLACE INTO writer VALUES (?, ?, ?, ?)",
                 [(self._writer, name, one.since, one.waiting) for name, one in progress.items()],
@@ -79,23 +87,32 @@ class State:
         """
         with self.refused.noting() as connection:
             connection.execute("DELETE FROM writer WHERE id = ?", [self._writer])
-        if self._alive is not None:
-            self._alive.remove()
-            self._alive = None
+        self._end(FileLock.remove)
 
     def end(self) -> None:
         """Show that this process is over, though not all that it wrote is delivered."""
+        self._end(FileLock.release)
+
+    def _end(self, let_go: Callable[[FileLock], None]) -> None:
         if self._alive is not None:
-            self._alive.release()
+            let_go(self._alive)
             self._alive = None
+            # Whoever has seen it dead takes over what it left, and does not see it come back.
+            self._writer, self._former = _new_name(), self._writer
 
     def _show_life(self) -> None:
-        if self.folder is None or (self._alive is not None and self._alive.is_in_place()):
+        """Hold the lock by which others know that this process is there."""
+        if self.folder is None:
             return
-        if self._alive is not None:
+        self._alive = self._alive or FileLock(self.folder / f"writer-{self._writer}.lock")
+        for _ in range(_MOST_TRIES):
+            if self._alive.is_in_place():
+                return
             self._alive.release()
-        self._alive = FileLock(self.folder / f"writer-{self._writer}.lock")
-        self._alive.acquire()
+            if not self._alive.acquire():
+                time.sleep(_SECONDS_OF_A_LOOK)  # somebody looks whether this process is there
+        if not self._alive.is_in_place():
+            raise StateError(f"{self._alive.path} is locked by another process")
 
     # One process about all others.
 
@@ -207,32 +224,38 @@ class State:
             for writer in {writer for writer, _ in gone} - left:
                 (self.folder / f"writer-{writer}.lock").unlink(missing_ok=True)
 
-    def sweep(self) -> None:
+    def sweep(self, known: Collection[str]) -> None:
         """Remove what a process has left that was killed before it noted anything.
 
-        Raises:
-            StateError: It cannot be read who has.
+        Args:
+            known: The processes that have noted something.
         """
         if self.folder is None:
             return
-        known = self.writers()
         for path in self.folder.glob("writer-*.lock"):
-            writer = path.stem.removeprefix("writer-")
-            if writer not in known and writer != self._writer and not self.is_alive(writer):
-                path.unlink(missing_ok=True)
+            if path.stem.removeprefix("writer-") in {*known, self._writer}:
+                continue
+            lock = FileLock(path)
+            with suppress(OSError):
+                if lock.acquire(create=False):
+                    lock.remove()
 
-    def delivered_until(self) -> int | None:
-        """Return until when all that is known of is delivered, in nanoseconds since the epoch.
+    def undelivered(self) -> list[tuple[str, str, int]]:
+        """Return since when something may not be delivered, in nanoseconds since the epoch.
 
         Returns:
-            ``None`` if nothing waits, and no process is there.
+            The process, this one among them, the channel and the time; and the same with no
+            process for what is to be sent from the repository.
 
         Raises:
             StateError: It cannot be read.
         """
         with self._store.transaction() as connection:
-            (found,) = connection.execute(
-                "SELECT min(since) FROM "
-                "(SELECT since FROM writer UNION ALL SELECT since FROM backlog)"
-            ).fetchone()
-        return None if found is None else int(found)
+            return connection.execute(
+                "SELECT id, channel, since FROM writer "
+                "UNION ALL SELECT '', channel, since FROM backlog"
+            ).fetchall()
+
+
+def _new_name() -> str:
+    return uuid4().hex[:16]

@@ -96,21 +96,7 @@ class StoredRuns:
             return None
         # A run id that a function of the user's gave before names a run that is over; and with a
         # clock that was set back Rocketry takes for crashed what has ended.
-        return None if self._is_over(began) else began
-
-    def _is_over(self, began: TaskEvent) -> bool:
-        """Return whether an ending of a run is stored."""
-        query: dict[str, Any] = {"task_name": began.task_name}
-        if began.run_id is not None and self.keeps("run_id"):
-            query["run_id"] = began.run_id
-        if "trace_id" in self._added:
-            query["trace_id"] = self._identity_alone(began).trace_hex
-        elif "run_id" not in query:
-            query["created"] = _not_before(began)
-        return any(
-            event.action in ENDINGS and ("trace_id" in query or event.created >= began.created)
-            for event in self._events(query)
-        )
+        return None if self._has_ended(began) else began
 
     def find_beginning_again(
         self, ending: TaskEvent, fields: Mapping[str, Any]
@@ -153,13 +139,21 @@ class StoredRuns:
         run_id = ending.run_id if self.keeps("run_id") else None
         return identity_of(ending.task_name or "", run_id, ending.created)
 
-    def _has_ended(self, began: TaskEvent, before: TaskEvent) -> bool:
-        """Return whether an ending that is older than ``before`` has ended a run."""
-        query: dict[str, Any] = {"task_name": began.task_name, "created": _not_before(began)}
-        if before.run_id is not None and before.action != CRASH:
-            query["run_id"] = before.run_id
+    def _has_ended(self, began: TaskEvent, before: TaskEvent | None = None) -> bool:
+        """Return whether an ending of a run is stored, older than ``before`` if that is given."""
+        query: dict[str, Any] = {"task_name": began.task_name}
+        if began.run_id is not None and self.keeps("run_id"):
+            query["run_id"] = began.run_id
+        first = began.created
+        if before is None and "trace_id" in self._added:
+            # This tells, whatever the clock said.
+            query["trace_id"], first = self._identity_alone(began).trace_hex, 0
+        else:
+            query["created"] = _not_before(began)
         return any(
-            event.action in ENDINGS and began.created <= event.created < before.created
+            event.action in ENDINGS
+            and first <= event.created
+            and (before is None or event.created < before.created)
             for event in self._events(query)
         )
 
@@ -167,12 +161,12 @@ class StoredRuns:
         """Return the newest event of a task with an action, as Rocketry's own state has it."""
         return self._last({"task_name": task_name, "action": action})
 
-    def identity_of_ending(self, ending: TaskEvent) -> Identity:
-        """Return the ids of the run that a stored ending ended."""
-        began = self._beginning_before(ending)
-        return identity_of(
-            ending.task_name or "", (began or ending).run_id, (began or ending).created
-        )
+    def identity_of(self, event: TaskEvent) -> Identity:
+        """Return the ids of the run that a stored event began or ended."""
+        named_by = event
+        if event.action != RUN:
+            named_by = self._beginning_before(event) or event
+        return identity_of(event.task_name or "", named_by.run_id, named_by.created)
 
     def trace_id_of(self, record: Any) -> str | None:
         """Return the trace id of the run that a stored record belongs to."""
@@ -181,11 +175,7 @@ class StoredRuns:
         if stored is not None:
             return stored
         event = parse_event(fields)
-        if not event.is_task_event:
-            return None
-        began = event if event.action == RUN else self._beginning_before(event)
-        run_id = (began or event).run_id
-        return identity_of(event.task_name or "", run_id, (began or event).created).trace_hex
+        return self.identity_of(event).trace_hex if event.is_task_event else None
 
     def _beginning_before(self, ending: TaskEvent) -> TaskEvent | None:
         """Return the beginning of a stored ending's run: by its run id, else by order."""

@@ -209,7 +209,14 @@ class WriteAhead:
         if state is None or catch_up is None:  # pragma: no cover  # with a thread there are both
             return
         try:
-            prune_delivered(self._repo, retention, state, self._queues, catch_up.backlogs)
+            prune_delivered(
+                self._repo,
+                retention,
+                self._settings.catch_up,
+                state,
+                self._queues,
+                catch_up.backlogs,
+            )
         except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
             self._tell(_CANNOT_PRUNE, error)
         else:
