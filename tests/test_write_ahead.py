@@ -142,6 +142,30 @@ def test_what_waits_at_the_end_is_the_next_ones_and_not_counted_as_lost(
     assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b", "c"}, LONG)
 
 
+def test_what_was_committed_though_the_repository_raised_the_next_process_sends(
+    receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that loses its connection behind the commit, while the collector is away."""
+    receiver.behave(Status(503))
+    handler = make()
+    run(handler, "a")
+    insert = type(handler.repo).insert
+
+    def insert_and_raise(repo: Any, item: Any) -> None:
+        insert(repo, item)
+        raise OSError("the connection is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(handler.repo), "insert", insert_and_raise)
+        with pytest.raises(OSError, match="the connection is lost"):
+            handler.handle(task_record("fail", run_id="b"))
+    handler.close()
+    assert handler._bridge.counts.of("logs", "dropped") == {}
+    receiver.behave(Ok())
+    make()._bridge.start([])
+    assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b"}, LONG)
+
+
 def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(
     receiver: OTLPReceiver, make: Any
 ) -> None:

@@ -174,14 +174,14 @@ class Bridge:
         observation: Observation | None,
         expected: int | None = None,
         *,
-        is_stored: bool = False,
+        may_be_stored: bool = False,
     ) -> None:
         """Send what an observed record says; never raises.
 
         Args:
             observation: The record.
             expected: What ``expect`` returned.
-            is_stored: Whether the repository has the record.
+            may_be_stored: Whether the repository has the record, as far as is known.
         """
         if observation is None:
             return
@@ -196,7 +196,7 @@ class Bridge:
                     self.counts.add("logs", "dropped", reason="closed")
                 return  # and it stays expected: the next start finds it
             try:
-                self._send(event, step, passage_of(event) if is_stored else None)
+                self._send(event, step, passage_of(event) if may_be_stored else None)
             finally:
                 self.write_ahead.settle(expected)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task

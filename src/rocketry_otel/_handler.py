@@ -117,7 +117,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """
         self._emitting.here = True
         observation: Observation | None = None
-        expected, is_stored = None, False
+        expected, may_be_stored = None, False
         try:
             record = _copy(record)
             if not self._place_checked and isinstance(record.name, str):
@@ -130,11 +130,12 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 )
             if observation is None or observation.event.is_task_event:
                 expected = self._bridge.expect(observation)
+                # Also if it raises: a database may have lost its connection behind the commit.
+                may_be_stored = True
                 self.write(self._completed(fields, observation))
-                is_stored = True
         finally:
             try:
-                self._bridge.export(observation, expected, is_stored=is_stored)
+                self._bridge.export(observation, expected, may_be_stored=may_be_stored)
             finally:
                 # Whatever comes, such as SystemExit: the next record is to be handled.
                 self._emitting.here = False
