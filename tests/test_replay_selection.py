@@ -132,12 +132,16 @@ def test_progress_is_shown_to_the_end(hourly: str, to_later: OTLPReceiver) -> No
 def test_a_record_that_cannot_be_read_keeps_no_other(
     hourly: str, to_later: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """All before it and behind it are sent; a span whose beginning it was has no length."""
+    """All before it and behind it are sent; a span whose beginning it was has no length.
+
+    It is not complete then, and says why.
+    """
     path = tmp_path / "tasks.csv"
     rows = path.read_text(encoding="utf-8").replace("report,run,", "report,run,odd")
     path.write_text(rows, encoding="utf-8")
     result = replayed(hourly, to_later)
-    assert (result.records, result.runs, result.complete) == (5, 3, True)
+    assert (result.records, result.runs, result.refused) == (5, 3, {})
+    assert (result.unreadable, result.complete) == (1, False)
     spans = {it.span.name: it.span for it in to_later.spans}
     assert set(spans) == {"run etl-long", "run report", "run etl-short"}
     assert spans["run report"].start_time_unix_nano == spans["run report"].end_time_unix_nano

@@ -111,8 +111,7 @@ class State:
             self._alive.release()
             if not self._alive.acquire():
                 time.sleep(_SECONDS_OF_A_LOOK)  # somebody looks whether this process is there
-        if not self._alive.is_in_place():
-            raise StateError(f"{self._alive.path} is locked by another process")
+        raise StateError(f"{self._alive.path} is locked by another process")
 
     # One process about all others.
 
