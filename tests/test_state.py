@@ -98,6 +98,7 @@ def test_a_process_that_comes_back_is_another_one(tmp_path: Path) -> None:
     first.end()
     (dead,) = second.writers()
     assert second.is_alive(dead) is False
+    assert first.writers() == {}
     first.save({TRACES: Progress(2, 5)}, 7)
     assert first.writers() == {}
     second.take_on({TRACES: Backlog(1)}, [(dead, TRACES)])

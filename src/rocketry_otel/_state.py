@@ -145,7 +145,8 @@ class State:
         """
         with self._store.transaction() as connection:
             rows = connection.execute(
-                "SELECT id, channel, since, waiting FROM writer WHERE id != ?", [self._writer]
+                "SELECT id, channel, since, waiting FROM writer WHERE id NOT IN (?, ?)",
+                [self._writer, self._former],
             ).fetchall()
         found: dict[str, dict[str, Progress]] = {}
         for writer, channel, *numbers in rows:
