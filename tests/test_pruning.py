@@ -103,11 +103,12 @@ def test_what_is_for_a_signal_that_nobody_sends_stays_for_some_days(
     other = State(state_folder(repo, None))
     other.save({"logs http://other": Progress(since, 9)}, 0)
     handler = handler_of(repo, catch_up="3h")
+    write(handler, "older", hours_ago=6)
     write(handler, "a", hours_ago=4)
     write(handler, "b", hours_ago=2)
     write(handler, "c")
     assert handler.flush(LONG) is True
-    assert runs_in(handler) == ["a", "b", "c"]
+    wait_for_runs(handler, "a", "b", "c")
     other.end()
     wait_for_runs(handler, "b", "c")
     handler.close()

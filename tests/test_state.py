@@ -101,6 +101,7 @@ def test_a_process_that_comes_back_is_another_one(tmp_path: Path) -> None:
     assert first.writers() == {}
     first.save({TRACES: Progress(2, 5)}, 7)
     assert first.writers() == {}
+    assert dead not in second.writers()
     second.take_on({TRACES: Backlog(1)}, [(dead, TRACES)])
     ((living, noted),) = second.writers().items()
     assert (noted, second.is_alive(living)) == ({TRACES: Progress(2, 5)}, True)
