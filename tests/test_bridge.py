@@ -168,8 +168,7 @@ def test_a_fault_of_ours_never_reaches_the_task(
     monkeypatch.setattr(logger, "disabled", True)
     handler.handle(task_record("run", run_id="r1"))
     assert [row["action"] for row in handler.repo.filter_by().all()] == ["run"]
-    if step != "_bridge.parse_event":
-        assert handler._bridge.counts.of("logs", "dropped") == {"error": 1}
+    assert handler._bridge.counts.of("logs", "dropped") == {"error": 1}
 
 
 def test_given_up_and_repeated_runs_are_counted(

@@ -14,6 +14,7 @@ from rocketry_otel import _delivery
 from rocketry_otel._counts import Counts
 from rocketry_otel._delivery import ExportQueue
 from rocketry_otel._destinations import Answer, Result
+from rocketry_otel._holding import Holding
 from rocketry_otel._outage import Outage
 from rocketry_otel._pacing import QueueLimits
 from rocketry_otel._passage import Passage
@@ -247,6 +248,18 @@ def test_a_poison_item_does_not_cost_its_neighbours(parts: Parts) -> None:
     assert parts.counts.of("traces", "delivered") == {"": 19}
 
 
+def test_what_is_refused_at_the_head_lets_others_pass(parts: Parts) -> None:
+    """Though a batch has nothing else, and nothing was ever accepted before."""
+    refused = Result(Answer.REFUSED, "HTTP 400")
+    parts.collector.answer = lambda batch: refused if min(batch) < 4 else ACCEPTED
+    queue = parts.queue(QueueLimits(size=100, batch=4, delay=60.0))
+    for number in range(20):
+        queue.put(number)
+    assert flush(queue) is False
+    assert sorted(parts.collector.accepted) == sorted([*range(4, 20), parts.collector.accepted[-1]])
+    assert parts.counts.of("traces", "failed") == {"refused": 4}
+
+
 def test_an_outage_in_the_midst_of_halves_loses_nothing(parts: Parts) -> None:
     """Halves that were not sent when the collector went away are sent later, in their order."""
     seen = []
@@ -317,11 +330,13 @@ def test_what_comes_from_a_repository_after_the_end_is_left_to_it(parts: Parts) 
     queue.put(1, Passage(10, "etl", "run"))
     queue.put(2, Passage(20, "etl", "run", {queue.name: 0}))
     assert queue.ask(lambda held: held.left) == (10, 1, 10)
-    assert queue.settled_until(1) is None
+    life = queue.life
+    assert queue.settled_until(1, life) is None
     assert parts.counts.of("traces", "dropped") == {}
     queue.reopen()
     assert queue.has_left is True
-    assert queue.settled_until(1) == 1
+    assert queue.settled_until(1, life) is None  # whoever handed it over does not know that it went
+    assert queue.settled_until(1, queue.life) == 1
 
 
 def test_no_more_is_settled_than_was_handed_over(parts: Parts) -> None:
@@ -329,10 +344,48 @@ def test_no_more_is_settled_than_was_handed_over(parts: Parts) -> None:
     parts.collector.answer = gate = Gate()
     queue = parts.queue()
     queue.put(1, Passage(10, "etl", "run", {queue.name: 40}))
-    assert (queue.settled_until(5), queue.settled_until(50)) == (5, 40)
+    assert queue.settled_until(5, queue.life) == 5
+    assert queue.settled_until(50, queue.life) == 40
     gate.opened.set()
     assert flush(queue) is True
-    assert queue.settled_until(50) == 50
+    assert queue.settled_until(50, queue.life) == 50
+
+
+def test_an_answer_from_before_a_reopening_is_nobodys(parts: Parts) -> None:
+    """What comes after it is under way all the same, and sent by one thread."""
+    parts.collector.answer = before = Gate(UNAVAILABLE)
+    queue = parts.queue()
+    queue.put(1, Passage(10, "etl", "run"))
+    assert before.asked.wait(LONG)
+    former = queue._thread
+    close(queue, 0.01)
+    queue.reopen()
+    parts.collector.answer = after = Gate()
+    queue.put(2, None)
+    assert after.asked.wait(LONG)
+    before.opened.set()
+    assert former is not None
+    former.join(LONG)
+    assert former.is_alive() is False
+    assert queue.ask(lambda held: [entry.item for entry in held.under_way]) == [2]
+    after.opened.set()
+    assert flush(queue, 0.0) is False  # what was left is somebody's to send again
+    assert parts.collector.tried == [[1], [2]]
+
+
+def test_a_queue_that_is_closing_is_not_opened(parts: Parts) -> None:
+    """What waits stays where it is."""
+    parts.collector.answer = gate = Gate()
+    queue = parts.queue()
+    queue.put(1)
+    assert gate.asked.wait(LONG)
+    queue.put(2)
+    queue.begin_closing(time.monotonic() + LONG)
+    queue.reopen()
+    assert queue.ask(Holding.count) == 2
+    gate.opened.set()
+    queue.finish_closing()
+    assert parts.collector.accepted == [1, 2]
 
 
 def test_a_record_that_is_not_for_a_queue_passes_it_by(parts: Parts) -> None:

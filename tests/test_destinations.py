@@ -82,6 +82,7 @@ def post(session: WatchedSession, endpoint: str, timeout: float = 10) -> Result 
     [
         (None, ACCEPTED),
         (PartialSuccess(3, "too old"), Result(Answer.ACCEPTED, "too old", rejected=3)),
+        (PartialSuccess(-3, "odd"), Result(Answer.ACCEPTED, "odd")),
         (Status(400), Result(Answer.REFUSED, "HTTP 400 Bad Request")),
         (Status(401), Result(Answer.UNAVAILABLE, "HTTP 401 Unauthorized")),
         (Status(404), Result(Answer.UNAVAILABLE, "HTTP 404 Not Found", unknown=True)),

@@ -33,14 +33,14 @@ class Trial:
     def run(self, size: int) -> tuple[list[int], Result | None]:
         """Dispatch a batch; return what is left and what stopped it."""
         batch = [Entry(number, None) for number in range(size)]
-        left, stopped_by = dispatch(
+        left, doubtful, stopped_by = dispatch(
             batch,
             self._send,
             self._settle,
             lambda: len(self.tried) >= self.over_after,
             self.known_good,
         )
-        return [entry.item for entry in left], stopped_by
+        return [entry.item for entry in [*left, *doubtful]], stopped_by
 
     def _send(self, items: list[Any]) -> Result:
         self.tried.append(items)

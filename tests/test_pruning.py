@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,30 @@ def test_what_is_for_a_signal_that_nobody_sends_stays_for_some_days(
     wait_for_runs(handler, "a", "b", "c")
     other.end()
     wait_for_runs(handler, "b", "c")
+    handler.close()
+
+
+def test_with_a_lost_state_nothing_is_removed_before_it_is_sent_again(
+    receiver: OTLPReceiver, tmp_path: Path
+) -> None:
+    """A container without a volume starts with none: what is there may not be delivered."""
+    repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
+    receiver.behave(Status(503))
+    first = handler_of(repo)
+    write(first, "a", "b", hours_ago=2)
+    first.close()
+    folder = state_folder(repo, None)
+    assert folder is not None
+    shutil.rmtree(folder)
+    handler = handler_of(repo)
+    handler._bridge.start([])
+    handler._bridge.write_ahead.wait(time.monotonic() + 0.2)
+    assert runs_in(handler) == ["a", "b"]
+    receiver.behave(Ok())
+    write(handler, "c")
+    assert handler.flush(LONG) is True
+    wait_for_runs(handler, "c")
+    assert len(receiver.spans) == 3
     handler.close()
 
 

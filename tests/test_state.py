@@ -235,9 +235,9 @@ def test_a_backlog_takes_up_what_is_left_elsewhere(progress: Progress, together:
     assert with_earlier(None, progress) == Backlog(progress.since, waiting=2)
 
 
-def test_a_backlog_with_an_end_begins_anew_when_that_moves() -> None:
-    """What lay behind its end was passed over, and is not done."""
+def test_a_backlog_with_an_end_goes_on_when_that_moves() -> None:
+    """What lay behind its end does not count as done."""
     backlog = Backlog(10, done=4, mark="x", waiting=3, until=30)
     assert with_earlier(backlog, Progress(20, 1, 30)) == backlog._replace(waiting=4)
-    assert with_earlier(backlog, Progress(20, 1, 40)) == Backlog(10, waiting=4, until=40)
+    assert with_earlier(backlog, Progress(20, 1, 40)) == backlog._replace(waiting=4, until=40)
     assert (backlog.oldest, backlog._replace(reached=25).oldest) == (10, 25)

@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +165,30 @@ def test_what_was_committed_though_the_repository_raised_the_next_process_sends(
     receiver.behave(Ok())
     make()._bridge.start([])
     assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b"}, LONG)
+
+
+def test_what_comes_while_a_handler_closes_costs_nothing_that_waits(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """It is left to the repository with the rest, and all of it arrives when there is more."""
+    receiver.behave(Status(503))
+    handler = make()
+    run(handler, "a", "b")
+    (queue, _) = handler._bridge.providers.queues
+    closing = threading.Thread(target=handler.close)
+    closing.start()
+    while not queue._is_closing():
+        closing.join(0.001)
+    # Not `handle`, which waits for `logging`'s lock of the handler if that is what closes it.
+    handler.emit(task_record("success", run_id="c"))
+    assert queue.has_left is True
+    closing.join()
+    receiver.behave(Ok())
+    run(handler, "d")
+    assert handler.flush(LONG) is True
+    assert runs_at(receiver) == {"a", "b", "c", "d"}
+    assert handler._bridge.counts.of("traces", "dropped") == {}
+    assert handler._bridge.counts.of("logs", "dropped") == {}
 
 
 def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(

@@ -150,6 +150,7 @@ class Bridge:
                 self.newest.remember(event, run)
             return Observation(event, step)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+            self.counts.add("logs", "dropped", reason="error")
             self._complain("A record could not be understood", error)
             return None
 
@@ -260,12 +261,14 @@ class Bridge:
         deadline = time.monotonic() + timeout
         with self._lock:
             signals = self._signals
-            self._resting = signals is not None
         if signals is not None:
             self.write_ahead.stop(timeout)
             signals.providers.close(deadline)
             self.write_ahead.finish(for_good=self._closed)
         _exit.forget(self)
+        with self._lock:
+            # Not before: what comes meanwhile is left to the repository, and wakes nobody.
+            self._resting = signals is not None
 
     def _awake(self) -> _Signals:
         """Return where signals go, found by now and open."""

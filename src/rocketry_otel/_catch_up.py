@@ -192,10 +192,12 @@ class CatchUp:
         """
         backlogs = self._spare.backlogs()
         for name, left in self._owed_now().items():
-            if self._in_memory.get(name) != left:
+            before = self._in_memory.get(name)
+            if before != left:
                 self._in_memory[name] = left
-                backlogs[name] = with_earlier(backlogs.get(name), Progress(*left))
-                self._expect(name, left)
+                new = left if before is None else left._replace(items=left.items - before.items)
+                backlogs[name] = with_earlier(backlogs.get(name), Progress(*new))
+                self._expect(name, new)
         self._spare.take_on(backlogs)
         self.backlogs = backlogs
 

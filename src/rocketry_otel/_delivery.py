@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._destinations import Answer
@@ -50,6 +51,7 @@ class ExportQueue(Rereading, Generic[T]):
             by which queue, how many, and why.
         last_error: What last went wrong, if anything has.
         sent_again: How many items were handed over from the repository.
+        life: Another one each time that it is opened.
     """
 
     def __init__(
@@ -67,7 +69,6 @@ class ExportQueue(Rereading, Generic[T]):
         self._limits = limits
         self._counts = counts
         self._outage = outage
-        self._closed = False
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -75,6 +76,9 @@ class ExportQueue(Rereading, Generic[T]):
         # Re-entrant, since a signal handler that logs may come in between.
         self._changed = threading.Condition(threading.RLock())
         self._held = Holding(self._limits.size)
+        self._closed = False
+        # Whoever was there before it was closed is not to meddle with what comes after.
+        self.life = object()
         self._thread: threading.Thread | None = None
         self._handed_over = 0
         self._settled = 0
@@ -171,42 +175,47 @@ class ExportQueue(Rereading, Generic[T]):
 
     def reopen(self) -> None:
         """Take in items again after it was closed; what was lost stays counted."""
-        lost, held = self._lost, self._held
-        self._start_afresh()
-        self._handed_over = self._settled = self._lost = lost
-        self._held.left, self._held.owed = held.left, held.owed
-        self._closed = False
+        with self._changed:
+            if self._closed:
+                self._closed = False
+                self._close_by = None
+                self._hurry_until = 0
+                self._failing = self.last_error = None
+                self._thread = None
+                self.life = object()
 
     def _wake(self) -> None:
         """See to it that there is a thread for what waits; it may fail, and is tried again."""
         if self._thread is None and self._held.waiting:
-            self._thread = start_thread(self._work, self.signal)
+            self._thread = start_thread(partial(self._work, self.life), self.signal)
 
-    def _work(self) -> None:
+    def _work(self, life: object) -> None:
         failures = 0
-        while batch := self._next_batch():
-            left, stopped_by = dispatch(
+        while batch := self._next_batch(life):
+            left, doubtful, stopped_by = dispatch(
                 batch,
                 self.destination.export,
-                self._settle,
-                lambda: self._closed,
+                partial(self._settle, life),
+                lambda: self._is_over(life),
                 self._known_good,
             )
-            self._put_back(left, stopped_by)
+            self._put_back(life, left, doubtful, stopped_by)
             if stopped_by is None:
                 failures = 0
                 continue
             self._outage.failed(
                 self.signal, self.destination.name, stopped_by.reason, unknown=stopped_by.unknown
             )
-            self._pause(failures, stopped_by.retry_after)
+            self._pause(life, failures, stopped_by.retry_after)
             failures += 1
 
-    def _next_batch(self) -> list[Entry]:
+    def _next_batch(self, life: object) -> list[Entry]:
         """Wait for a batch that is full, due or wanted in a hurry; empty when closed."""
         with self._changed:
             wait_until(
-                self._changed, float("inf"), lambda: bool(self._held.waiting) or self._is_closing()
+                self._changed,
+                float("inf"),
+                lambda: bool(self._held.waiting) or self._is_closing() or self._is_over(life),
             )
             wait_until(
                 self._changed,
@@ -215,27 +224,35 @@ class ExportQueue(Rereading, Generic[T]):
                     len(self._held.waiting) >= self._limits.batch
                     or self._settled < self._hurry_until
                     or self._is_closing()
+                    or self._is_over(life)
                 ),
             )
-            return self._held.take(self._limits.batch)
+            return [] if self._is_over(life) else self._held.take(self._limits.batch)
 
-    def _put_back(self, left: list[Entry], stopped_by: Result | None) -> None:
+    def _put_back(
+        self,
+        life: object,
+        left: list[Entry],
+        doubtful: list[Entry],
+        stopped_by: Result | None,
+    ) -> None:
         with self._changed:
+            if self._is_over(life):
+                return  # all was given up
             self._failing = None if stopped_by is None else stopped_by.reason
             self.last_error = self._failing or self.last_error
-            if not self._closed:  # else all was given up
-                self._held.put_back(left)
-                if left:
-                    self._counts.add(self.signal, "retried", len(left))
-                self._lose(self._held.trim(), "dropped", "queue_full")
+            self._held.put_back(left, doubtful)
+            if left or doubtful:
+                self._counts.add(self.signal, "retried", len(left) + len(doubtful))
+            self._lose(self._held.trim(), "dropped", "queue_full")
             self._changed.notify_all()
 
-    def _pause(self, failures: int, retry_after: float | None) -> None:
+    def _pause(self, life: object, failures: int, retry_after: float | None) -> None:
         """Leave the destination alone for a while, a short one if somebody waits."""
         began = time.monotonic()
         pause = pause_after(failures) if retry_after is None else retry_after
         with self._changed:
-            while not self._closed:
+            while not self._is_over(life):
                 in_hurry = self._is_closing() or self._settled < self._hurry_until
                 may_shorten = in_hurry and retry_after is None
                 end = began + (min(pause, SHORTEST_PAUSE) if may_shorten else pause)
@@ -246,14 +263,14 @@ class ExportQueue(Rereading, Generic[T]):
                     return
                 self._changed.wait(left)
 
-    def _settle(self, part: list[Entry], result: Result) -> None:
+    def _settle(self, life: object, part: list[Entry], result: Result) -> None:
         count = len(part)
         refused = count if result.answer is Answer.REFUSED else min(result.rejected, count)
         accepted = count - refused
-        if refused and not self._closed:
+        if refused and not self._is_over(life):
             self.set_aside(self, part, refused, result.reason)
         with self._changed:
-            if self._closed:
+            if self._is_over(life):
                 return  # counted as lost when it was given up
             self._held.settle(part)
             if accepted:
@@ -284,6 +301,9 @@ class ExportQueue(Rereading, Generic[T]):
             self._lost += count
             self._counts.add(self.signal, outcome, count, reason)
             self._changed.notify_all()
+
+    def _is_over(self, life: object) -> bool:
+        return self._closed or life is not self.life
 
     def _is_closing(self) -> bool:
         return self._closed or self._close_by is not None

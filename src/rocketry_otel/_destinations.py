@@ -268,4 +268,5 @@ def _accepted(response: Any) -> Result:
     partial = response.partial_success
     fields = ("rejected_spans", "rejected_log_records", "rejected_data_points")
     rejected = sum(getattr(partial, field, 0) for field in fields)
-    return Result(Answer.ACCEPTED, str(partial.error_message), rejected)
+    # It is a signed number in the protocol.
+    return Result(Answer.ACCEPTED, str(partial.error_message), max(rejected, 0))

@@ -34,7 +34,7 @@ def dispatch(
     settle: Callable[[list[Entry], Result], None],
     is_over: Callable[[], bool],
     known_good: Any = None,
-) -> tuple[list[Entry], Result | None]:
+) -> tuple[list[Entry], list[Entry], Result | None]:
     """Send a batch, in parts if need be.
 
     A batch that is refused is halved until what is amiss stands alone. It is taken as refused
@@ -49,7 +49,8 @@ def dispatch(
         known_good: An item that was accepted before, if any was.
 
     Returns:
-        What is to be sent again, and the answer that stopped it, if one did.
+        What is to be sent again; what is to be sent again behind all else, for it may be amiss
+        while that is not; and the answer that stopped it, if one did.
     """
     parts = [batch]
     doubtful: list[tuple[Entry, Result]] = []
@@ -61,7 +62,7 @@ def dispatch(
             accepted = accepted or result.rejected < len(part)
             settle(part, result)
         elif result.answer is Answer.UNAVAILABLE:
-            return _rest(part, parts, doubtful), result
+            return _rest(part, parts), _entries(doubtful), result
         elif len(part) > 1:
             middle = len(part) // 2
             parts += [part[middle:], part[:middle]]
@@ -72,13 +73,12 @@ def dispatch(
             if not accepted and len(doubtful) >= _MOST_DOUBTFUL:
                 accepted = _is_accepted(known_good, send)
                 if not accepted:
-                    return _rest([], parts, doubtful), result
+                    return _rest([], parts), _entries(doubtful), result
     if doubtful and not accepted and not _is_accepted(known_good, send):
-        # Behind all others, so that these are tried first the next time.
-        return _rest([], parts, doubtful), doubtful[-1][1]
+        return _rest([], parts), _entries(doubtful), doubtful[-1][1]
     for entry, result in doubtful:
         settle([entry], result)
-    return [], None
+    return [], [], None
 
 
 def _is_accepted(known_good: Any, send: Callable[[list[Any]], Result]) -> bool:
@@ -90,8 +90,9 @@ def _is_accepted(known_good: Any, send: Callable[[list[Any]], Result]) -> bool:
     return known_good is not None and send([known_good]).answer is Answer.ACCEPTED
 
 
-def _rest(
-    part: list[Entry], parts: list[list[Entry]], doubtful: list[tuple[Entry, Result]]
-) -> list[Entry]:
-    waiting = [entry for rest in reversed(parts) for entry in rest]
-    return [*part, *waiting, *(entry for entry, _ in doubtful)]
+def _rest(part: list[Entry], parts: list[list[Entry]]) -> list[Entry]:
+    return [*part, *(entry for rest in reversed(parts) for entry in rest)]
+
+
+def _entries(doubtful: list[tuple[Entry, Result]]) -> list[Entry]:
+    return [entry for entry, _ in doubtful]

@@ -26,45 +26,21 @@ _LONGEST_WAIT = 5.0
 _LONGEST_WAIT_FOR_CALLS = 0.2
 
 
-class _NoFork:
-    """Held while something goes on that no child must be left in the midst of.
+class _Guard:
+    """Entered while something goes on that no child must be left in the midst of.
 
-    That is an import above all: a child that was forked while another thread of its parent's
-    was importing a module waits for that module forever.
-    """
+    Any number of threads may be in it, each several times. A fork waits until they have left, if
+    they do so soon, and none enters meanwhile.
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._forking = threading.local()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def before_fork(self) -> None:
-        self._forking.has_lock = self._lock.acquire(timeout=_LONGEST_WAIT)
-
-    def after_fork_in_parent(self) -> None:
-        if self._forking.has_lock:
-            self._lock.release()
-
-    def after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
-
-
-class _Calls:
-    """Calls of a library that a child cannot use if it was forked in the midst of one: gRPC.
-
-    Such a child would hang, or be aborted, at its own first call (measured: 3 of 240). A fork
-    waits for calls to end, if they do so soon, and none begins meanwhile.
+    Args:
+        longest: How many seconds a fork waits at most.
 
     Attributes:
-        were_cut: Whether this process was forked in the midst of a call.
+        were_cut: Whether this process was forked in the midst of something all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
         self.were_cut = False
         self._start_afresh()
 
@@ -72,21 +48,31 @@ class _Calls:
         self._changed = threading.Condition(threading.RLock())
         self._count = 0
         self._forking = False
+        self._here = threading.local()
 
     def __enter__(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._forking)
-            self._count += 1
+        depth = getattr(self._here, "depth", 0)
+        if not depth:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._forking)
+                self._count += 1
+        self._here.depth = depth + 1
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
+        depth = getattr(self._here, "depth", 0) - 1
+        if depth < 0:
+            return  # a child that was forked in here
+        self._here.depth = depth
+        if not depth:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
 
     def before_fork(self) -> None:
+        own = min(getattr(self._here, "depth", 0), 1)
         self._changed.acquire()
         self._forking = True
-        self._changed.wait_for(lambda: self._count == 0, _LONGEST_WAIT_FOR_CALLS)
+        self._changed.wait_for(lambda: self._count == own, self._longest)
 
     def after_fork_in_parent(self) -> None:
         self._forking = False
@@ -98,8 +84,12 @@ class _Calls:
         self._start_afresh()
 
 
-no_fork = _NoFork()
-calls = _Calls()
+# An import above all: a child that was forked while another thread of its parent's was importing a
+# module waits for that module forever.
+no_fork = _Guard(_LONGEST_WAIT)
+# Of gRPC: a child that was forked in the midst of one hangs, or is aborted, at its own first call
+# (measured: 3 of 240).
+calls = _Guard(_LONGEST_WAIT_FOR_CALLS)
 
 
 def after_fork_in_child(method: Callable[[], Any]) -> None:

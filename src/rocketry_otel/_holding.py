@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ._dispatch import Entry
     from ._passage import Passage
@@ -92,10 +92,11 @@ class Holding:
             settled = {id(entry) for entry in part}
             self.under_way = [entry for entry in self.under_way if id(entry) not in settled]
 
-    def put_back(self, entries: list[Entry]) -> None:
-        """End what is under way; let some of it wait again, before all that waits."""
+    def put_back(self, entries: list[Entry], behind: Sequence[Entry] = ()) -> None:
+        """End what is under way; let some of it wait again, before or behind all that waits."""
         self.under_way = []
         self.waiting.extendleft(reversed(entries))
+        self.waiting.extend(behind)
 
     def give_up(self) -> int:
         """Let go of everything; return how many entries no repository has."""

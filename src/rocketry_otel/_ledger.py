@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _MARGIN = 2_000_000_000
 # Later than any record can be created: each is noted until something is.
 _FOREVER = 2**63
-# After a failure, before a record waits for another try.
-_SECONDS_BETWEEN_TRIES = 10.0
 
 
 class Ledger:
@@ -60,7 +58,6 @@ class Ledger:
         self._is_open = False
         self._noted: dict[str, Progress] | None = None
         self._noted_until = _FOREVER
-        self._not_before = 0.0
         self._first: int | None = None
 
     def expect(self, created: int) -> int:
@@ -81,7 +78,7 @@ class Ledger:
             if self._first is None:
                 self._first = created
             must_note = self._state.is_durable and created < self._noted_until
-        if must_note and time.monotonic() >= self._not_before:
+        if must_note:
             self.save()
         return number
 
@@ -125,10 +122,12 @@ class Ledger:
                 self._noted_until = max((one.since for one in progress.values()), default=0)
             try:
                 self._state.save(progress, self._first or 0)
+                # Should the state be lost, what others have left is not known until then either.
+                self._first = max(time.time_ns(), self._newest)
             except StateError as error:
                 with self._lock:
-                    self._noted, self._noted_until = None, _FOREVER
-                    self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES
+                    # No record waits for what cannot be done: the next try is not a record's.
+                    self._noted, self._noted_until = None, 0
                 self._told(error)
                 return
             self._noted = progress
@@ -140,7 +139,10 @@ class Ledger:
             if not self._is_open:
                 return
             self.save()
-            self._is_open = False
+            with self._lock:
+                # From now on a record is noted anew: it waits until this is over.
+                self._is_open = False
+                self._noted, self._noted_until = None, _FOREVER
             try:
                 if self.is_settled:
                     self._state.leave()
@@ -148,8 +150,6 @@ class Ledger:
                     self._state.end()
             except StateError as error:
                 self._told(error)
-            # Should another record come, it is noted anew.
-            self._noted, self._noted_until = None, _FOREVER
 
     def _progress(self) -> dict[str, Progress]:
         # In this order: what leaves the expected meanwhile is in the queues already.

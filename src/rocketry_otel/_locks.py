@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._forks import after_fork_in_child
@@ -51,7 +52,7 @@ class FileLock:
         """
         if self._file is not None:
             return True
-        file = os.open(self.path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
+        file = os.open(self.path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,6 +80,7 @@ class FileLock:
             os.close(file)
 
     def remove(self) -> None:
-        """Let it go, and remove the file."""
-        self.path.unlink(missing_ok=True)
+        """Let it go, and remove the file if that can be."""
+        with suppress(OSError):
+            self.path.unlink()
         self.release()

@@ -63,14 +63,14 @@ def with_earlier(backlog: Backlog | None, progress: Progress) -> Backlog:
     if backlog is None:
         return Backlog(progress.since, waiting=progress.waiting, until=progress.until)
     waiting = backlog.waiting + progress.waiting
-    if progress.since >= backlog.since and progress.until <= backlog.until:
+    if progress.since >= backlog.since:
         # Whoever sends it reads on to the end, and so meets this on its way.
-        return backlog._replace(waiting=waiting, reached=min(backlog.reached, progress.since))
-    return Backlog(
-        min(progress.since, backlog.since),
-        waiting=waiting,
-        until=max(progress.until, backlog.until),
-    )
+        return backlog._replace(
+            waiting=waiting,
+            until=max(progress.until, backlog.until),
+            reached=min(backlog.reached, progress.since),
+        )
+    return Backlog(progress.since, waiting=waiting, until=max(progress.until, backlog.until))
 
 
 class Refusal(NamedTuple):

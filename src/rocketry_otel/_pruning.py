@@ -42,7 +42,7 @@ def prune_delivered(
         repo: The repository.
         retention: How long records are kept.
         abandoned_after: For how many seconds is kept what is for a signal that nobody sends any
-            more, and so may never be delivered.
+            more, or may have to be sent again since nothing is known.
         state: What is known of what was delivered, by all processes.
         queues: The channels of this process.
         backlogs: What is to be sent on them from the repository.
@@ -72,14 +72,16 @@ def _undelivered(state: State, queues: Sequence[ExportQueue[Any]], abandoned: in
     Args:
         state: What is known of it.
         queues: The channels of this process.
-        abandoned: From when on is kept what is for a signal that nobody sends any more.
+        abandoned: From when on is kept what is for a signal that nobody sends any more, and what
+            of nothing is known: it may be sent again.
     """
     noted = state.undelivered()
+    living = {writer for writer, _, _ in noted if writer and state.is_alive(writer)}
     sent = {queue.signal for queue in queues}
-    sent |= {
-        signal_of(channel) for writer, channel, _ in noted if writer and state.is_alive(writer)
-    }
-    return [
+    sent |= {signal_of(channel) for writer, channel, _ in noted if writer in living}
+    since = [
         since if signal_of(channel) in sent else max(since, abandoned)
         for _, channel, since in noted
     ]
+    is_lost = bool(queues) and state.is_durable and not state.is_known()
+    return [*since, abandoned] if is_lost else since

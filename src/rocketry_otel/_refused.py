@@ -113,7 +113,7 @@ class Refused:
 def _insert(connection: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
     connection.executemany("INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?)", rows)
     connection.execute(
-        "DELETE FROM refused WHERE rowid NOT IN "
-        "(SELECT rowid FROM refused ORDER BY rowid DESC LIMIT ?)",
+        "DELETE FROM refused WHERE rowid <= "
+        "(SELECT rowid FROM refused ORDER BY rowid DESC LIMIT 1 OFFSET ?)",
         [_MOST_REFUSED],
     )

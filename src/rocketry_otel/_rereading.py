@@ -22,9 +22,11 @@ class Rereading(ABC):
 
     Attributes:
         name: What names it among all queues, also those of other processes.
+        life: Another one each time that it is opened.
     """
 
     name: str
+    life: object
     _changed: threading.Condition
     _held: Holding
     _limits: QueueLimits
@@ -97,17 +99,18 @@ class Rereading(ABC):
             self._hurry_no_more(mark)
             return is_over
 
-    def settled_until(self, position: int) -> int | None:
+    def settled_until(self, position: int, life: object) -> int | None:
         """Return up to which position all that is sent again is settled.
 
         Args:
             position: Up to which it was handed over.
+            life: The ``life`` that this had then.
 
         Returns:
-            ``None`` if it cannot be told, since this is being closed.
+            ``None`` if it cannot be told, since this is being closed, or was.
         """
         with self._changed:
-            if self._is_closing():
+            if self._is_closing() or life is not self.life:
                 return None
             first = self._first_position()
             return position if first is None else min(first, position)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ._logs import EventLogger
 from ._passage import enter
+from ._progress import signal_of
 from ._signals import beginning_attributes, log_signal, span_name, span_signal
 from ._tracing import RunTracer
 
@@ -61,16 +62,14 @@ class Sender:
         Returns:
             The context that holds the run's span.
         """
-        run, detail = step.run, self._settings.exceptions
+        run = step.run
         context = None if run is None else self.context_of(run, event)
         before = enter(passage)
         try:
-            if run is not None and step.change == "ended":
+            if run is not None and step.change == "ended" and _is_for("traces", passage):
                 self._send_span(run, event)
-            try:
-                self._logger.record(log_signal(event, detail), context)
-            except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-                self._lost("logs", error)
+            if _is_for("logs", passage):
+                self._send_log_record(event, context)
         finally:
             enter(before)
         return context
@@ -79,5 +78,20 @@ class Sender:
         try:
             span = span_signal(run, event, self._settings.exceptions)
             self._tracer.record(span, run.identity, run.sampling)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._lost("traces", error)
+
+    def _send_log_record(self, event: TaskEvent, context: Context | None) -> None:
+        try:
+            self._logger.record(log_signal(event, self._settings.exceptions), context)
+        except Exception as error:  # noqa: BLE001
+            self._lost("logs", error)
+
+
+def _is_for(signal: str, passage: Passage | None) -> bool:
+    """Return whether a signal is wanted: of what is sent again, that of its channels alone.
+
+    The provider of the other one may be the application's, which has sent it.
+    """
+    positions = None if passage is None else passage.positions
+    return positions is None or any(signal_of(channel) == signal for channel in positions)

@@ -60,7 +60,7 @@ class State:
 
         Args:
             progress: How far it has come.
-            first: When the first record was created that this process has written itself.
+            first: From when on all is known that this process has written itself.
 
         Raises:
             StateError: It cannot be noted.
@@ -222,7 +222,8 @@ class State:
             left = {one for (one,) in connection.execute("SELECT DISTINCT id FROM writer")}
         if self.folder is not None:
             for writer in {writer for writer, _ in gone} - left:
-                (self.folder / f"writer-{writer}.lock").unlink(missing_ok=True)
+                with suppress(OSError):
+                    (self.folder / f"writer-{writer}.lock").unlink()
 
     def sweep(self, known: Collection[str]) -> None:
         """Remove what a process has left that was killed before it noted anything.
@@ -239,6 +240,17 @@ class State:
             with suppress(OSError):
                 if lock.acquire(create=False):
                     lock.remove()
+
+    def is_known(self) -> bool:
+        """Return whether it is known of all that was written whether it was delivered.
+
+        Raises:
+            StateError: It cannot be read.
+        """
+        with self._store.transaction() as connection:
+            (channels,) = connection.execute("SELECT count(*) FROM channel").fetchone()
+            (unknown,) = connection.execute("SELECT count(*) FROM unknown").fetchone()
+        return bool(channels) and not unknown
 
     def undelivered(self) -> list[tuple[str, str, int]]:
         """Return since when something may not be delivered, in nanoseconds since the epoch.

@@ -33,7 +33,11 @@ class Target:
         # Of what is not noted yet: what each record is known by again, and when it was created.
         self._marks: deque[tuple[int, str, int]] = deque()
         self._mark, self._reached = backlog.mark, backlog.reached
+        self._life = queue.life
         self._is_other = False
+        # Behind this are records that are newer than what is to be sent. They count as done with
+        # all the rest alone: some may be left meanwhile, and be to be sent.
+        self._end: int | None = None
 
     def is_about(self, event: TaskEvent) -> bool:
         """Return whether an event counts among those that were to be sent."""
@@ -52,21 +56,30 @@ class Target:
                 self._is_other = True
                 self.is_on = False
             return False
-        self._marks.append((self.position, mark, one.event.created))
-        return one.event.created <= self.backlog.until
+        is_wanted = one.event.created <= self.backlog.until
+        if not is_wanted and self._end is None:
+            self._end = self.position - 1
+        if self._end is None:
+            self._marks.append((self.position, mark, one.event.created))
+        return is_wanted
 
     def stop_before(self, position: int) -> None:
         """Take back that a record passes: the channel takes nothing any more."""
         self.position = position
-        self._marks.pop()
+        if self._marks and self._marks[-1][0] > position:
+            self._marks.pop()
 
     def noted(self) -> Backlog | None:
         """Return what is left of the backlog; ``None`` if there is nothing new to tell."""
         if self._is_other or (self.is_read and self.position < self.backlog.done):
             return self.backlog._replace(done=0, mark="")
-        done = self.queue.settled_until(self.position)
-        if done is None or done <= self.backlog.done:
-            return None if done is None or not self.is_read else self.backlog
+        done = self.queue.settled_until(self.position, self._life)
+        if done is None:
+            return None
+        if self._end is not None and not (self.is_read and done == self.position):
+            done = min(done, self._end)
+        if done <= self.backlog.done:
+            return self.backlog if self.is_read else None
         while self._marks and self._marks[0][0] <= done:
             _, self._mark, self._reached = self._marks.popleft()
         waiting = max(self.backlog.waiting - (done - self.backlog.done), 0)

@@ -81,6 +81,7 @@ class WriteAhead:
         self._thread: threading.Thread | None = None
         self._is_over = False
         self._life = object()
+        self._former: threading.Thread | None = None
         self._is_idle = False
         self._is_wanted = False
         self._saved_at = 0.0
@@ -147,11 +148,14 @@ class WriteAhead:
             return
         with self._changed:
             if self._thread is None and not self._is_over:
-                self._thread = start_thread(partial(self._work, self._life), "delivery")
+                work = partial(self._work, self._life, self._former)
+                self._thread = start_thread(work, "delivery")
             self._is_idle = False
             self._changed.notify_all()
 
-    def _work(self, life: object) -> None:
+    def _work(self, life: object, former: threading.Thread | None) -> None:
+        if former is not None:
+            former.join()  # a repository that hangs may keep it: there is one turn at a time
         next_look = next_pruning = 0.0
         while self._goes_on(life):
             is_time = time.monotonic() >= next_look
@@ -257,7 +261,12 @@ class WriteAhead:
             wait_until(
                 self._changed,
                 deadline,
-                lambda: self._thread is None or self._is_caught_up() or self._is_hopeless(),
+                lambda: (
+                    self._thread is None
+                    or self._is_over
+                    or self._is_caught_up()
+                    or self._is_hopeless()
+                ),
             )
             return self._is_caught_up()
 
@@ -299,7 +308,7 @@ class WriteAhead:
         with self._changed:
             self._is_over = False
             self._life = object()
-            self._thread = None
+            self._former, self._thread = self._thread, None
 
     # What goes wrong.
 
