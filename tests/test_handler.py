@@ -4,6 +4,7 @@ import logging
 import logging.config
 import threading
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor
@@ -316,6 +317,29 @@ def test_a_closed_handler_that_stays_in_use_goes_on(telemetry: TelemetryCapture)
     assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
     assert len(telemetry.spans) == 1
     assert handler._bridge.counts.of("logs", "dropped") == {}
+
+
+def test_while_logging_closes_a_handler_tasks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the handler's lock then, for which each record waits."""
+    with OTLPReceiver(grpc=False) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord))
+        rest, flush = handler._bridge.rest, handler._bridge.flush
+
+        def log(of: str) -> None:
+            record = task_record("success", run_id=of)
+            task = threading.Thread(target=handler.handle, args=[record])
+            task.start()
+            task.join(20)
+            assert task.is_alive() is False
+
+        monkeypatch.setattr(handler._bridge, "rest", lambda _: (log("close"), rest(20)))
+        monkeypatch.setattr(handler._bridge, "flush", lambda _: (log("flush"), flush(20)))
+        logging.shutdown([ref(handler)])
+        assert [record.run_id for record in handler.repo.filter_by().all()] == ["flush", "close"]
+        # And it is nobody's afterwards.
+        log("afterwards")
+        handler._bridge.close(20)
 
 
 def test_at_the_end_of_the_program_it_is_closed_for_good(telemetry: TelemetryCapture) -> None:

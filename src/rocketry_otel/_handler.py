@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -18,6 +19,8 @@ from ._stored import StoredRuns
 from ._tasks import TaskDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -150,7 +153,10 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             Whether everything handed over so far was really accepted in time. Of a provider of
             the application's it is known only whether its ``force_flush`` came back in time.
         """
-        return self._bridge.flush(self.settings.shutdown_timeout if timeout is None else timeout)
+        with self._letting_records_pass():
+            return self._bridge.flush(
+                self.settings.shutdown_timeout if timeout is None else timeout
+            )
 
     @property
     def delivery(self) -> Delivery:
@@ -163,8 +169,22 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         A record that comes later is handled as before: ``logging.config`` closes handlers that
         stay in use. At the end of the program all is closed for good.
         """
-        self._bridge.rest(self.settings.shutdown_timeout)
+        with self._letting_records_pass():
+            self._bridge.rest(self.settings.shutdown_timeout)
         super().close()
+
+    @contextmanager
+    def _letting_records_pass(self) -> Iterator[None]:
+        """Let tasks go on meanwhile: ``logging`` has this handler's lock when it closes it."""
+        try:
+            self.release()
+        except RuntimeError:  # this thread does not have it
+            yield
+            return
+        try:
+            yield
+        finally:
+            self.acquire()
 
     def trace_id_of(self, record: Any) -> str | None:
         """Return the trace id of the run that a stored record belongs to.

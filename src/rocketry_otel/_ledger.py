@@ -118,8 +118,9 @@ class Ledger:
                 is_known = progress == self._noted and self._state.refused.is_noted
                 if is_known and not once_more:
                     return
+                until = max((one.since for one in progress.values()), default=0)
                 # What is expected from now on sees this, and waits for its turn to note it.
-                self._noted_until = max((one.since for one in progress.values()), default=0)
+                self._noted_until = max(until, self._noted_until)
             try:
                 self._state.save(progress, self._first or 0)
                 # Should the state be lost, what others have left is not known until then either.
@@ -130,7 +131,8 @@ class Ledger:
                     self._noted, self._noted_until = None, 0
                 self._told(error)
                 return
-            self._noted = progress
+            with self._lock:
+                self._noted, self._noted_until = progress, until
             self._told(None)
 
     def close(self) -> None:
