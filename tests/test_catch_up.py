@@ -525,3 +525,61 @@ def test_the_end_of_a_queue_is_waited_for(make: Callable[..., Bench]) -> None:
     bench.run()
     assert bench.state.backlogs() == {LOGS: Backlog(0)}
     assert bench.logs.ask(lambda held: held.first_position(LOGS)) == 0
+
+
+def test_a_collector_that_comes_and_goes_gets_all_of_it_in_the_end(
+    make: Callable[..., Bench],
+) -> None:
+    """Though each time more is left: it goes on from where it was, and sends little twice."""
+    bench = make(size=4, batch=2)
+    bench.write(*range(40))
+    leave(bench.logs, *range(40))
+    for flap in range(40, 46):
+        most = len(bench.log_collector.accepted) + 12
+
+        def answer(_: list[Any], most: int = most) -> Any:
+            return ACCEPTED if len(bench.log_collector.accepted) < most else UNAVAILABLE
+
+        bench.log_collector.answer = answer
+        assert bench.logs.wait_for_room(20.0)
+        bench.run()
+        bench.write(flap)
+        leave(bench.logs, flap)
+    bench.log_collector.answer = lambda _: ACCEPTED
+    assert bench.logs.wait_for_room(20.0)
+    bench.run()
+    assert flush(bench.logs) is True
+    arrived = [int(number) for number in bench.log_collector.accepted]
+    assert set(arrived) == set(range(46))
+    # What is under way when it goes away may be sent once more, each time.
+    assert len(arrived) <= 46 + 6 * 4
+    assert bench.state.backlogs() == {}
+
+
+def test_a_turn_that_outlasts_a_closing_notes_nothing_of_what_was_given_up(
+    make: Callable[..., Bench],
+) -> None:
+    """All of it is sent by the next turn."""
+    bench = make()
+    bench.write(*range(10))
+    bench.state.take_on({LOGS: Backlog(at(0))})
+    answered = threading.Event()
+
+    def hang(_: list[Any]) -> Any:
+        assert answered.wait(20)
+        return UNAVAILABLE
+
+    bench.log_collector.answer = hang
+
+    def close_and_open() -> bool:
+        bench.logs.begin_closing(time.monotonic())
+        bench.logs.finish_closing()
+        bench.logs.reopen()
+        return False
+
+    bench.run(close_and_open)
+    assert bench.state.backlogs()[LOGS].done == 0
+    answered.set()
+    bench.log_collector.answer = lambda _: ACCEPTED
+    bench.run()
+    assert bench.log_collector.wait_for(10) == texts(*range(10))

@@ -18,6 +18,7 @@ from rocketry_otel._passage import Passage
 from rocketry_otel._progress import Backlog
 from rocketry_otel._report import delivery_of
 from rocketry_otel._state import State
+from rocketry_otel.testing import TelemetryCapture
 from tests.support.otlp_receiver import Ok, OTLPReceiver, PartialSuccess, Status, attributes_of
 from tests.support.processes import run_python
 from tests.support.records import task_record
@@ -362,6 +363,21 @@ def test_a_repository_that_cannot_be_read_is_told_once_and_tried_again(
         assert handler.flush(0.0) is False
     assert handler.flush(LONG) is True
     assert caplog.text.count("cannot be sent from the repository at present") == 1
+
+
+def test_what_is_sent_again_goes_on_the_channels_that_missed_it_alone(
+    receiver: OTLPReceiver, url: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application's own tracer provider has had the spans."""
+    monkeypatch.setenv("OTEL_BLRP_MAX_QUEUE_SIZE", "4")
+    receiver.behave(Status(503))
+    handler = OTelRepoHandler(open_repository(url), tracer_provider=telemetry.tracer_provider)
+    run(handler, *map(str, range(10)))
+    receiver.behave(Ok())
+    assert handler.flush(LONG) is True
+    assert handler.delivery.logs.delivered >= 20
+    assert len(telemetry.spans) == 10
+    handler.close()
 
 
 def test_a_flush_waits_for_what_comes_from_the_repository(
