@@ -583,3 +583,18 @@ def test_a_turn_that_outlasts_a_closing_notes_nothing_of_what_was_given_up(
     bench.log_collector.answer = lambda _: ACCEPTED
     bench.run()
     assert bench.log_collector.wait_for(10) == texts(*range(10))
+
+
+def test_what_lies_behind_the_end_of_a_backlog_is_not_done(make: Callable[..., Bench]) -> None:
+    """It was delivered when it was written; but some of it may be left before all is sent."""
+    bench = make()
+    bench.write(*range(60))
+    bench.state.take_on({LOGS: Backlog(at(0), until=at(4))})
+    bench.run(bench.stop)
+    assert bench.log_collector.accepted == texts(*range(5))
+    assert bench.state.backlogs()[LOGS].done == 5
+    leave(bench.logs, 20)
+    bench.run()
+    assert flush(bench.logs) is True
+    assert bench.log_collector.accepted == texts(*range(5), *range(5, 21))
+    assert bench.state.backlogs() == {}
