@@ -59,11 +59,10 @@ class _Guard:
         self._here.depth = depth + 1
 
     def __exit__(self, *_: object) -> None:
+        # A child that was forked in here has never entered.
         depth = getattr(self._here, "depth", 0) - 1
-        if depth < 0:
-            return  # a child that was forked in here
-        self._here.depth = depth
-        if not depth:
+        self._here.depth = max(depth, 0)
+        if depth == 0:
             with self._changed:
                 self._count -= 1
                 self._changed.notify_all()

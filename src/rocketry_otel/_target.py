@@ -66,7 +66,7 @@ class Target:
     def stop_before(self, position: int) -> None:
         """Take back that a record passes: the channel takes nothing any more."""
         self.position = position
-        if self._marks and self._marks[-1][0] > position:
+        while self._marks and self._marks[-1][0] > position:
             self._marks.pop()
 
     def noted(self) -> Backlog | None:
