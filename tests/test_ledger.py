@@ -92,6 +92,24 @@ def test_a_clock_that_was_set_back_is_noted_before_the_record_is_written(bench: 
     assert bench.noted()[TRACES].since == NOW - 3600 * SECOND - MARGIN
 
 
+def test_no_record_relies_on_a_note_that_is_being_made(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that was set back it is earlier than the one that stands until then."""
+    bench.write(NOW)
+    assert flush(bench.logs) is True
+    bench.ledger.save()
+    save, relied_on = State.save, []
+
+    def look(state: State, progress: Any, first: int) -> None:
+        relied_on.append(bench.ledger._noted_until)
+        save(state, progress, first)
+
+    monkeypatch.setattr(State, "save", look)
+    bench.write(NOW - 100 * SECOND)
+    assert [*relied_on, bench.ledger._noted_until] == [NOW - MARGIN, NOW - 100 * SECOND - MARGIN]
+
+
 def test_a_process_that_has_delivered_everything_leaves_nothing_behind(bench: Bench) -> None:
     """At its end there is nothing for others to see to; what it writes later is noted anew."""
     bench.write(NOW)
