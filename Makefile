@@ -91,7 +91,7 @@ lint: $(VENV)/ready
 	$(run) -m ruff check .
 	$(run) -m ruff format --check .
 	$(run) -m mypy
-	@if [ -d tests/typing ]; then set -x; $(run) -m mypy tests/typing; fi
+	$(VENV)/bin/lint-imports --no-cache
 
 docs: $(VENV)/ready
 	$(run) -m mkdocs build --strict --quiet

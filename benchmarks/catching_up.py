@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 from rocketry_otel import open_repository
 
 # The receiver is that of the tests.
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from support.catching_up import CaughtUp, catch_up
+from tests.support.catching_up import CaughtUp, catch_up
 
 RECORDS = 200_000
 SHARE = 10

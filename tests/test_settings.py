@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rocketry_otel import RocketryOTelError, Settings, SettingsError
-from rocketry_otel._retention import Retention
+from rocketry_otel._model.retention import Retention
 
 NO_DURATIONS = ["-1", "-1d", "1.5h", "30 d", "30days", "d", "all", "1e3", "\u0663d", "9" * 30]
 DURATION = "a duration such as 45s, 90m, 12h, 30d or 2w"

@@ -1,6 +1,5 @@
 """OpenTelemetry for Rocketry: every task event in a Red Bird repository and in your traces."""
 
-from ._body import CurrentRun, current_run
 from ._errors import (
     RepositoryError,
     RepositoryMismatchError,
@@ -8,14 +7,15 @@ from ._errors import (
     RocketryOTelError,
     SettingsError,
 )
-from ._handler import OTelRepoHandler
-from ._instrument import instrument, uninstrument
-from ._records import TaskEventRecord
-from ._replay import replay
-from ._replay_refused import replay_refused
-from ._replay_summary import Replay
-from ._report import Delivery, SignalDelivery
-from ._repositories import open_repository
+from ._export.status import Delivery, SignalDelivery
+from ._instrumentation.current_run import CurrentRun, current_run
+from ._instrumentation.handler import OTelRepoHandler
+from ._instrumentation.instrument import instrument, uninstrument
+from ._model.record import TaskEventRecord
+from ._replay.refused import replay_refused
+from ._replay.replay import replay
+from ._replay.result import Replay
+from ._repositories.open_repository import open_repository
 from ._settings import Settings
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import sys
 
-from ._cli import main
+from ._cli.main import main
 
 # Children that multiprocessing spawns import this module under another name.
 if __name__ == "__main__":

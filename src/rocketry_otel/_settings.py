@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.v1 import BaseSettings, Field, ValidationError, root_validator, validator
 
-from ._durations import EXAMPLES, seconds_of
 from ._errors import SettingsError
-from ._repositories import mask_url
-from ._retention import Retention
+from ._model.durations import EXAMPLES, seconds_of
+from ._model.retention import Retention
+from ._repositories.urls import mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

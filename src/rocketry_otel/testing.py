@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
-from ._instrument import instrument, uninstrument
+from ._instrumentation.instrument import instrument, uninstrument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from support import committed
-from support.committed import Store
-from support.postgresql import PostgreSQL, run_postgresql
+from tests.support import committed
+from tests.support.committed import Store
+from tests.support.postgresql import PostgreSQL, run_postgresql
 
 SEED = os.environ.get("CONSERVATION_SEED") or str(random.SystemRandom().randrange(10**9))
 

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from support.catching_up import await_all, behind, catch_up
+from tests.support.catching_up import await_all, behind, catch_up
 
 from .shared import SMALL_QUEUES, full_run
 

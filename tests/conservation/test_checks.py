@@ -12,9 +12,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from support.committed import Committed
-from support.delivered import Delivered
-from support.otlp_receiver import Arrival
+from tests.support.committed import Committed
+from tests.support.delivered import Delivered
+from tests.support.otlp_receiver import Arrival
 
 RUN = Committed("etl", "run", 1_700_000_000.25, "r1", "ab" * 16, "cd" * 8)
 CRASH = replace(RUN, action="crash", created=1_700_000_001.5, run_id=None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from support.committed import Committed, Store
-from support.delivered import span_key
-from support.otlp_receiver import Ok, Status
-from support.trial import Trial, trial
+from tests.support.committed import Committed, Store
+from tests.support.delivered import span_key
+from tests.support.otlp_receiver import Ok, Status
+from tests.support.trial import Trial, trial
 
 from .shared import SMALL_QUEUES, full_run
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from support import committed
-from support.committed import Store
-from support.delivered import Delivered, record_key, span_key
-from support.trial import SETTLE_SECONDS, Trial, trial
+from tests.support import committed
+from tests.support.committed import Store
+from tests.support.delivered import Delivered, record_key, span_key
+from tests.support.trial import SETTLE_SECONDS, Trial, trial
 
 from .shared import SMALL_QUEUES, full_run
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from support.committed import Store
-from support.conservation_app import USUAL
-from support.trial import Trial, trial
-from support.troubles import TROUBLES, rotation
+from tests.support.committed import Store
+from tests.support.conservation_app import USUAL
+from tests.support.trial import Trial, trial
+from tests.support.troubles import TROUBLES, rotation
 
 from .shared import full_run
 

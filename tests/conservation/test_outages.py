@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from support.committed import Committed, Store
-from support.otlp_receiver import Fault, Hang, Redirect, Reset, Status
-from support.trial import Life, Trial, trial
-from support.troubles import POISON, leave_out_poison, refuse_poison
+from tests.support.committed import Committed, Store
+from tests.support.otlp_receiver import Fault, Hang, Redirect, Reset, Status
+from tests.support.trial import Life, Trial, trial
+from tests.support.troubles import POISON, leave_out_poison, refuse_poison
 
 from .shared import SMALL_QUEUES, full_run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.committed import Store
-from support.trial import trial
+from tests.support.committed import Store
+from tests.support.trial import trial
 
 from .shared import SMALL_QUEUES, full_run
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.committed import Store
-from support.trial import Life, Trial, trial
+from tests.support.committed import Store
+from tests.support.trial import Life, Trial, trial
 
 from .shared import SMALL_QUEUES, full_run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rocketry_otel._records import TaskEventRecord
+from rocketry_otel._model.record import TaskEventRecord
 
 FULL = TaskEventRecord(
     task_name="fetch",

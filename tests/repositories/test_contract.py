@@ -13,9 +13,9 @@ from redbird import oper
 from redbird.base import BaseRepo
 from redbird.logging import RepoHandler
 
-from rocketry_otel._records import TaskEventRecord
-from rocketry_otel._repositories import open_repository
-from rocketry_otel._text import safe_text
+from rocketry_otel._model.record import TaskEventRecord
+from rocketry_otel._model.text import safe_text
+from rocketry_otel._repositories.open_repository import open_repository
 from tests.support.repositories import KINDS
 
 from .records import FULL, record

@@ -229,7 +229,7 @@ def main() -> None:
     method, scenario = sys.argv[1:3]
     multiprocessing.set_start_method(method, force=True)
     if scenario == "modes":
-        multiprocessing.set_forkserver_preload(["rocketry_otel._hooks"])
+        multiprocessing.set_forkserver_preload(["rocketry_otel._instrumentation.hooks"])
     tasks = SCENARIOS[scenario]
     serve_rendezvous(PROCESSES)
     app = Rocketry(execution="main", cycle_sleep=0.001, max_process_count=20, multilaunch=True)

@@ -9,9 +9,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.committed import sqlite
-from support.history import CountingCollector, write_history
-from support.trial import Trial
+from tests.support.committed import sqlite
+from tests.support.history import CountingCollector, write_history
+from tests.support.trial import Trial
 
 
 @dataclass(frozen=True)

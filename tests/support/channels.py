@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rocketry_otel._counts import Counts
-from rocketry_otel._delivery import ExportQueue
-from rocketry_otel._destinations import Answer, Result
-from rocketry_otel._outage import Outage
-from rocketry_otel._pacing import QueueLimits
+from rocketry_otel._export.buffer import QueueLimits
+from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.outage import Outage
+from rocketry_otel._export.queue import ExportQueue
+from rocketry_otel._export.responses import Answer, Result
 
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")

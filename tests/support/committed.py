@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.postgresql import PostgreSQL
+from tests.support.postgresql import PostgreSQL
 
 TABLE = "rocketry_task_events"
 

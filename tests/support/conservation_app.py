@@ -31,7 +31,7 @@ from rocketry.core import BaseCondition, Parameters
 from rocketry.exc import TaskInactionException
 
 from rocketry_otel import current_run, instrument, open_repository
-from support.oddities import be_odd, causes_of, limit_files, most_memory, set_clock
+from tests.support.oddities import be_odd, causes_of, limit_files, most_memory, set_clock
 
 SIGNALS = ("traces", "logs")
 FACTS = ("delivered", "waiting", "refused", "oldest_waiting", "last_error")

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from support.committed import Committed
-from support.otlp_receiver import (
+from tests.support.committed import Committed
+from tests.support.otlp_receiver import (
     Arrival,
     ReceivedLogRecord,
     ReceivedSpan,

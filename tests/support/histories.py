@@ -22,8 +22,8 @@ from rocketry_otel import (
     replay,
     uninstrument,
 )
-from rocketry_otel._repositories._reading import open_history
-from rocketry_otel._repositories._sql_engine import make_engine, split_table
+from rocketry_otel._history.open_history import open_history
+from rocketry_otel._repositories.sql_engine import make_engine, split_table
 from tests.support import apps
 from tests.support.otlp_receiver import OTLPReceiver
 

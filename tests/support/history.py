@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 from rocketry_otel import TaskEventRecord, open_repository
-from rocketry_otel._identity import identity_of
-from support.committed import TABLE
-from support.otlp_receiver import Arrival, Fault
-from support.troubles import Collector, groups
+from rocketry_otel._model.ids import identity_of
+from tests.support.committed import TABLE
+from tests.support.otlp_receiver import Arrival, Fault
+from tests.support.troubles import Collector, groups
 
 DAY = 86_400.0
 TRACEBACK = 'Traceback (most recent call last):\n  File "etl.py", line 3, in etl\n    load()\n' * 8

@@ -14,10 +14,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from support.processes import clean_environment
+from tests.support.processes import clean_environment
 
-_MODULE = "support.conservation_app"
-_TESTS = Path(__file__).parent.parent
+_MODULE = "tests.support.conservation_app"
+_ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 
 
@@ -37,7 +37,7 @@ class Life:
         with self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", _MODULE],
-                env=clean_environment({**environment, "PYTHONPATH": str(_TESTS)}),
+                env=clean_environment({**environment, "PYTHONPATH": str(_ROOT)}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

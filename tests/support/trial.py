@@ -9,10 +9,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.committed import Committed, Store
-from support.delivered import Delivered
-from support.life import Life
-from support.troubles import POISON, Collector
+from tests.support.committed import Committed, Store
+from tests.support.delivered import Delivered
+from tests.support.life import Life
+from tests.support.troubles import POISON, Collector
 
 # What a healthy collector may have to wait for: the longest pause between two tries, and then some.
 SETTLE_SECONDS = 60

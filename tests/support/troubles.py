@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from support.otlp_receiver import (
+from tests.support.otlp_receiver import (
     Arrival,
     Fault,
     FaultChoice,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rocketry_otel._handler import OTelRepoHandler
+    from rocketry_otel._instrumentation.handler import OTelRepoHandler
 
 _SIGNALS = ("traces", "logs")
 # For a destination that has not accepted anything so far.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import rocketry
 
-from rocketry_otel._scope import NAME
+from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ from redbird.oper import greater_equal
 from rocketry.exc import TaskLoggingError
 
 from rocketry_otel import RepositoryError, Settings, instrument, open_repository, uninstrument
-from rocketry_otel._repositories import mask_url
+from rocketry_otel._repositories.urls import mask_url
 
 from . import report
 from .delivery import Delivery, deliver

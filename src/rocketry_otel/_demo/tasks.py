@@ -13,7 +13,7 @@ from rocketry.core import Parameters
 from rocketry.exc import TaskInactionException
 
 if TYPE_CHECKING:
-    from rocketry_otel._tasks import Application
+    from rocketry_otel._instrumentation.tasks import Application
 
 FAILING = "send-invoices"
 

@@ -1,0 +1,113 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rocketry_otel._errors import RocketryOTelError
+
+from .replay import add_replay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MISUSE = 2
+_BROKEN_PIPE = 1
+_INTERRUPTED = 130  # what a shell calls SIGINT: 128 + 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: The arguments, without the program's name; by default those of the process.
+
+    Returns:
+        The exit status: 0, 1 if not all of a replay was accepted, 2 if something is wrong with
+        what was given or is missing, 130 if the user interrupted it.
+
+    Raises:
+        SystemExit: If the arguments cannot be understood, or after help and version.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)  # type: ignore[no-any-return]  # each command sets it
+    except RocketryOTelError as error:
+        sys.stderr.write(f"rocketry-otel: {error}\n")
+        return _MISUSE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has gone, as `head` does; Python would complain once more at its exit.
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return _BROKEN_PIPE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rocketry-otel", description="OpenTelemetry for Rocketry, the task scheduler."
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"rocketry-otel {version('rocketry-otel')}"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(commands)
+    add_replay(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    words = "run a small application and show where its telemetry goes"
+    demo = commands.add_parser(
+        "demo",
+        help=words,
+        description=f"{words.capitalize()}. Where that is, the OTEL_* variables say: without "
+        "them a collector at http://localhost:4318. It works without one, too.",
+    )
+    demo.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=10.0,
+        metavar="N",
+        help="how long tasks are started (default: 10)",
+    )
+    demo.add_argument(
+        "--repo",
+        metavar="URL",
+        help="the repository, such as sqlite:///tasks.db, csv://tasks.csv or memory:// "
+        "(default: ROCKETRY_OTEL_REPO, else SQLite in a temporary directory)",
+    )
+    demo.set_defaults(run=_run_demo)
+
+
+def _run_demo(arguments: argparse.Namespace) -> int:
+    try:
+        # Imported no earlier: only this command needs Rocketry.
+        from rocketry_otel._demo.run import run_demo  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "rocketry":
+            raise
+        sys.stderr.write(
+            "rocketry-otel: the demo needs Rocketry, which is missing: "
+            "pip install 'rocketry-otel[rocketry]'\n"
+        )
+        return _MISUSE
+    finished = run_demo(seconds=arguments.seconds, repo=arguments.repo)
+    return 0 if finished else _INTERRUPTED
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds

@@ -1,0 +1,1 @@
+"""Delivery of every stored record at least once, across processes."""

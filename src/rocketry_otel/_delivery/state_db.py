@@ -1,0 +1,165 @@
+"""The small database in which the state of delivery is kept."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING
+from weakref import finalize
+
+from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FILE = "delivery.db"
+# Others hold it for milliseconds.
+_LOCK_TIMEOUT = 1.0
+_VERSION = 1
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS channel (name TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS unknown (until INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS writer (
+    id TEXT NOT NULL, channel TEXT NOT NULL, since INTEGER NOT NULL, waiting INTEGER NOT NULL,
+    PRIMARY KEY (id, channel)
+);
+CREATE TABLE IF NOT EXISTS backlog (
+    channel TEXT PRIMARY KEY, since INTEGER NOT NULL, done INTEGER NOT NULL, mark TEXT NOT NULL,
+    waiting INTEGER NOT NULL, until INTEGER NOT NULL, reached INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS refused (
+    channel TEXT NOT NULL, created INTEGER NOT NULL, task_name TEXT NOT NULL,
+    action TEXT NOT NULL, reason TEXT NOT NULL, refused_at REAL NOT NULL,
+    PRIMARY KEY (channel, created, task_name, action)
+);
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+
+
+_abandoned: list[object] = []
+
+
+class StateError(Exception):
+    """The state of delivery cannot be read or written at present."""
+
+
+class Store:
+    """A database in a folder, or in memory.
+
+    SQLite is atomic, durable and locked as it is. Each transaction opens the file anew, so that
+    a fork, a removed folder or a full disk has no lasting effect.
+
+    Args:
+        folder: The folder, made when it is needed; ``None`` for memory.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        # Made when it is needed, and closed with this.
+        self._memory: sqlite3.Connection | None = None
+        self._closing: finalize[..., object] | None = None
+        self._start_afresh()
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.RLock()
+        # What a parent has in memory is the parent's to send. To close it here may wait for a lock
+        # that was held at the fork.
+        if self._closing is not None:
+            self._closing.detach()
+            _abandoned.append(self._memory)
+        self._memory = self._closing = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection whose changes are kept, all of them or none.
+
+        Raises:
+            StateError: They cannot be kept.
+        """
+        with self._lock:
+            try:
+                if self._folder is None:
+                    memory = self._in_memory()
+                    with _begun(memory):
+                        yield memory
+                    return
+                # A child that is forked in the midst of it would take the file as locked for good.
+                with no_fork, closing(self._open()) as connection, _begun(connection):
+                    yield connection
+            except (sqlite3.Error, OSError) as error:
+                if _is_damage(error):
+                    self._put_away()
+                raise StateError(f"{self._folder}: {error}") from error
+
+    def _in_memory(self) -> sqlite3.Connection:
+        if self._memory is None:
+            self._memory = _prepared(":memory:")
+            self._closing = finalize(self, self._memory.close)
+            self._closing.atexit = False
+        return self._memory
+
+    def _open(self) -> sqlite3.Connection:
+        folder = self._folder
+        if folder is None:  # pragma: no cover  # it is in memory then
+            raise StateError("there is no folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return _prepared(folder / FILE)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._put_away()
+            return _prepared(folder / FILE)
+
+    def _put_away(self) -> None:
+        """Put a damaged file out of the way: what it said is lost, as if it never was."""
+        if self._folder is None:  # pragma: no cover  # what is in memory is not damaged
+            return
+        with suppress(OSError):
+            # It belongs to the damaged file, and would be played back into a new one.
+            (self._folder / f"{FILE}-journal").unlink(missing_ok=True)
+            (self._folder / FILE).replace(self._folder / f"{FILE}.damaged")
+
+
+@contextmanager
+def _begun(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _prepared(path: Path | str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        _check_version(version, path)
+        connection.execute("PRAGMA synchronous = FULL")
+        if version < _VERSION:
+            connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_version(version: int, path: Path | str) -> None:
+    if version > _VERSION:
+        raise StateError(f"{path} was made by a newer version of rocketry-otel")
+
+
+def _is_damage(error: Exception) -> bool:
+    # Its children are errors of the moment, such as a lock or a full disk, and of the program.
+    return type(error) is sqlite3.DatabaseError

@@ -1,0 +1,344 @@
+"""The repository as the log that is written ahead of all telemetry: nothing in it is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rocketry_otel._export.buffer import Holding
+from rocketry_otel._export.responses import shown
+from rocketry_otel._runtime.forks import after_fork_in_child
+from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.threads import start_thread, wait_until
+
+from .catch_up import CatchUp
+from .checkpoint import Refusal
+from .checkpointer import Ledger
+from .pruning import prune_delivered
+from .state import State
+from .state_db import StateError
+from .state_path import state_folder
+from .status import report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from redbird import BaseRepo
+
+    from rocketry_otel._export.batch import Entry
+    from rocketry_otel._export.counters import Counts
+    from rocketry_otel._export.queue import ExportQueue
+    from rocketry_otel._export.status import Delivery
+    from rocketry_otel._history.run_lookup import StoredRuns
+    from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.retention import Retention
+    from rocketry_otel._settings import Settings
+    from rocketry_otel._telemetry.emitter import Sender
+
+_logger = logging.getLogger(NAME)
+
+_CANNOT_NOTE = "What was delivered cannot be noted, so that it may be sent once more"
+_CANNOT_SEND = "What did not get through cannot be sent from the repository at present"
+_CANNOT_PRUNE = "Old records cannot be removed from the repository at present"
+_NOWHERE = "It cannot be told where to note what was delivered"
+
+_SECONDS_BETWEEN_NOTES = 1.0
+_SECONDS_BETWEEN_PRUNINGS = 3600.0
+# Between two looks for what other processes have left when they died.
+_SECONDS_BETWEEN_LOOKS = 10.0
+
+
+class WriteAhead:
+    """Follows each stored record until it is delivered, across processes and their ends.
+
+    Args:
+        repo: The repository.
+        stored: The runs in it.
+        settings: Where to note what was delivered, and how far back to send.
+        counts: Where losses are counted.
+    """
+
+    def __init__(
+        self, repo: BaseRepo, stored: StoredRuns, settings: Settings, counts: Counts
+    ) -> None:
+        self._repo = repo
+        self._stored = stored
+        self._settings = settings
+        self._counts = counts
+        self._queues: Sequence[ExportQueue[Any]] = ()
+        self._state: State | None = None
+        self._ledger: Ledger | None = None
+        self._catch_up: CatchUp | None = None
+        self._told: set[str] = set()
+        self._start_afresh()
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._thread: threading.Thread | None = None
+        self._is_over = False
+        self._life = object()
+        self._former: threading.Thread | None = None
+        self._is_idle = False
+        self._is_wanted = False
+        self._saved_at = 0.0
+
+    def follow(self, queues: Sequence[ExportQueue[Any]], sender: Sender) -> None:
+        """Begin to follow what goes through these channels.
+
+        Args:
+            queues: Those of our own providers. What goes through an application's own is not
+                known, and not followed.
+            sender: Sends what is sent again.
+        """
+        if not (queues or self._settings.retention):
+            return
+        state = State(self._folder())
+        self._queues = queues
+        self._state = state
+        self._ledger = Ledger(state, queues, self._noted)
+        self._catch_up = CatchUp(
+            self._repo, self._stored, state, self._settings, queues, sender, self._counts
+        )
+        for queue in queues:
+            queue.set_aside = self._set_aside
+
+    def _folder(self) -> Path | None:
+        try:
+            return state_folder(self._repo, self._settings.state_dir)
+        except Exception as error:  # noqa: BLE001  # a repository of somebody else's may raise anything
+            self._tell(_NOWHERE, error)
+            return None
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether it outlives the process what is known."""
+        return self._state is not None and self._state.is_durable
+
+    def begin(self) -> None:
+        """See to what other processes have left, before the first record comes."""
+        if self.is_durable or (self._ledger is not None and self._settings.retention):
+            self._see_to_it()
+
+    def expect(self, event: TaskEvent) -> int | None:
+        """Note that a record is about to be written; return what to give to ``settle``."""
+        self.begin()
+        if self._ledger is None or not self.is_durable:
+            return None
+        return self._ledger.expect(event.created)
+
+    def settle(self, number: int | None) -> None:
+        """Let go of a record that has been handed to all channels."""
+        if number is not None and self._ledger is not None:
+            self._ledger.settle(number)
+        elif self._has_left():
+            self._see_to_it()
+
+    def _has_left(self) -> bool:
+        return any(queue.has_left for queue in self._queues)
+
+    # The thread.
+
+    def _see_to_it(self) -> None:
+        """See to it that there is a thread, and that it is awake."""
+        if self._thread is not None and not self._is_idle:
+            return
+        with self._changed:
+            if self._thread is None and not self._is_over:
+                work = partial(self._work, self._life, self._former)
+                self._thread = start_thread(work, "delivery")
+            self._is_idle = False
+            self._changed.notify_all()
+
+    def _work(self, life: object, former: threading.Thread | None) -> None:
+        if former is not None:
+            former.join()  # a repository that hangs may keep it: there is one turn at a time
+        next_look = next_pruning = 0.0
+        while self._goes_on(life):
+            is_time = time.monotonic() >= next_look
+            self._save(once_more=is_time and not self._is_settled())
+            self._is_wanted = False
+            if is_time or self._can_catch_up():
+                self._send_again(life)
+                next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+            if self._settings.retention and time.monotonic() >= next_pruning:
+                self._prune(self._settings.retention)
+                next_pruning = time.monotonic() + _SECONDS_BETWEEN_PRUNINGS
+            self._rest(next_look)
+
+    def _rest(self, next_look: float) -> None:
+        """Wait for a while, and as long as nothing happens until the next look."""
+        with self._changed:
+            self._is_idle = self._is_settled()
+            deadline = next_look if self._is_idle else time.monotonic() + _SECONDS_BETWEEN_NOTES
+            was_idle = self._is_idle
+            wait_until(
+                self._changed,
+                deadline,
+                lambda: self._is_over or self._is_wanted or (was_idle and not self._is_idle),
+            )
+            self._is_idle = False
+
+    def _is_settled(self) -> bool:
+        ledger = self._ledger
+        return ledger is not None and ledger.is_settled and ledger.is_noted
+
+    def _save(self, *, once_more: bool = False) -> None:
+        self._saved_at = time.monotonic()
+        if self._ledger is not None:  # pragma: no branch  # with a thread there is one
+            self._ledger.save(once_more=once_more)
+
+    def _can_catch_up(self) -> bool:
+        return self._catch_up is not None and self._catch_up.is_possible
+
+    def _send_again(self, life: object) -> None:
+        catch_up = self._catch_up
+        if catch_up is None:  # pragma: no cover  # with a thread there is one
+            return
+        try:
+            catch_up.run(partial(self._let_others, life))
+        except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
+            self._tell(_CANNOT_SEND, error)
+        else:
+            self._tell(_CANNOT_SEND, None)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _prune(self, retention: Retention) -> None:
+        """Remove from the repository what is older than it need be, and delivered."""
+        state, catch_up = self._state, self._catch_up
+        if state is None or catch_up is None:  # pragma: no cover  # with a thread there are both
+            return
+        try:
+            prune_delivered(
+                self._repo,
+                retention,
+                self._settings.catch_up,
+                state,
+                self._queues,
+                catch_up.backlogs,
+            )
+        except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
+            self._tell(_CANNOT_PRUNE, error)
+        else:
+            self._tell(_CANNOT_PRUNE, None)
+
+    def _goes_on(self, life: object) -> bool:
+        # A thread that did not come to its end in time is not to go on beside the next one.
+        return not self._is_over and life is self._life
+
+    def _let_others(self, life: object, seconds: float) -> bool:
+        """Let others have their turn; return whether to go on."""
+        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_NOTES:
+            self._save()
+        with self._changed:
+            deadline = time.monotonic() + seconds
+            return not wait_until(self._changed, deadline, lambda: not self._goes_on(life))
+
+    # Whoever waits, or asks.
+
+    @property
+    def delivery(self) -> Delivery:
+        """How delivery stands."""
+        backlogs = {} if self._catch_up is None else self._catch_up.backlogs
+        return report(self._queues, backlogs, self._counts)
+
+    def wait(self, deadline: float) -> bool:
+        """Wait until all that is known to be sent again is delivered, if it can be.
+
+        Args:
+            deadline: When to stop waiting, by ``time.monotonic()``.
+
+        Returns:
+            Whether it is.
+        """
+        with self._changed:
+            self._is_wanted = True
+            self._changed.notify_all()
+            wait_until(
+                self._changed,
+                deadline,
+                lambda: (
+                    self._thread is None
+                    or self._is_over
+                    or self._is_caught_up()
+                    or self._is_hopeless()
+                ),
+            )
+            return self._is_caught_up()
+
+    def _is_caught_up(self) -> bool:
+        return not self._has_left() and not (self._catch_up and self._catch_up.backlogs)
+
+    def _is_hopeless(self) -> bool:
+        return any(queue.error is not None for queue in self._queues)
+
+    def stop(self, timeout: float) -> None:
+        """Send nothing again any more, before the channels close."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            # Should the repository not answer, there is still time for what waits.
+            thread.join(timeout / 2)
+
+    def finish(self, *, for_good: bool) -> None:
+        """Note how far this process has come, once the channels are closed.
+
+        Args:
+            for_good: Whether nothing is sent by this process any more.
+        """
+        if self._ledger is None:
+            return
+        if self.is_durable:
+            self._ledger.close()
+        elif for_good:
+            for queue in self._queues:
+                left = queue.ask(Holding.owe)
+                if left is not None:
+                    queue.ask(partial(Holding.owe_no_more, owed=left))
+                    self._counts.add(queue.signal, "dropped", left.items, "shutdown")
+
+    def reopen(self) -> None:
+        """Go on after it was stopped."""
+        with self._changed:
+            self._is_over = False
+            self._life = object()
+            self._former, self._thread = self._thread, None
+
+    # What goes wrong.
+
+    def _set_aside(
+        self, queue: ExportQueue[Any], part: list[Entry], refused: int, reason: str
+    ) -> None:
+        if refused < len(part):
+            reason = f"{refused} of {len(part)}: {reason}"
+        refusals = [
+            Refusal(passage.created, passage.task_name, passage.action, reason)
+            for _, passage in part
+            if passage is not None
+        ]
+        if self._state is None or not refusals:
+            return
+        try:
+            self._state.refused.set_aside(queue.name, refusals, time.time())
+        except StateError as error:
+            self._noted(error)
+
+    def _noted(self, error: StateError | None) -> None:
+        self._tell(_CANNOT_NOTE, error)
+
+    def _tell(self, what: str, error: Exception | None) -> None:
+        """Tell what is amiss, once until it is over."""
+        if error is None:
+            self._told.discard(what)
+        elif what not in self._told:
+            self._told.add(what)
+            with suppress(Exception):  # a handler of the application's may raise anything
+                _logger.warning("%s: %s. Tasks go on as before.", what, shown(error))

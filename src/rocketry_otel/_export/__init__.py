@@ -1,0 +1,1 @@
+"""Queues, exporters and providers: from spans and log records to a collector."""

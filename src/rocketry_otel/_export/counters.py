@@ -1,0 +1,47 @@
+"""What became of telemetry: every loss is counted with its reason."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Literal
+
+from rocketry_otel._runtime.forks import after_fork_in_child
+
+Outcome = Literal["delivered", "failed", "dropped", "replayed", "retried"]
+
+
+class Counts:
+    """Counts spans and log records by what became of them.
+
+    ``delivered``: a collector accepted it. ``failed``: a collector refused it for good.
+    ``dropped``: it was not sent, for the reason that stands with it. ``replayed``: it was
+    delivered from the repository. ``retried``: it did not get through, and is tried again.
+    """
+
+    def __init__(self) -> None:
+        self._start_afresh()
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        # Re-entrant, as all locks here: a signal handler that logs may come in between.
+        self._lock = threading.RLock()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    def add(self, signal: str, outcome: Outcome, count: int = 1, reason: str = "") -> None:
+        """Count ``count`` items of ``signal`` (``traces``, ``logs`` or ``metrics``)."""
+        with self._lock:
+            self._counts[signal, outcome, reason] += count
+
+    def of(self, signal: str, outcome: str) -> dict[str, int]:
+        """Return how many items of a signal had an outcome, by reason (``""`` for none)."""
+        with self._lock:
+            return {
+                reason: count
+                for (its_signal, its_outcome, reason), count in self._counts.items()
+                if (its_signal, its_outcome) == (signal, outcome)
+            }
+
+    def total(self, signal: str, outcome: str) -> int:
+        """Return how many items of a signal had an outcome, whatever the reason."""
+        return sum(self.of(signal, outcome).values())

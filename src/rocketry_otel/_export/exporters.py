@@ -1,0 +1,256 @@
+"""Exporters from the standard ``OTEL_*`` variables, as destinations."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rocketry_otel._runtime.forks import after_fork_in_child, calls
+from rocketry_otel._runtime.scope import NAME
+
+from . import otel_env as environment
+from .responses import Answer, NotAcceptedError, Result, WatchedSession, WatchedStub, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_logger = logging.getLogger(NAME)
+
+_DEFAULT_TIMEOUT = 10.0
+_HTTP_PATHS = {"traces": "v1/traces", "logs": "v1/logs", "metrics": "v1/metrics"}
+_CREDENTIAL_PROVIDERS = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_{}_CREDENTIAL_PROVIDER",
+)
+# A collector that comes back is found within seconds; gRPC's own pause grows to two minutes.
+_GRPC_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+)
+# Besides the exporter's own module.
+_TALKATIVE = (
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "urllib3.connectionpool",
+    "urllib3.util.retry",
+)
+
+
+class Watch(Protocol):
+    """What sees the answers to an exporter's requests."""
+
+    def take_result(self) -> Result | None:
+        """Return what the last request came to if no answer says more, once."""
+        ...
+
+
+class _Exporting(threading.local):
+    """Whether this thread is inside an exporter of ours."""
+
+    here = False
+
+
+_exporting = _Exporting()
+
+
+class _Quiet(logging.Filter):
+    """Drops what an exporter logs on our threads: the outage is told in one line of ours."""
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        return not _exporting.here
+
+
+_quiet = _Quiet()
+
+
+class ExporterDestination:
+    """An exporter as a destination.
+
+    Args:
+        make: Makes the exporter (one of the SDK's, or anything with its ``export`` and
+            ``shutdown``), and what watches its connection, if anything can.
+        name: Where it sends to, for people.
+    """
+
+    def __init__(self, make: Callable[[], tuple[Any, Watch | None]], name: str) -> None:
+        self.name = name
+        self._make = make
+        self._made: tuple[Any, Watch | None] | None = self._make_quiet()
+        self._parents: list[Any] = []
+        after_fork_in_child(self._leave_it_to_the_parent)
+
+    def _leave_it_to_the_parent(self) -> None:
+        # Two processes that use one connection corrupt what both send, and to close it, or to
+        # let it be collected, would wait for locks and threads of gRPC's that are not here.
+        self._parents.append(self._made)
+        self._made = None
+
+    def export(self, batch: Any) -> Result:
+        """Send a batch; never raises."""
+        _exporting.here = True
+        try:
+            return self._export(batch)
+        except NotAcceptedError as error:
+            return error.result
+        except Exception as error:  # noqa: BLE001  # an exporter may raise anything
+            # Of one that is watched it is known that it has sent nothing: it cannot be encoded.
+            watched = self._made is not None and self._made[1] is not None
+            return Result(Answer.REFUSED, shown(error), certain=watched)
+        finally:
+            _exporting.here = False
+
+    def _export(self, batch: Any) -> Result:
+        if self._made is None:
+            self._made = self._make_quiet()  # it may raise, and then nothing is sent
+        exporter, watch = self._made
+        if watch is not None:
+            watch.take_result()  # an older one may be left, if the exporter raised
+        answer = exporter.export(batch)
+        if watch is not None:
+            # The HTTP exporter swallows what its session raises.
+            return watch.take_result() or Result(
+                Answer.REFUSED, "it cannot be encoded, or is too large", certain=True
+            )
+        if getattr(answer, "name", "") == "SUCCESS":
+            return Result(Answer.ACCEPTED)
+        return Result(Answer.REFUSED, "the exporter reports a failure")
+
+    def _make_quiet(self) -> tuple[Any, Watch | None]:
+        made = self._make()
+        modules = {class_.__module__ for class_ in type(made[0]).__mro__} - {"builtins"}
+        for module in modules.union(_TALKATIVE):
+            logging.getLogger(module).addFilter(_quiet)
+        return made
+
+    def preference(self, name: str) -> Any:
+        """Return what a metric exporter prefers, such as its temporality."""
+        return getattr(self._made and self._made[0], name, None)
+
+    def shutdown(self) -> None:
+        """Give up what is under way and free what is held."""
+        if self._made is None:
+            return
+        _exporting.here = True
+        try:
+            self._made[0].shutdown()
+        except Exception:  # the program is leaving; nothing is to be done about it
+            _logger.debug("exporter did not shut down", exc_info=True)
+        finally:
+            _exporting.here = False
+            # One that is used again is made anew.
+            self._made = None
+
+
+def destinations(signal: str) -> list[ExporterDestination]:
+    """Return where ``OTEL_{SIGNAL}_EXPORTER`` says that a signal goes.
+
+    Args:
+        signal: ``traces``, ``logs`` or ``metrics``.
+
+    Returns:
+        One destination for each exporter named. One that is not known or cannot be made is
+        warned about and left out.
+    """
+    found = []
+    for name in environment.exporter_names(signal):
+        try:
+            found.append(_destination(signal, name))
+        except Exception as error:  # noqa: BLE001, PERF203  # a third party's exporter may raise anything
+            _logger.warning(
+                "OTEL_%s_EXPORTER names %s, which cannot be used: %s",
+                signal.upper(),
+                name,
+                shown(error),
+            )
+    return found
+
+
+def _destination(signal: str, name: str) -> ExporterDestination:
+    protocol = {"otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}.get(name)
+    if name == "otlp":
+        protocol = environment.protocol(signal)
+    if protocol == "grpc":
+        return _grpc_destination(signal)
+    if protocol == "http/protobuf":
+        return _http_destination(signal)
+    class_ = _exporter_class(signal, name)
+    return ExporterDestination(lambda: (class_(), None), name)
+
+
+def _http_destination(signal: str) -> ExporterDestination:
+    from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
+
+    class_ = _exporter_class(signal, "otlp_proto_http")
+    timeout = _timeout(signal)
+    compression = Compression(environment.compression(signal, ("gzip", "deflate")))
+    endpoint = environment.text(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+    if endpoint is None:
+        base = environment.text("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
+        endpoint = f"{base.removesuffix('/')}/{_HTTP_PATHS[signal]}"
+    # A credential provider brings a session of its own, which the exporter asks it for.
+    has_session = environment.text(*(name.format(signal.upper()) for name in _CREDENTIAL_PROVIDERS))
+
+    def make() -> tuple[Any, WatchedSession | None]:
+        watch = None if has_session else WatchedSession(signal)
+        options = {"timeout": timeout, "compression": compression, "session": watch}
+        return class_(endpoint, **options), watch
+
+    return ExporterDestination(make, without_credentials(endpoint))
+
+
+def _grpc_destination(signal: str) -> ExporterDestination:
+    from grpc import Compression  # noqa: PLC0415  # slow to import, and only some need it
+
+    class_ = _exporter_class(signal, "otlp_proto_grpc")
+    options = {
+        "timeout": _timeout(signal),
+        "compression": Compression.NoCompression,
+        "channel_options": _GRPC_OPTIONS,
+    }
+    if environment.compression(signal, ("gzip",)) == "gzip":
+        options["compression"] = Compression.Gzip
+    endpoint = environment.text(
+        f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
+    endpoint = endpoint or "http://localhost:4317"
+
+    def make() -> tuple[Any, WatchedStub]:
+        if calls.were_cut:
+            raise RuntimeError(
+                "gRPC cannot be used in a process that was forked in the midst of a call; "
+                "http/protobuf can"
+            )
+        # The exporter reads this one itself, though it is given the time, and raises.
+        with environment.without_bad_number(f"OTEL_EXPORTER_OTLP_{signal.upper()}_TIMEOUT"):
+            exporter = class_(endpoint, **options)
+        watch = WatchedStub(exporter._client)  # noqa: SLF001  # no public way to what it answers
+        exporter._client = watch  # noqa: SLF001
+        return exporter, watch
+
+    return ExporterDestination(make, without_credentials(endpoint))
+
+
+def without_credentials(endpoint: str) -> str:
+    """Return an endpoint without what may stand before its ``@``."""
+    scheme, separator, rest = endpoint.rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+
+
+def _timeout(signal: str) -> float:
+    return environment.seconds(
+        f"OTEL_EXPORTER_OTLP_{signal.upper()}_TIMEOUT",
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+        default=_DEFAULT_TIMEOUT,
+    )
+
+
+def _exporter_class(signal: str, name: str) -> Any:
+    group = f"opentelemetry_{signal}_exporter"
+    for entry_point in entry_points(group=group, name=name):
+        return entry_point.load()
+    known = {"otlp", "none"}.union(entry_point.name for entry_point in entry_points(group=group))
+    raise LookupError(f"no such exporter is installed; there are {', '.join(sorted(known))}")

@@ -1,0 +1,143 @@
+"""Reading the standard ``OTEL_*`` variables as the OpenTelemetry specification has it.
+
+A value that cannot be used is warned about and ignored; the SDK would raise at some of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rocketry_otel._runtime.scope import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_logger = logging.getLogger(NAME)
+
+EXPORTER_DEFAULT = "otlp"
+PROTOCOLS = ("http/protobuf", "grpc")
+EXEMPLAR_FILTERS = ("trace_based", "always_on", "always_off")
+
+
+def text(*names: str) -> str | None:
+    """Return the first of these variables that is set; an empty one counts as not set."""
+    for name in names:
+        value = os.environ.get(name, "").strip()
+        if value:
+            return value
+    return None
+
+
+def sdk_is_disabled() -> bool:
+    """Return whether ``OTEL_SDK_DISABLED`` is ``true``."""
+    return (text("OTEL_SDK_DISABLED") or "").lower() == "true"
+
+
+def whole_number(name: str, default: int | None, *, least: int = 0) -> int | None:
+    """Return a variable as a whole number of at least ``least``, or ``default``."""
+    value = text(name)
+    if value is None:
+        return default
+    try:
+        number = int(value)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        ignore(name, value, f"a whole number of {least} or more", default)
+        return default
+    return number
+
+
+def seconds(*names: str, default: float) -> float:
+    """Return the first of these variables that is set as a number of seconds above 0."""
+    for name in names:
+        value = text(name)
+        if value is None:
+            continue
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if 0 < number < float("inf"):
+            return number
+        ignore(name, value, "a number of seconds above 0", default)
+        return default
+    return default
+
+
+@contextmanager
+def without_bad_number(name: str, most: float = float("inf")) -> Iterator[None]:
+    """Hide a variable for a while from code that would raise at it: it is no number up to most."""
+    value = os.environ.get(name)
+    try:
+        is_good = 0.0 <= float(value or "bad") <= most
+    except ValueError:
+        is_good = False
+    if not is_good:
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
+
+
+def exporter_names(signal: str) -> list[str]:
+    """Return which exporters ``OTEL_{SIGNAL}_EXPORTER`` names, ``none`` left out."""
+    value = text(f"OTEL_{signal.upper()}_EXPORTER") or EXPORTER_DEFAULT
+    names = [name.strip().lower() for name in value.split(",")]
+    return list(dict.fromkeys(name for name in names if name and name != "none"))
+
+
+def protocol(signal: str) -> str:
+    """Return the OTLP protocol for a signal: ``http/protobuf`` or ``grpc``."""
+    default = PROTOCOLS[0]
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        value = text(name)
+        if value is None:
+            continue
+        if value.lower() in PROTOCOLS:
+            return value.lower()
+        ignore(name, value, " or ".join(PROTOCOLS), default)
+        return default
+    return default
+
+
+def compression(signal: str, allowed: tuple[str, ...]) -> str:
+    """Return how OTLP requests of a signal are compressed: one of ``allowed``, or ``none``."""
+    for name in (
+        f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION",
+        "OTEL_EXPORTER_OTLP_COMPRESSION",
+    ):
+        value = text(name)
+        if value is None:
+            continue
+        if value.lower() in allowed or value.lower() == "none":
+            return value.lower()
+        ignore(name, value, ", ".join((*allowed, "none")), "none")
+        return "none"
+    return "none"
+
+
+def exemplar_filter() -> str:
+    """Return which measurements get an exemplar, as ``OTEL_METRICS_EXEMPLAR_FILTER`` says."""
+    default = EXEMPLAR_FILTERS[0]
+    value = (text("OTEL_METRICS_EXEMPLAR_FILTER") or default).lower()
+    if value in EXEMPLAR_FILTERS:
+        return value
+    ignore("OTEL_METRICS_EXEMPLAR_FILTER", value, " or ".join(EXEMPLAR_FILTERS), default)
+    return default
+
+
+def ignore(name: str, value: str, allowed: str, default: object) -> None:
+    """Say that the value of a variable is not used."""
+    _logger.warning(
+        "%s is %r, which is not %s: it is ignored, and %s is used.",
+        name,
+        value,
+        allowed,
+        "no limit" if default is None else default,
+    )

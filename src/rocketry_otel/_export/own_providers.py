@@ -1,0 +1,255 @@
+"""Our own providers, from the standard ``OTEL_*`` variables.
+
+They are made only where the application has none, and are not made global.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import (
+    LoggerProvider,
+    LogRecordLimits,
+    LogRecordProcessor,
+    ReadableLogRecord,
+)
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    MeterProvider,
+    TraceBasedExemplarFilter,
+)
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+
+from . import otel_env as environment
+from .buffer import QueueLimits
+from .exporters import destinations
+from .metric_push import MetricPush
+from .queue import ExportQueue
+from .record_ref import current_passage
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import ReadWriteLogRecord
+
+    from .counters import Counts
+    from .outage import Outage
+
+Channel = ExportQueue[Any] | MetricPush
+
+_DEFAULT_SERVICE = "rocketry"
+_OF_ONE_PROCESS = ("service.instance.id", "process.")
+_ATTRIBUTE_COUNT = 128
+_EXEMPLAR_FILTERS: dict[str, Any] = {
+    "trace_based": TraceBasedExemplarFilter,
+    "always_on": AlwaysOnExemplarFilter,
+    "always_off": AlwaysOffExemplarFilter,
+}
+
+
+# Of each provider that was made here: its channels, and what hands things over to them.
+_made: WeakKeyDictionary[Any, tuple[list[Channel], Any]] = WeakKeyDictionary()
+
+
+class OwnMeterProvider(MeterProvider):
+    """A meter provider that sends nothing from a forked child."""
+
+
+def tracer_provider(counts: Counts, outage: Outage) -> tuple[TracerProvider, list[Channel]]:
+    """Return a tracer provider and the channels through which its spans leave."""
+    with environment.without_bad_number("OTEL_TRACES_SAMPLER_ARG", most=1.0):
+        provider = TracerProvider(
+            resource=_lasting_resource(), shutdown_on_exit=False, span_limits=_span_limits()
+        )
+    channels = _queues("traces", "BSP", 5000, counts, outage)
+    hand_over = _SpanHandOver(channels)
+    provider.add_span_processor(hand_over)
+    _made[provider] = (list(channels), hand_over)
+    return provider, list(channels)
+
+
+def logger_provider(counts: Counts, outage: Outage) -> tuple[LoggerProvider, list[Channel]]:
+    """Return a logger provider and the channels through which its records leave."""
+    options: dict[str, Any] = {}
+    if "log_record_limits" in inspect.signature(LoggerProvider).parameters:
+        options["log_record_limits"] = _log_record_limits()
+    provider = LoggerProvider(resource=_lasting_resource(), shutdown_on_exit=False, **options)
+    channels = _queues("logs", "BLRP", 1000, counts, outage)
+    hand_over = _LogHandOver(channels)
+    provider.add_log_record_processor(hand_over)
+    _made[provider] = (list(channels), hand_over)
+    return provider, list(channels)
+
+
+def meter_provider(outage: Outage) -> tuple[OwnMeterProvider, list[Channel]]:
+    """Return a meter provider and the channels through which its metrics leave."""
+    interval = environment.whole_number("OTEL_METRIC_EXPORT_INTERVAL", 60_000, least=1) or 60_000
+    channels: list[Channel] = []
+    readers = []
+    for destination in destinations("metrics"):
+        reader = InMemoryMetricReader(
+            preferred_temporality=destination.preference("_preferred_temporality"),
+            preferred_aggregation=destination.preference("_preferred_aggregation"),
+        )
+        readers.append(reader)
+        channels.append(MetricPush(reader.get_metrics_data, destination, interval / 1000, outage))
+    provider = OwnMeterProvider(
+        readers,
+        resource=_resource(),
+        exemplar_filter=_EXEMPLAR_FILTERS[environment.exemplar_filter()](),
+        shutdown_on_exit=False,
+    )
+    _made[provider] = (channels, None)
+    return provider, channels
+
+
+def is_idle(provider: Any) -> bool:
+    """Return whether a provider is one of ours whose channels are closed."""
+    made = _made.get(provider)
+    return made is not None and all(channel.is_closed for channel in made[0])
+
+
+def take_over(provider: Any, idle: Any) -> None:
+    """Let what an idle provider of ours still makes leave by the channels of another.
+
+    A global provider cannot be replaced: this is how one that was made global before an
+    ``uninstrument`` goes on after the next ``instrument``.
+    """
+    (_, hand_over), (_, idle_hand_over) = _made[provider], _made[idle]
+    if hand_over is not None and idle_hand_over is not None:
+        idle_hand_over.queues = hand_over.queues
+
+
+class _SpanHandOver(SpanProcessor):
+    """Hands each sampled span that ends to queues."""
+
+    def __init__(self, queues: list[ExportQueue[ReadableSpan]]) -> None:
+        self.queues = queues
+
+    def on_end(self, span: ReadableSpan) -> None:
+        context = span.context
+        if context is not None and context.trace_flags.sampled:
+            passage = current_passage()
+            for queue in self.queues:
+                queue.put(span, passage)
+
+
+class _LogHandOver(LogRecordProcessor):
+    """Hands each log record to queues."""
+
+    def __init__(self, queues: list[ExportQueue[ReadableLogRecord]]) -> None:
+        self.queues = queues
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        record = copy.copy(log_record.log_record)
+        # It was needed for the ids alone, and may hold anything.
+        record.context = Context()
+        readable = ReadableLogRecord(
+            log_record=record,
+            resource=log_record.resource or Resource.get_empty(),
+            instrumentation_scope=log_record.instrumentation_scope,
+            limits=log_record.limits,
+        )
+        passage = current_passage()
+        for queue in self.queues:
+            queue.put(readable, passage)
+
+    def shutdown(self) -> None:
+        """Do nothing: whoever owns the queue closes it."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Do nothing: whoever owns the queue flushes it."""
+        del timeout_millis
+        return True
+
+
+def _queues(
+    signal: str, prefix: str, delay: int, counts: Counts, outage: Outage
+) -> list[ExportQueue[Any]]:
+    limits = _queue_limits(prefix, delay)
+    queues = [
+        ExportQueue[Any](signal, destination, limits, counts, outage)
+        for destination in destinations(signal)
+    ]
+    for number, queue in enumerate(queues, start=1):
+        if any(queue.name == other.name for other in queues[: number - 1]):
+            queue.name += f" ({number})"
+    return queues
+
+
+def _queue_limits(prefix: str, default_delay: int) -> QueueLimits:
+    """Return what ``OTEL_BSP_*`` or ``OTEL_BLRP_*`` say, in the specification's defaults."""
+    delay = environment.whole_number(f"OTEL_{prefix}_SCHEDULE_DELAY", default_delay)
+    size = environment.whole_number(f"OTEL_{prefix}_MAX_QUEUE_SIZE", 2048, least=1) or 2048
+    batch = environment.whole_number(f"OTEL_{prefix}_MAX_EXPORT_BATCH_SIZE", 512, least=1) or 512
+    return QueueLimits(size=size, batch=min(batch, size), delay=(delay or 0) / 1000)
+
+
+def _span_limits() -> SpanLimits:
+    """Return the limits that the environment sets; the SDK would raise at a bad value."""
+    count, length = _general_limits()
+    return SpanLimits(
+        max_attributes=count,
+        max_attribute_length=length,
+        max_span_attributes=_limit("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", count),
+        max_span_attribute_length=_limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", length),
+        max_events=_limit("OTEL_SPAN_EVENT_COUNT_LIMIT", 128),
+        max_links=_limit("OTEL_SPAN_LINK_COUNT_LIMIT", 128),
+        max_event_attributes=_limit("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", count),
+        max_link_attributes=_limit("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", count),
+    )
+
+
+def _log_record_limits() -> LogRecordLimits:
+    """Return the same for log records."""
+    count, length = _general_limits()
+    limits: Any = LogRecordLimits
+    return limits(  # type: ignore[no-any-return]  # older SDKs have the first two alone
+        max_attributes=count,
+        max_attribute_length=length,
+        max_log_record_attributes=_limit("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", count),
+        max_log_record_attribute_length=_limit(
+            "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", length
+        ),
+    )
+
+
+def _general_limits() -> tuple[int, int]:
+    return (
+        _limit("OTEL_ATTRIBUTE_COUNT_LIMIT", _ATTRIBUTE_COUNT),
+        _limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", SpanLimits.UNSET),
+    )
+
+
+def _limit(name: str, default: int) -> int:
+    value = environment.whole_number(name, None if default == SpanLimits.UNSET else default)
+    return SpanLimits.UNSET if value is None else value
+
+
+def _resource() -> Resource:
+    """Return the resource that the environment describes, named ``rocketry`` if it has no name."""
+    described = environment.text("OTEL_RESOURCE_ATTRIBUTES") or ""
+    names = {pair.partition("=")[0].strip() for pair in described.split(",")}
+    if environment.text("OTEL_SERVICE_NAME") or SERVICE_NAME in names:
+        return Resource.create()
+    return Resource.create({SERVICE_NAME: _DEFAULT_SERVICE})
+
+
+def _lasting_resource() -> Resource:
+    """Return the same without what differs from process to process.
+
+    A span that is sent a second time, by another process, is to be the same to the byte: it
+    tells what a task did, and not which process has told so. What the user says stays.
+    """
+    resource, described = _resource(), OTELResourceDetector().detect().attributes
+    attributes = {
+        name: described.get(name, value)
+        for name, value in resource.attributes.items()
+        if name in described or not name.startswith(_OF_ONE_PROCESS)
+    }
+    return Resource(attributes, resource.schema_url)

@@ -1,0 +1,272 @@
+"""What destinations answer.
+
+The SDK's exporters log rather than tell: a redirect and a partial success count as success, a
+refusal and an outage look alike. Here the connection underneath is watched, so that the answer
+is the collector's own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any, Protocol
+
+import requests
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from rocketry_otel._runtime.forks import calls
+
+_RESPONSES: dict[str, Any] = {
+    "traces": ExportTraceServiceResponse,
+    "logs": ExportLogsServiceResponse,
+    "metrics": ExportMetricsServiceResponse,
+}
+
+# The same request would be refused again: there is something wrong with what it holds. All
+# others may be cured at the collector (a token, a path, a quota), and what waits is kept.
+_REFUSED_STATUS = frozenset({400, 413, 415, 422})
+_UNKNOWN_STATUS = frozenset({404, 405, 501})
+
+# Whoever asks for more is asked again all the same: a wrong clock must not end all telemetry.
+_LONGEST_RETRY_AFTER = 300.0
+_LONGEST_REASON = 300
+
+
+class Answer(Enum):
+    """What a destination said to a batch."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"  # for good: the same batch would be refused again
+    UNAVAILABLE = "unavailable"  # worth another try
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a batch.
+
+    Attributes:
+        answer: What the destination said.
+        reason: Why it did not accept all of it.
+        rejected: How many items of an accepted batch it left out (OTLP's partial success).
+        retry_after: How many seconds it asked to be left alone for.
+        certain: Whether a refusal is beyond doubt about what was sent: it cannot be encoded.
+            Others may be about everything that is sent there.
+        unknown: Whether the destination is there but does not know the signal.
+    """
+
+    answer: Answer
+    reason: str = ""
+    rejected: int = 0
+    retry_after: float | None = None
+    certain: bool = False
+    unknown: bool = False
+
+
+class Destination(Protocol):
+    """Where batches go: an exporter of which is known what it really delivered."""
+
+    name: str
+
+    def export(self, batch: Any) -> Result:
+        """Send a batch; never raises."""
+        ...
+
+    def shutdown(self) -> None:
+        """Give up what is under way and free what is held."""
+        ...
+
+
+class NotAcceptedError(Exception):
+    """Carries a result through an exporter that would log and forget it."""
+
+    def __init__(self, result: Result) -> None:
+        """Carry ``result``."""
+        super().__init__(result.reason)
+        self.result = result
+
+
+class WatchedSession(requests.Session):
+    """A session that turns every answer but an acceptance into a ``NotAcceptedError``.
+
+    Args:
+        signal: Whose responses are read for what they leave out.
+    """
+
+    def __init__(self, signal: str) -> None:
+        super().__init__()
+        self._signal = signal
+        self._result: Result | None = None
+
+    def take_result(self) -> Result | None:
+        """Return what the last request came to, once; ``None`` if there was none."""
+        result, self._result = self._result, None
+        return result
+
+    def send(self, request: Any, **kwargs: Any) -> requests.Response:
+        """Send a request; raises ``NotAcceptedError`` unless it is accepted."""
+        kwargs["allow_redirects"] = False
+        try:
+            response = self._send_once_more_if_reset(request, kwargs)
+        except Exception as error:
+            self._result = Result(Answer.UNAVAILABLE, shown(_root(error)))
+            raise NotAcceptedError(self._result) from error
+        self._result = _result_of(response, self._signal)
+        if self._result.answer is not Answer.ACCEPTED:
+            raise NotAcceptedError(self._result)
+        return response
+
+    def merge_environment_settings(
+        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        """Prefer the certificates of ``OTEL_EXPORTER_OTLP_CERTIFICATE`` to others' variables."""
+        if verify is None and self.verify is not True:
+            verify = self.verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+    def _send_once_more_if_reset(self, request: Any, kwargs: Any) -> requests.Response:
+        try:
+            return super().send(request, **kwargs)
+        except requests.ConnectionError as error:
+            # A collector may close a connection that was kept open for long: no outage yet.
+            if not isinstance(_root(error), ConnectionResetError | BrokenPipeError):
+                raise
+            return super().send(request, **kwargs)
+
+
+class WatchedStub:
+    """A gRPC stub whose ``Export`` raises ``NotAcceptedError`` unless the batch is accepted."""
+
+    def __init__(self, stub: Any) -> None:
+        """Watch ``stub``."""
+        self._stub = stub
+        self._result: Result | None = None
+
+    def take_result(self) -> Result | None:
+        """Return what the last accepted request came to, once."""
+        result, self._result = self._result, None
+        return result
+
+    def Export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802  # the service's own name
+        """Call the service."""
+        import grpc  # noqa: PLC0415  # slow to import, and only some need it
+
+        try:
+            with calls:
+                response = self._stub.Export(*args, **kwargs)
+        except grpc.RpcError as error:
+            raise NotAcceptedError(_result_of_rpc(error)) from error
+        except ValueError as error:  # gRPC's word for a channel that has been closed meanwhile
+            raise NotAcceptedError(Result(Answer.UNAVAILABLE, shown(error))) from error
+        self._result = _accepted(response)
+        return response
+
+
+def shown(error: BaseException) -> str:
+    """Return an error in one line."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what is behind an error of the HTTP library: that is the part people can read."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        reason = getattr(error, "reason", None)
+        inner = reason if isinstance(reason, BaseException) else None
+        inner = inner or next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        if inner is None:
+            break
+        error = inner
+    return error
+
+
+def _result_of(response: requests.Response, signal: str) -> Result:
+    status = response.status_code
+    if 200 <= status < 300:  # noqa: PLR2004  # what HTTP calls successful
+        return _accepted_over_http(signal, response.content)
+    answer = Answer.REFUSED if status in _REFUSED_STATUS else Answer.UNAVAILABLE
+    reason = f"HTTP {status} {response.reason or ''}".strip()
+    if "location" in response.headers:
+        reason += f" to {response.headers['location']} (is the endpoint right?)"
+    return Result(
+        answer,
+        reason[:_LONGEST_REASON],
+        retry_after=_retry_after(response.headers.get("retry-after")),
+        unknown=status in _UNKNOWN_STATUS,
+    )
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Return the seconds that an HTTP ``Retry-After`` header asks for (RFC 9110)."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=timezone.utc)
+        seconds = (when - datetime.now(timezone.utc)).total_seconds()
+    return _bounded(seconds)
+
+
+def _bounded(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+
+
+def _result_of_rpc(error: Any) -> Result:
+    code = getattr(error.code(), "name", "UNKNOWN")
+    details = " ".join(str(error.details() or "").split())[:_LONGEST_REASON]
+    # gRPC has no code of its own for a message beyond the receiver's limit.
+    too_large = code == "RESOURCE_EXHAUSTED" and "larger than" in details
+    refused = too_large or code == "INVALID_ARGUMENT"
+    return Result(
+        Answer.REFUSED if refused else Answer.UNAVAILABLE,
+        f"gRPC {code}: {details}",
+        retry_after=_rpc_retry_after(error),
+        unknown=code in {"UNIMPLEMENTED", "NOT_FOUND"},
+    )
+
+
+def _rpc_retry_after(error: Any) -> float | None:
+    """Return the seconds that a status with a ``RetryInfo`` among its details asks for."""
+    from google.rpc.error_details_pb2 import RetryInfo  # noqa: PLC0415  # part of gRPC's extras
+    from google.rpc.status_pb2 import Status  # noqa: PLC0415
+
+    info = RetryInfo()
+    for key, value in error.trailing_metadata() or ():
+        if key != "grpc-status-details-bin":
+            continue
+        try:
+            details = Status.FromString(value).details
+            if any(detail.Unpack(info) for detail in details):
+                return _bounded(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+        except Exception:  # noqa: BLE001  # some proxy's idea of it
+            return None
+    return None
+
+
+def _accepted_over_http(signal: str, content: bytes) -> Result:
+    try:
+        return _accepted(_RESPONSES[signal].FromString(content))
+    except Exception:  # noqa: BLE001  # some servers answer JSON or text: they took the batch
+        return Result(Answer.ACCEPTED)
+
+
+def _accepted(response: Any) -> Result:
+    partial = response.partial_success
+    fields = ("rejected_spans", "rejected_log_records", "rejected_data_points")
+    rejected = sum(getattr(partial, field, 0) for field in fields)
+    # It is a signed number in the protocol.
+    return Result(Answer.ACCEPTED, str(partial.error_message), max(rejected, 0))

@@ -1,0 +1,60 @@
+"""Records of any model, and what says that there are some."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic.v1 import BaseModel
+
+from rocketry_otel._errors import RepositoryError, RepositoryMismatchError
+from rocketry_otel._repositories.urls import mask_url
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_NEEDED = ("task_name", "action", "created")
+
+# Of Red Bird's `errors_query`: a record that cannot be read keeps no other from being found.
+TOLERANT = "discard"
+
+
+class HistoryRecord(BaseModel):
+    """What telemetry is made of, of records of any model: what one lacks is ``None``."""
+
+    task_name: str
+    action: str
+    created: float
+    run_id: str | None = None
+    message: str | None = None
+    exc_text: str | None = None
+    exc_type: str | None = None
+    exc_message: str | None = None
+    process: str | None = None
+    thread: str | None = None
+    execution: str | None = None
+    links: str | None = None
+    attributes: str | None = None
+    events: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+
+
+def are_enough(names: Collection[str]) -> bool:
+    """Return whether something that has these columns has records of tasks."""
+    return set(_NEEDED) <= set(names)
+
+
+def check_names(names: Collection[str], what: str) -> None:
+    """Check that something has the columns that a record of a task needs.
+
+    Raises:
+        RepositoryMismatchError: It has not; it says which are missing.
+    """
+    if not are_enough(names):
+        missing = ", ".join(name for name in _NEEDED if name not in names)
+        raise RepositoryMismatchError(f"{what} has no records of tasks; missing: {missing}")
+
+
+def not_there(url: str, what: str) -> RepositoryError:
+    """Return the error that says that what a URL names is not there."""
+    return RepositoryError(f"cannot open {mask_url(url)}: there is no such {what}")

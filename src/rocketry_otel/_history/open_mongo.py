@@ -1,0 +1,59 @@
+"""Opening a collection of records of any model, to be read alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pymongo.errors
+from redbird.repos import MongoRepo
+
+from rocketry_otel._repositories.mongo_repo import cannot_open, connect
+
+from .history_record import TOLERANT, HistoryRecord, check_names, not_there
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from redbird import BaseRepo
+
+
+class _HistoryMongoRepo(MongoRepo):  # type: ignore[misc]
+    """Red Bird's ``MongoRepo``, in which nothing of a record names it."""
+
+    id_field: str | None = None
+
+    def data_to_item(self, json: dict[str, Any]) -> HistoryRecord:
+        """Return the record that a document is."""
+        return HistoryRecord(**{name: value for name, value in json.items() if name != "_id"})
+
+
+def open_mongo(url: str, closing: ExitStack) -> BaseRepo:
+    """Open the collection of a ``mongodb://`` or ``mongodb+srv://`` URL.
+
+    Args:
+        url: The URL.
+        closing: Told how to close it.
+
+    Raises:
+        RepositoryURLError: pymongo does not understand the URL.
+        RepositoryMismatchError: There are no records of tasks.
+        RepositoryError: It is not there, or the database does not answer, or says no.
+    """
+    session, database, collection = connect(url)
+    closing.callback(session.remove)
+    try:
+        names = session.client[database].list_collection_names()
+        document = session.client[database][collection].find_one() or {}
+    except (pymongo.errors.PyMongoError, ValueError) as error:
+        raise cannot_open(url, error) from None
+    if collection not in names:
+        raise not_there(url, f"collection; there are {', '.join(sorted(names)) or 'none'}")
+    place: dict[str, Any] = {"session": session, "database": database, "collection": collection}
+    if "created" not in document and isinstance(document.get("_id"), float):
+        # Red Bird has taken it for what names a document.
+        document["created"] = document["_id"]
+        place["id_field"] = "created"
+    if document:
+        check_names(document, f"the collection {collection}")
+    repo_class = MongoRepo if "id_field" in place else _HistoryMongoRepo
+    return repo_class(**place, model=HistoryRecord, errors_query=TOLERANT)

@@ -1,0 +1,98 @@
+"""Opening a table of records of any model, to be read alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
+import sqlalchemy.orm  # Red Bird uses it without importing it
+from redbird.repos import SQLRepo
+from sqlalchemy.engine import make_url
+
+from rocketry_otel._errors import RepositoryError, RepositoryMismatchError
+from rocketry_otel._repositories.sql_engine import make_engine, split_table
+from rocketry_otel._repositories.urls import mask_url, without_secrets
+
+from .history_record import TOLERANT, HistoryRecord, are_enough, check_names, not_there
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import ExitStack
+
+    from redbird import BaseRepo
+
+_PAGE = 1_000
+
+
+class _HistorySQLRepo(SQLRepo):  # type: ignore[misc]
+    """Red Bird's ``SQLRepo``, which has neither a whole result in memory nor a lasting session."""
+
+    def query_data(self, query: Any) -> Iterator[Any]:
+        """Give the rows that match."""
+        try:
+            yield from self._filter_orm(query).yield_per(_PAGE)
+        finally:
+            # A transaction that goes on would keep the database from clearing up.
+            self.session.remove()
+
+
+def open_sql(url: str, closing: ExitStack) -> BaseRepo:
+    """Open the table of a URL of SQLAlchemy.
+
+    Args:
+        url: The URL.
+        closing: Told how to close it.
+
+    Raises:
+        RepositoryURLError: The URL cannot be understood, or the driver is missing.
+        RepositoryMismatchError: There is no table with records of tasks.
+        RepositoryError: The database is not there, or says no.
+    """
+    place, name = split_table(url)
+    if place.get_backend_name() == "sqlite" and not _is_file(place.database or ""):
+        raise not_there(url, "file")
+    engine = make_engine(url, place)
+    closing.callback(engine.dispose)
+    try:
+        is_chosen = "table" in make_url(url).query
+        table = _table_in(sa.inspect(engine), name, is_chosen=is_chosen)
+        repo = _HistorySQLRepo(
+            engine=engine, table=table, model=HistoryRecord, errors_query=TOLERANT
+        )
+    except KeyError:
+        raise RepositoryMismatchError(
+            f"the table {table} has no primary key, without which its records have no order"
+        ) from None
+    except (TypeError, sa.exc.SQLAlchemyError) as error:
+        # A driver raises the first at an option that it does not know.
+        words = without_secrets(str(getattr(error, "orig", None) or error).strip(), url)
+        raise RepositoryError(f"cannot open {mask_url(url)}: {words}") from None
+    closing.callback(repo.session.remove)
+    return repo
+
+
+def _is_file(database: str) -> bool:
+    # To connect to a file that is not there would make it.
+    path = unquote(urlsplit(database).path) if database.startswith("file:") else database
+    return Path(path).is_file()
+
+
+def _table_in(inspector: Any, name: str, *, is_chosen: bool) -> str:
+    """Return the name of the table of records: the one that is named, or the only one."""
+    if inspector.has_table(name):
+        check_names(_columns(inspector, name), f"the table {name}")
+        return name
+    tables = inspector.get_table_names()
+    fitting = [str(table) for table in tables if are_enough(_columns(inspector, table))]
+    if len(fitting) == 1 and not is_chosen:
+        return fitting[0]
+    raise RepositoryMismatchError(
+        f"there is no table {name}; tables with records of tasks, to choose by ?table=name: "
+        f"{', '.join(sorted(fitting)) or 'none'}"
+    )
+
+
+def _columns(inspector: Any, table: str) -> list[str]:
+    return [str(column["name"]) for column in inspector.get_columns(table)]

@@ -1,0 +1,164 @@
+"""How long records are kept, and removing those that are older."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rocketry_otel._history.streams.base import OUTLINE, Window
+from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._model.event import TaskEvent, parse_event
+from rocketry_otel._model.runs import RunTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from redbird.base import BaseRepo
+
+    from rocketry_otel._history.streams.base import Store
+    from rocketry_otel._model.ids import Identity
+    from rocketry_otel._model.retention import Retention
+    from rocketry_otel._model.runs import Step
+
+    # A task name and an action, as they are stored.
+    Kind = tuple[Any, Any]
+
+_NANOSECONDS = 1_000_000_000
+# How many runs that have ended are remembered for an ending that is logged a second time.
+_ENDED_RUNS_LIMIT = 4_096
+
+
+def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) -> int:
+    """Remove the records that are older than they need be kept.
+
+    Three kinds stay whatever their age: the newest of each action of each task, from which
+    Rocketry knows its state after a restart; the beginning of a run that goes on; and the
+    beginning of a run whose ending stays.
+
+    It may be cut off at any moment, and others may add records meanwhile. Memory is taken for
+    what stays alone.
+
+    Args:
+        repo: The repository.
+        retention: How long they are kept.
+        acknowledged: What was created at this time or later has not been delivered and stays;
+            in nanoseconds since the epoch.
+        now: The time from which ages count, likewise.
+
+    Returns:
+        How many were removed.
+
+    Raises:
+        RepositoryError: Records cannot be removed safely from a repository of this kind.
+    """
+    store = store_of(repo)
+    bound = min(acknowledged, _bound(store, retention, now))
+    if bound <= 0:
+        return 0
+    window = Window(until=bound - 1)
+    old = _Old()
+    for fields in store.outlines(window):
+        old.observe(fields)
+    kept = old.kept(store.newest(old.kinds), window)
+    return store.remove(window, old.but(kept)) if old.count > len(kept) else 0
+
+
+def _bound(store: Store, retention: Retention, now: int) -> int:
+    """Return the time before which what was created is too old."""
+    if retention.count is not None:
+        return store.earliest_of_newest(retention.count)
+    return now - (retention.seconds or 0) * _NANOSECONDS
+
+
+class _Key(NamedTuple):
+    """What tells a record from others, as far as anything in it does."""
+
+    task_name: str | None
+    action: str | None
+    created: int
+    run_id: str | None
+
+
+def _event(fields: Mapping[str, Any]) -> TaskEvent:
+    # Nothing more of a record counts here, and a traceback takes time to read.
+    return parse_event({name: fields.get(name) for name in OUTLINE})
+
+
+def _key(event: TaskEvent) -> _Key:
+    return _Key(event.task_name, event.action, event.created, event.run_id)
+
+
+class _Old:
+    """The old records, in their order, and what of them must stay.
+
+    What is not old need not be read: a run that is open behind the last old record goes on,
+    or its ending is not old.
+
+    Attributes:
+        count: How many there are.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._tracker = RunTracker()
+        self._beginnings: dict[Identity, _Key] = {}
+        # Of each kind the record added last and the one created last, with their beginnings.
+        self._last: dict[Kind, tuple[_Key, ...]] = {}
+        self._latest: dict[Kind, tuple[_Key, ...]] = {}
+        self._final: _Key | None = None
+
+    @property
+    def kinds(self) -> Collection[Kind]:
+        """The kinds that there are: task names and actions."""
+        return self._last.keys()
+
+    def observe(self, fields: Mapping[str, Any]) -> None:
+        """Take in the next record."""
+        event = _event(fields)
+        beginning = self._beginning(self._tracker.observe(event))
+        key = _key(event)
+        keys = (key,) if beginning is None else (key, beginning)
+        kind = (fields.get("task_name"), fields.get("action"))
+        self._last[kind] = keys
+        if kind not in self._latest or self._latest[kind][0].created <= event.created:
+            self._latest[kind] = keys
+        self._final = key
+        self.count += 1
+
+    def _beginning(self, step: Step) -> _Key | None:
+        """Return what began the run that a record has ended."""
+        if step.run is None or step.change not in {"ended", "repeated"}:
+            return None
+        if step.run.began is not None:
+            self._beginnings[step.run.identity] = _key(step.run.began)
+            while len(self._beginnings) > _ENDED_RUNS_LIMIT:
+                del self._beginnings[next(iter(self._beginnings))]
+        return self._beginnings.get(step.run.identity)
+
+    def kept(self, newest: Mapping[Kind, Mapping[str, Any]], window: Window) -> set[_Key]:
+        """Return the keys of those that must stay.
+
+        Args:
+            newest: Of all records the one added last of each kind.
+            window: What is old.
+        """
+        kept = {_key(run.began) for run in self._tracker.open_runs() if run.began is not None}
+        for kind in self.kinds:
+            if kind not in newest or window.holds(newest[kind]):
+                kept.update(self._last[kind], self._latest[kind])
+        return kept
+
+    def but(self, kept: set[_Key]) -> Callable[[Mapping[str, Any]], bool]:
+        """Return what tells whether a record is one of them but none of those kept.
+
+        It is asked in the order of the records. What was added since they were read is none of
+        them, though it may be as old.
+        """
+        is_over = False
+
+        def is_unwanted(fields: Mapping[str, Any]) -> bool:
+            nonlocal is_over
+            key = _key(_event(fields))
+            was_over, is_over = is_over, is_over or key == self._final
+            return not was_over and key not in kept
+
+        return is_unwanted

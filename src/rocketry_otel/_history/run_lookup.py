@@ -1,0 +1,231 @@
+"""What a repository keeps of runs, and finding them there again."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from redbird.oper import greater_equal
+from redbird.repos import JSONDirectoryRepo
+
+from rocketry_otel._model.annotations import attributes_as_text, events_as_text, links_as_text
+from rocketry_otel._model.event import CRASH, ENDINGS, RUN, TaskEvent, parse_event
+from rocketry_otel._model.ids import Identity, identity_of
+from rocketry_otel._repositories.json_repo import is_ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from redbird import BaseRepo
+
+    from rocketry_otel._model.runs import Observation
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+_SPAN_ID = re.compile(r"[0-9a-f]{16}")
+
+_ADDED_FIELDS = (
+    "trace_id",
+    "span_id",
+    "execution",
+    "exc_type",
+    "exc_message",
+    "attributes",
+    "events",
+    "links",
+)
+
+# Whatever the record bore under these names, what is sent is this.
+_MERGED_FIELDS = frozenset({"attributes", "events", "links", "trace_id", "span_id"})
+
+
+class StoredRuns:
+    """Runs in a repository of any model.
+
+    Args:
+        repo: The repository.
+    """
+
+    def __init__(self, repo: BaseRepo) -> None:
+        self._repo = repo
+        # A model without declared fields, such as dict, keeps whatever it is given.
+        self._fields: Mapping[str, Any] | None = getattr(repo.model, "__fields__", None)
+        self._added = [name for name in _ADDED_FIELDS if self._fields and name in self._fields]
+        if "trace_id" in self._added:
+            # A model of ours: a formatter that leaves these out leaves telemetry whole.
+            self._added += ["message", "exc_text"]
+
+    def keeps(self, field: str) -> bool:
+        """Return whether the model of the repository keeps a field."""
+        return self._fields is None or field in self._fields
+
+    def complete(self, fields: dict[str, Any], observation: Observation) -> None:
+        """Add to ``fields`` what a declared model keeps beyond what Rocketry's records hold."""
+        if not self._added:
+            return
+        event, identity = observation.event, observation.identity
+        exception = event.exception
+        found = {
+            "trace_id": identity and identity.trace_hex,
+            "span_id": identity and identity.span_hex,
+            "execution": event.execution,
+            "exc_type": exception and exception.type,
+            "exc_message": exception and exception.message,
+            "message": event.message,
+            "exc_text": exception and exception.stacktrace,
+            "attributes": attributes_as_text(event.attributes),
+            "events": events_as_text(event.events),
+            "links": links_as_text(event.links),
+        }
+        for name in self._added:
+            if fields.get(name) is None or name in _MERGED_FIELDS:
+                fields[name] = found[name]
+
+    def find_beginning(self, ending: TaskEvent) -> TaskEvent | None:
+        """Return the event that began the run of an ending; ``None`` if it is not stored.
+
+        A crash is logged with no run id: what it cut off is, for Rocketry and so here, the
+        newest run of the task. For all other endings the run id tells.
+        """
+        query: dict[str, Any] = {"task_name": ending.task_name, "action": RUN}
+        if ending.action != CRASH:
+            if ending.run_id is None or not self.keeps("run_id"):
+                return None
+            query["run_id"] = ending.run_id
+        began = self._last(query)
+        if began is None:
+            return None
+        # A run id that a function of the user's gave before names a run that is over; and with a
+        # clock that was set back Rocketry takes for crashed what has ended.
+        return None if self._has_ended(began) else began
+
+    def find_beginning_again(
+        self, ending: TaskEvent, fields: Mapping[str, Any]
+    ) -> TaskEvent | None:
+        """Return the event that began the run of an ending that is itself stored.
+
+        Args:
+            ending: The ending.
+            fields: The fields of its record.
+
+        Returns:
+            ``None`` if it is not stored, or if another ending has ended that run.
+        """
+        trace_id = _trace_id_in(fields)
+        if trace_id is None:
+            began = self._beginning_before(ending)
+            return None if began is None or self._has_ended(began, ending) else began
+        if trace_id == self._identity_alone(ending).trace_hex:
+            return None
+        events = self._events(self._same_run(ending, trace_id))
+        return next((event for event in events if event.action == RUN), None)
+
+    def is_first_ending(self, ending: TaskEvent, fields: Mapping[str, Any]) -> bool:
+        """Return whether no other ending that is stored has ended the same run before."""
+        trace_id = _trace_id_in(fields)
+        if trace_id is None:
+            return True
+        events = self._events(self._same_run(ending, trace_id))
+        first = next((event for event in events if event.action in ENDINGS), ending)
+        return (first.created, first.action) == (ending.created, ending.action)
+
+    def _same_run(self, ending: TaskEvent, trace_id: str) -> dict[str, Any]:
+        query: dict[str, Any] = {"task_name": ending.task_name, "trace_id": trace_id}
+        if ending.run_id is not None and ending.action != CRASH:
+            # By this an index leads to it.
+            query["run_id"] = ending.run_id
+        return query
+
+    def _identity_alone(self, ending: TaskEvent) -> Identity:
+        run_id = ending.run_id if self.keeps("run_id") else None
+        return identity_of(ending.task_name or "", run_id, ending.created)
+
+    def _has_ended(self, began: TaskEvent, before: TaskEvent | None = None) -> bool:
+        """Return whether an ending of a run is stored, older than ``before`` if that is given."""
+        query: dict[str, Any] = {"task_name": began.task_name}
+        if began.run_id is not None and self.keeps("run_id"):
+            query["run_id"] = began.run_id
+        first = began.created
+        if before is None and "trace_id" in self._added:
+            # This tells, whatever the clock said.
+            query["trace_id"], first = self._identity_alone(began).trace_hex, 0
+        else:
+            query["created"] = _not_before(began)
+        return any(
+            event.action in ENDINGS
+            and first <= event.created
+            and (before is None or event.created < before.created)
+            for event in self._events(query)
+        )
+
+    def newest(self, task_name: str, action: str) -> TaskEvent | None:
+        """Return the newest event of a task with an action, as Rocketry's own state has it."""
+        return self._last({"task_name": task_name, "action": action})
+
+    def identity_of(self, event: TaskEvent) -> Identity:
+        """Return the ids of the run that a stored event began or ended."""
+        named_by = event
+        if event.action != RUN:
+            named_by = self._beginning_before(event) or event
+        return identity_of(event.task_name or "", named_by.run_id, named_by.created)
+
+    def trace_id_of(self, record: Any) -> str | None:
+        """Return the trace id of the run that a stored record belongs to."""
+        fields = fields_of(record)
+        stored = _trace_id_in(fields)
+        if stored is not None:
+            return stored
+        event = parse_event(fields)
+        return self.identity_of(event).trace_hex if event.is_task_event else None
+
+    def _beginning_before(self, ending: TaskEvent) -> TaskEvent | None:
+        """Return the beginning of a stored ending's run: by its run id, else by order."""
+        query: dict[str, Any] = {"task_name": ending.task_name, "action": RUN}
+        if ending.run_id is not None:
+            query["run_id"] = ending.run_id
+        return _newest(self._events(query), not_after=ending.created)
+
+    def _last(self, query: dict[str, Any]) -> TaskEvent | None:
+        if isinstance(self._repo, JSONDirectoryRepo) and not is_ordered(self._repo):
+            # The names of its files tell no order.
+            return _newest(self._events(query), not_after=None)
+        item = self._repo.filter_by(**query).last()
+        return None if item is None else parse_event(fields_of(item))
+
+    def _events(self, query: dict[str, Any]) -> Iterator[TaskEvent]:
+        for item in self._repo.filter_by(**query):
+            yield parse_event(fields_of(item))
+
+
+def identity_in(fields: Mapping[str, Any]) -> Identity | None:
+    """Return the ids that a stored record bears, if it does."""
+    trace_id, span_id = _trace_id_in(fields), fields.get("span_id")
+    if trace_id is None or not isinstance(span_id, str) or not _SPAN_ID.fullmatch(span_id):
+        return None
+    identity = Identity(int(trace_id, 16), int(span_id, 16))
+    return identity if all(identity) else None  # OpenTelemetry's sign for no id at all
+
+
+def _trace_id_in(fields: Mapping[str, Any]) -> str | None:
+    stored = fields.get("trace_id")
+    return stored if isinstance(stored, str) and _TRACE_ID.fullmatch(stored) else None
+
+
+def _not_before(event: TaskEvent) -> Any:
+    # Times are fractions of seconds in the repository: a millisecond more loses none.
+    return greater_equal(event.created / 1e9 - 0.001)
+
+
+def fields_of(item: Any) -> dict[str, Any]:
+    """Return the fields of a stored record, of whatever model."""
+    return dict(item) if isinstance(item, dict) else dict(vars(item))
+
+
+def _newest(events: Iterable[TaskEvent], *, not_after: int | None) -> TaskEvent | None:
+    # Not the repository's own last(): that of a JSON directory follows the names of files.
+    newest = None
+    for event in events:
+        if not_after is not None and event.created > not_after:
+            continue
+        if newest is None or event.created >= newest.created:
+            newest = event
+    return newest

@@ -1,0 +1,73 @@
+"""The records of a directory of JSON files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rocketry_otel._model.event import nanoseconds
+from rocketry_otel._repositories.json_repo import TaskEventJSONRepo
+
+from .base import OwnStore, Store, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from redbird.repos import JSONDirectoryRepo
+
+    from .base import Fields, Unwanted
+
+
+def store_of(repo: JSONDirectoryRepo) -> Store:
+    """Return the records of a directory, of ours or of Red Bird's."""
+    is_ours = isinstance(repo, TaskEventJSONRepo)
+    return OwnStore(repo, repo.path) if is_ours else JSONStore(repo, repo.path)
+
+
+class JSONStore(Store):
+    """The records of a directory of Red Bird's, in which the names of files tell no order."""
+
+    def read(self, window: Window) -> Iterator[Fields]:
+        """Give the fields of each record, in the order of their times."""
+        return (fields for _, fields in self._files(window))
+
+    def remove(self, window: Window, is_unwanted: Unwanted) -> int:
+        """Remove the records that are unwanted, and return how many these were."""
+        removed = 0
+        for path, fields in self._files(window):
+            if is_unwanted(fields):
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+    def _files(self, window: Window) -> Iterator[tuple[Path, Fields]]:
+        times = []
+        for path in self.repo.path.glob("*.json"):
+            data = self._data(path)
+            if data is None or window.holds(data):
+                # What cannot be read may be just being written: it is looked at once more.
+                created = None if data is None else nanoseconds(data["created"])
+                times.append((created is None, created or 0, path.name))
+        # Of two of one time the name decides, so that it is the same order each time.
+        for _, _, name in sorted(times):
+            path = self.repo.path / name
+            data = self._data(path, self.left_out)
+            fields = None if data is None else self.fields(data)
+            if fields is not None and window.holds(fields):
+                yield path, fields
+
+    def _data(
+        self, path: Path, tell: Callable[[Exception], None] = lambda _: None
+    ) -> dict[str, Any] | None:
+        try:
+            with path.open() as file:
+                data: dict[str, Any] = json.load(file, **self.repo.kwds_json_load)
+            data["created"]
+        except FileNotFoundError:
+            # Removed since the directory was read.
+            return None
+        except Exception as error:  # noqa: BLE001  # whatever is in it, it is no record
+            tell(error)
+            return None
+        return data

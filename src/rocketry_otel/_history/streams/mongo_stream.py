@@ -1,0 +1,134 @@
+"""The records of a collection in MongoDB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rocketry_otel._model.event import nanoseconds
+
+from .base import OUTLINE, Store, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from redbird.repos import MongoRepo
+
+    from .base import Fields, Unwanted
+
+    _Document = dict[str, Any]
+
+_PAGE = 1_000
+
+
+def store_of(repo: MongoRepo) -> MongoStore:
+    """Return the records of a collection, of ours or of Red Bird's."""
+    return MongoStore(repo)
+
+
+class MongoStore(Store):
+    """The records of a collection, read by the page: a cursor that waits for long is closed."""
+
+    def __init__(self, repo: MongoRepo) -> None:
+        super().__init__(repo, repo.collection)
+        self._documents = repo.get_collection()
+        # What names a record in Red Bird is what names the document.
+        self._names = {name: "_id" if name == repo.id_field else name for name in OUTLINE}
+        self._created = self._names["created"]
+        # MongoDB's own ids count; of others the order tells nothing.
+        by_id = repo.id_field is None or self._created == "_id"
+        self._order = ["_id"] if by_id else [self._created, "_id"]
+
+    def read(self, window: Window) -> Iterator[Fields]:
+        """Give the fields of each record, in the order in which they were added."""
+        for page in self._pages(window):
+            found = map(self.fields, page)
+            yield from (fields for fields in found if fields is not None and window.holds(fields))
+
+    def item(self, data: Any) -> Any:
+        """Return the record that a document is."""
+        if self.repo.id_field is not None:
+            return self.repo.data_to_item(data)
+        del data["_id"]
+        return self.repo.model(**data)
+
+    def outlines(self, window: Window) -> Iterator[Fields]:
+        """Give what runs are paired by."""
+        return (fields for page in self._outlined(window) for _, fields in page)
+
+    def _outlined(self, window: Window) -> Iterator[list[tuple[Any, Fields]]]:
+        """Give the ids and the outlines of the documents within a window, by the page."""
+        for page in self._pages(window, self._names.values()):
+            found = [(document["_id"], self._outline(document)) for document in page]
+            yield [(name, fields) for name, fields in found if window.holds(fields)]
+
+    def _outline(self, document: _Document) -> Fields:
+        return {name: document.get(place) for name, place in self._names.items()}
+
+    def earliest_of_newest(self, count: int) -> int:
+        """Return the earliest time among the records added last, in nanoseconds."""
+        documents = self._documents.find({}, [self._created]).sort(self._sort(-1)).limit(count)
+        return min((nanoseconds(one.get(self._created)) for one in documents), default=0)
+
+    def newest(self, kinds: Collection[tuple[Any, Any]]) -> dict[tuple[Any, Any], Fields]:
+        """Return the record added last of each kind: a task name and an action."""
+        found = {}
+        for kind in kinds:
+            wanted = dict(zip((self._names["task_name"], self._names["action"]), kind, strict=True))
+            document = self._documents.find_one(wanted, sort=self._sort(-1))
+            if document is not None:
+                found[kind] = self._outline(document)
+        return found
+
+    def remove(self, window: Window, is_unwanted: Unwanted) -> int:
+        """Remove the records that are unwanted, and return how many these were."""
+        removed = 0
+        for page in self._outlined(window):
+            unwanted = [name for name, fields in page if is_unwanted(fields)]
+            if unwanted:
+                removed += self._documents.delete_many({"_id": {"$in": unwanted}}).deleted_count
+        return removed
+
+    def _pages(
+        self, window: Window, places: Iterable[str] | None = None
+    ) -> Iterator[list[_Document]]:
+        """Give the documents within a window, and some more, by the page."""
+        projection = None if places is None else [*places, *self._order]
+        bounds = self._bounds(window)
+        page = [] if bounds is None else self._page(projection, bounds)
+        while page:
+            # The caller may change a document.
+            key = [page[-1][place] for place in self._order]
+            yield page
+            page = self._page(projection, bounds, self._is_after(key))
+
+    def _page(self, projection: list[str] | None, *conditions: Any) -> list[_Document]:
+        found = self._documents.find({"$and": conditions}, projection)
+        return list(found.sort(self._sort(1)).limit(_PAGE))
+
+    def _bounds(self, window: Window) -> _Document | None:
+        """Return what keeps a reading within a window, and to what is there when it begins."""
+        times = {"$gte": window.lower, "$lte": window.upper}
+        times = {name: bound for name, bound in times.items() if bound is not None}
+        leading = self._order[0]
+        ends = [
+            self._documents.find_one(
+                {self._created: times} if times else {}, [leading], sort=[(leading, direction)]
+            )
+            for direction in (1, -1)
+        ]
+        if None in ends:
+            return None
+        first, last = (end[leading] for end in ends)
+        return {leading: {"$gte": first, "$lte": last}}
+
+    def _is_after(self, key: list[Any]) -> _Document:
+        """Return the condition on the documents behind one."""
+        cases = []
+        same: _Document = {}
+        for place, value in zip(self._order, key, strict=True):
+            cases.append({**same, place: {"$gt": value}})
+            same[place] = value
+        return {"$or": cases}
+
+    def _sort(self, direction: int) -> list[tuple[str, int]]:
+        return [(place, direction) for place in self._order]

@@ -1,0 +1,49 @@
+"""The records of a repository that is none of Red Bird's own kinds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from redbird.base import BaseResult
+from redbird.templates import TemplateRepo, TemplateResult
+
+from rocketry_otel._history.run_lookup import fields_of
+
+from .base import Store, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redbird.base import BaseRepo
+
+    from .base import Fields
+
+
+def store_of(repo: BaseRepo) -> Store:
+    """Return the records of any repository."""
+    return UnknownStore(repo)
+
+
+class UnknownStore(Store):
+    """The records of a repository of which nothing is known but that it can be read."""
+
+    def read(self, window: Window) -> Iterator[Fields]:
+        """Give the fields of each record, in the order in which the repository gives them.
+
+        It is asked for all of them: it may not know what more a query can be than a value.
+        """
+        result = self.repo.filter_by()
+        if _converts_here(self.repo, result):
+            # Red Bird's own way ends at the first record that cannot be read.
+            found = map(self.fields, result.query_data())
+        else:
+            found = map(fields_of, result)
+        yield from (fields for fields in found if fields is not None and window.holds(fields))
+
+
+def _converts_here(repo: BaseRepo, result: Any) -> bool:
+    """Return whether Red Bird makes records of what the repository gives."""
+    query = type(result).query
+    return query is BaseResult.query or (
+        query is TemplateResult.query and type(repo).query_items is TemplateRepo.query_items
+    )

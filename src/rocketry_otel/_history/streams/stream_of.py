@@ -1,0 +1,35 @@
+"""The records of a repository of any kind, read as a stream and removed one by one.
+
+A handler takes any Red Bird repository. What Red Bird has for reading all of one reads all at
+once, or ends at the first record that cannot be read; what it has for removing cannot leave
+out what must stay. Here is, for each kind, what can.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MemoryRepo, MongoRepo, SQLRepo
+
+if TYPE_CHECKING:
+    from redbird.base import BaseRepo
+
+    from .base import Store
+
+# What a module imports need not be installed: each is imported for a repository of its kind.
+_MODULES: dict[type, str] = {
+    SQLRepo: "sql",
+    MongoRepo: "mongo",
+    CSVFileRepo: "csv",
+    JSONDirectoryRepo: "json",
+    MemoryRepo: "memory",
+}
+
+
+def store_of(repo: BaseRepo) -> Store:
+    """Return the records of a repository; it is made for one use, such as one reading."""
+    names = (name for kind, name in _MODULES.items() if isinstance(repo, kind))
+    module = import_module(f"{__package__}.{next(names, 'other')}_stream")
+    store: Store = module.store_of(repo)
+    return store

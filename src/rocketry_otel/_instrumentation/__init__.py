@@ -1,0 +1,1 @@
+"""The seam to Rocketry, where a record enters."""

@@ -1,0 +1,159 @@
+"""The side of a child process: the body of a task runs there, its records are handled elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from opentelemetry import _logs, trace
+
+from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.global_providers import make_global
+from rocketry_otel._export.outage import Outage
+from rocketry_otel._export.providers import Providers, is_placeholder, resolve
+from rocketry_otel._model.annotations import (
+    Additions,
+    attributes_as_text,
+    events_as_text,
+    plain_attributes,
+)
+from rocketry_otel._model.event import ENDINGS, RUN, TaskEvent, parse_event
+from rocketry_otel._model.ids import Identity, identity_of
+from rocketry_otel._model.signals import beginning_attributes, span_name
+from rocketry_otel._runtime import shutdown
+from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._telemetry.tracing import RunTracer
+
+_logger = logging.getLogger(NAME)
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from rocketry_otel._settings import Settings
+
+    from .bridge import Bridge
+
+
+class ChildRecords(logging.Filter):
+    """Sees the records that a child sends to its parent, on their way there.
+
+    The one that begins the run tells its ids; the one that ends it takes along what the body
+    has added, since the parent makes the span.
+
+    Attributes:
+        began: What began the run of this child; ``None`` before that, and in the parent.
+        additions: What the body has added.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        super().__init__()
+        self.began: TaskEvent | None = None
+        self.additions = Additions()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let a record through, and note or add what is to be."""
+        try:
+            self._note(record)
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("a record of a child could not be noted", exc_info=True)
+        return True
+
+    def _note(self, record: logging.LogRecord) -> None:
+        action = getattr(record, "action", None)
+        if action == RUN:
+            self.began = parse_event(vars(record), record.getMessage(), "process")
+            self.additions = Additions()
+        elif action in ENDINGS:
+            if self.additions.attributes:
+                record.attributes = attributes_as_text(plain_attributes(self.additions.attributes))
+            if self.additions.events:
+                record.events = events_as_text(tuple(self.additions.events))
+
+
+class ChildSide:
+    """The providers of a child process, for what the body of its task makes.
+
+    Args:
+        providers: Where it goes.
+        settings: Our own settings.
+    """
+
+    _only: ChildSide | None = None
+
+    def __init__(self, providers: Providers, settings: Settings) -> None:
+        """Use providers."""
+        self._providers = providers
+        self._tracer = RunTracer(providers.tracer, settings.span_kind)
+        self._left = settings.shutdown_timeout
+
+    @classmethod
+    def of(cls, bridge: Bridge | None, settings: Settings) -> ChildSide:
+        """Return the side of this child, made when it is first asked for.
+
+        Args:
+            bridge: What a forked child has from its parent; ``None`` in one that was spawned,
+                which finds its providers anew.
+            settings: Our own settings.
+        """
+        if cls._only is None:
+            if bridge is not None and bridge.providers is not None:
+                providers = _inherited(bridge.providers)
+                # Closed by this side, so that the child waits for both within one time limit.
+                shutdown.forget(bridge)
+            else:
+                counts = Counts()
+                providers = resolve(None, None, None, counts, Outage(counts))
+                if settings.global_providers:
+                    make_global(providers)
+            cls._only = cls(providers, settings)
+            shutdown.remember(cls._only)
+        return cls._only
+
+    def context_of(self, began: TaskEvent, *, keeps_run_id: bool) -> tuple[Identity, Context]:
+        """Return ids and context of the run that an event began, as the parent will have them."""
+        run_id = began.run_id if keeps_run_id else None
+        identity = identity_of(began.task_name or "", run_id, began.created)
+        sampling = self._tracer.sampling_of(
+            identity, span_name(began.task_name or ""), beginning_attributes(began)
+        )
+        return identity, self._tracer.context_of(identity, sampling)
+
+    @property
+    def shutdown_timeout(self) -> float:
+        """How many seconds leaving the child may wait: what flushing has not used up."""
+        return self._left
+
+    def flush(self) -> None:
+        """Send what the body made, within the shutdown time-out."""
+        began = time.monotonic()
+        try:
+            self._borrow_globals()
+            self._providers.flush(began + self._left)
+        finally:
+            self._left = max(self._left - (time.monotonic() - began), 0.0)
+
+    def close(self, timeout: float) -> None:
+        """Send what is left, within ``timeout`` seconds, and end."""
+        self._providers.close(time.monotonic() + timeout)
+        shutdown.forget(self)
+
+    def _borrow_globals(self) -> None:
+        """See to it that providers that were set late, or beside those given, are flushed too."""
+        providers = self._providers
+        known = [providers.tracer, providers.logger, *providers.borrowed]
+        for provider in (trace.get_tracer_provider(), _logs.get_logger_provider()):
+            if not any(provider is one for one in known) and not is_placeholder(provider):
+                providers.borrowed.append(provider)
+
+
+def _inherited(providers: Providers) -> Providers:
+    """Return the parent's providers as a forked child is to flush them.
+
+    The application's meter provider is not: a child that sent the sums that it has inherited
+    would have the counters of its parent go back and forth.
+    """
+    borrowed = [one for one in providers.borrowed if one is not providers.meter]
+    return replace(providers, borrowed=borrowed)

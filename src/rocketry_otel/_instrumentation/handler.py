@@ -1,0 +1,299 @@
+"""The combined handler: it only wires the repository and the bridge together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import contextmanager
+from copy import copy
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from redbird.logging import RepoHandler
+
+from rocketry_otel._history.run_lookup import StoredRuns
+from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._settings import Settings
+
+from .bridge import Bridge
+from .tasks import TaskDirectory
+from .user_hooks import Enrichment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from redbird import BaseRepo
+
+    from rocketry_otel._export.status import Delivery
+    from rocketry_otel._model.runs import Observation
+
+    from .hooks import SchedulerHooks
+    from .user_hooks import Enrich, NameSpan
+
+_logger = logging.getLogger(NAME)
+
+# What exporters and their libraries log would come back to them without end, and an exporter's
+# thread that waits for this handler's lock would stop for good.
+_NOT_OURS = ("opentelemetry", "urllib3", "requests", "grpc", NAME)
+
+
+class _Emitting(threading.local):
+    """Whether this thread is inside ``emit``."""
+
+    here = False
+
+
+class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no annotations
+    """Writes task records to a Red Bird repository and sends them to OpenTelemetry.
+
+    It can stand wherever ``redbird.logging.RepoHandler`` can: the records that it writes are
+    the same. An error of the repository is raised, as ``RepoHandler`` raises it; nothing that
+    goes wrong on the side of OpenTelemetry ever is.
+
+    Args:
+        repo: The repository; ``TaskEventRecord`` is the model that keeps all of the telemetry.
+        level: The lowest level of the records to handle.
+        tracer_provider: Where spans go. Without it: the provider that the application has set
+            globally when the first record comes, else one of our own, made from the standard
+            ``OTEL_*`` variables and not made global.
+        logger_provider: The same for log records.
+        meter_provider: The same for metrics.
+        settings: Our own settings; without them, those of the environment.
+
+    Raises:
+        SettingsError: If ``settings`` is not given and the environment has a bad value.
+
+    Attributes:
+        repo: The repository.
+    """
+
+    repo: BaseRepo
+
+    def __init__(
+        self,
+        repo: BaseRepo,
+        *,
+        level: int | str = 0,
+        tracer_provider: TracerProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Wire a repository and OpenTelemetry together; the arguments are those of the class."""
+        super().__init__(repo, level=level)
+        self.settings = settings or Settings()
+        self._stored = StoredRuns(repo)
+        self._bridge = Bridge(
+            self.settings,
+            repo=repo,
+            stored=self._stored,
+            tracer_provider=tracer_provider,
+            logger_provider=logger_provider,
+            meter_provider=meter_provider,
+        )
+        self._emitting = _Emitting()
+        self._place_checked = False
+        # Filled by ``instrument``; a handler put in place by hand knows no tasks.
+        self.tasks = TaskDirectory()
+        self._hooks: list[tuple[SchedulerHooks, ref[Any]]] = []
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """Return whether to handle a record: not those that handling records gives rise to."""
+        if self._emitting.here:
+            return False
+        # A record that was not made by a logger may have anything for a name.
+        name = record.name
+        if isinstance(name, str) and name.partition(".")[0] in _NOT_OURS:
+            return False
+        return super().filter(record)  # type: ignore[no-any-return]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record to the repository and send it to OpenTelemetry.
+
+        Args:
+            record: The record. One without an action or a task name is sent, but is no task
+                event and not written.
+
+        Raises:
+            Exception: What the repository or the formatter raises; the telemetry of the record
+                goes out all the same.
+        """
+        self._emitting.here = True
+        observation: Observation | None = None
+        expected, may_be_stored = None, False
+        try:
+            record = _copy(record)
+            if not self._place_checked and isinstance(record.name, str):
+                self._check_place(record.name)
+            try:
+                fields = self._formatted(record)
+            finally:
+                observation = self._bridge.observe(
+                    vars(record), _message_of(record), self._execution_of(record)
+                )
+            if observation is None or observation.event.is_task_event:
+                expected = self._bridge.expect(observation)
+                # Also if it raises: a database may have lost its connection behind the commit.
+                may_be_stored = True
+                self.write(self._completed(fields, observation))
+        finally:
+            try:
+                self._bridge.export(observation, expected, may_be_stored=may_be_stored)
+            finally:
+                # Whatever comes, such as SystemExit: the next record is to be handled.
+                self._emitting.here = False
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Send what waits.
+
+        Args:
+            timeout: Seconds to wait at most; by default the shutdown time-out of the settings.
+
+        Returns:
+            Whether everything handed over so far was really accepted in time. Of a provider of
+            the application's it is known only whether its ``force_flush`` came back in time.
+        """
+        with self._letting_records_pass():
+            return self._bridge.flush(
+                self.settings.shutdown_timeout if timeout is None else timeout
+            )
+
+    @property
+    def delivery(self) -> Delivery:
+        """How the delivery of telemetry stands."""
+        return self._bridge.write_ahead.delivery
+
+    def close(self) -> None:
+        """Send what waits, within the shutdown time-out, and let go of threads and connections.
+
+        A record that comes later is handled as before: ``logging.config`` closes handlers that
+        stay in use. At the end of the program all is closed for good.
+        """
+        with self._letting_records_pass():
+            self._bridge.rest(self.settings.shutdown_timeout)
+        super().close()
+
+    @contextmanager
+    def _letting_records_pass(self) -> Iterator[None]:
+        """Let tasks go on meanwhile: ``logging`` has this handler's lock when it closes it."""
+        try:
+            self.release()
+        except RuntimeError:  # this thread does not have it
+            yield
+            return
+        try:
+            yield
+        finally:
+            self.acquire()
+
+    def trace_id_of(self, record: Any) -> str | None:
+        """Return the trace id of the run that a stored record belongs to.
+
+        Args:
+            record: An item of this handler's repository, of whatever model.
+
+        Returns:
+            32 hexadecimal digits, as Jaeger's search box takes them; ``None`` if the record is
+            no task event.
+        """
+        return self._stored.trace_id_of(record)
+
+    def hook_into(self, session: Any) -> None:
+        """Set the run's span around the body of each task of a session; see ``instrument``."""
+        from .hooks import SchedulerHooks  # noqa: PLC0415  # it imports Rocketry
+
+        hooks = SchedulerHooks(self._bridge, self.settings, session)
+        hooks.install(session)
+        self._bridge.may_be_global = self.settings.global_providers
+        self._hooks.append((hooks, ref(session)))
+
+    def unhook(self) -> None:
+        """Take away what ``hook_into`` has put in place."""
+        for hooks, session in self._hooks:
+            if session() is not None:
+                hooks.remove(session())
+        self._hooks.clear()
+
+    def enrich(self, name_span: NameSpan | None, enrich: Enrich | None) -> None:
+        """Call hooks of the user's when a run has ended; see ``instrument``."""
+        self._bridge.enrichment = Enrichment(name_span, enrich, self.tasks.find)
+
+    def take_over(self, fields: dict[str, Any]) -> None:
+        """Write a record that another repository has kept; it is not sent.
+
+        Args:
+            fields: The fields of the record.
+        """
+        observation = self._bridge.observe(fields)
+        self.write(self._completed(fields, observation))
+
+    def _formatted(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the fields that ``RepoHandler`` would write."""
+        formatted = self.format(record)
+        if isinstance(formatted, dict):
+            return dict(formatted)
+        if isinstance(formatted, logging.LogRecord):
+            return vars(formatted)
+        record.formatted_message = formatted
+        return vars(record)
+
+    def _execution_of(self, record: logging.LogRecord) -> str | None:
+        try:
+            if record.name.endswith("._process"):
+                return "process"
+            return self.tasks.execution_of(getattr(record, "task_name", ""))
+        except Exception:  # noqa: BLE001  # telemetry never hurts the task
+            return None
+
+    def _completed(self, fields: dict[str, Any], observation: Observation | None) -> dict[str, Any]:
+        """Return the fields to write: those of the record and what the model has room for."""
+        # A child process sends its return value along with its success.
+        fields.pop("__return__", None)
+        if observation is not None:
+            self._stored.complete(fields, observation)
+        return fields
+
+    def _check_place(self, logger_name: str) -> None:
+        """Say once, with the cure, if Rocketry reads another handler's repository than ours."""
+        self._place_checked = True
+        logger: logging.Logger | None = logging.getLogger(logger_name)
+        while logger is not None:
+            if self in logger.handlers:
+                first = next((one for one in logger.handlers if repo_of(one) is not None), self)
+                if first is not self:
+                    _logger.warning(
+                        "Rocketry reads its state from the first handler of the logger %r that "
+                        "has a repository, and that is not this one (%r): what ran before a "
+                        "restart will not count after it. The cure: rocketry_otel.instrument("
+                        "app), or logging.getLogger(%r).handlers = [handler].",
+                        logger.name,
+                        type(self.repo).__name__,
+                        logger.name,
+                    )
+                return
+            logger = logger.parent if logger.propagate else None
+
+
+def _copy(record: logging.LogRecord) -> logging.LogRecord:
+    """Return what ``copy.copy`` would, in a third of its time: a record is but its fields."""
+    if type(record) is not logging.LogRecord:
+        return copy(record)
+    copied = object.__new__(logging.LogRecord)
+    vars(copied).update(vars(record))
+    return copied
+
+
+def _message_of(record: logging.LogRecord) -> object:
+    """Return the message of a record; Rocketry adds the traceback to the one it has formatted."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  # arguments that do not fit the message
+        return record.msg
+
+
+def repo_of(handler: logging.Handler) -> BaseRepo | None:
+    """Return the repository of a handler, by which Rocketry too knows those it can read."""
+    return getattr(handler, "repo", None)

@@ -1,0 +1,299 @@
+"""Hooks in Rocketry: around the body of each task, at each launch, start and cycle.
+
+Rocketry is imported here, and this module by ``instrument`` alone. Sessions are pickled for
+child processes that are spawned, hooks and all: so what stands in one is an object that can be
+pickled, with the little that a child needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import pickle
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
+
+from opentelemetry import baggage
+from opentelemetry.context import attach, detach, get_current
+from opentelemetry.trace import get_current_span, set_span_in_context
+from rocketry.args import Task as TaskArgument
+from rocketry.core import Task
+
+from rocketry_otel._model.annotations import Additions
+from rocketry_otel._model.text import optional_text
+from rocketry_otel._runtime.scope import NAME
+
+from .child_process import ChildRecords, ChildSide
+from .current_run import CurrentRun, _current
+from .launches import Launch
+from .links import dependency_links, requests
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from opentelemetry.context import Context
+
+    from rocketry_otel._settings import Settings
+
+    from .bridge import Bridge
+
+_logger = logging.getLogger(NAME)
+
+_PROCESS_LOGGER = "._process"
+_bridges: WeakValueDictionary[str, Bridge] = WeakValueDictionary()
+
+
+class SchedulerHooks:
+    """The hooks of one instrumented session.
+
+    Args:
+        bridge: What sends telemetry in this process.
+        settings: Our own settings.
+        session: The Rocketry session.
+    """
+
+    def __init__(self, bridge: Bridge, settings: Settings, session: Any) -> None:
+        """Put nothing in place yet: see ``install``."""
+        self._key = uuid.uuid4().hex
+        self._settings = settings
+        self._keeps_run_id = bridge.keeps_run_id
+        self._make_run_id = session.config.func_run_id
+        self._loggers = [session.config.task_logger_basename]
+        self._baggage: dict[str, object] = {}
+        _bridges[self._key] = bridge
+        self._watch_children()
+
+    def install(self, session: Any) -> None:
+        """Put the hooks in place."""
+        hooks = session.hooks
+        # The first to come: spans of other hooks are then part of the run as well.
+        hooks.task_execute.insert(0, self.around)
+        hooks.scheduler_startup.append(self.started)
+        hooks.scheduler_cycle.append(self.cycled)
+        hooks.scheduler_shutdown.append(self.stopping)
+        session.config.func_run_id = self.launching
+        _own_run_ids.watch(session, self)
+        self._session = ref(session)
+        if self._settings.links:
+            requests.watch(Task, session)
+
+    def remove(self, session: Any) -> None:
+        """Take the hooks away again."""
+        hooks = session.hooks
+        for place, hook in (
+            (hooks.task_execute, self.around),
+            (hooks.scheduler_startup, self.started),
+            (hooks.scheduler_cycle, self.cycled),
+            (hooks.scheduler_shutdown, self.stopping),
+        ):
+            if hook in place:
+                place.remove(hook)
+        if session.config.func_run_id == self.launching:
+            session.config.func_run_id = self._make_run_id
+        _own_run_ids.unwatch(session)
+        requests.unwatch(session)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Take along what a spawned child needs, and the baggage of who launches it."""
+        state = dict(vars(self))
+        state.pop("_session", None)
+        state["_baggage"] = {
+            key: value for key, value in baggage.get_all().items() if _can_be_pickled(value)
+        }
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._watch_children()
+
+    def _watch_children(self) -> None:
+        for name in self._loggers:
+            logger = logging.getLogger(name + _PROCESS_LOGGER)
+            if not any(isinstance(its, ChildRecords) for its in logger.filters):
+                logger.addFilter(ChildRecords())
+
+    def launching(self, task: Any, params: Any = None) -> Any:
+        """Return the id of a run that is being launched (Rocketry's ``func_run_id``)."""
+        run_id = self._make_run_id(task, params)
+        self.note(task, run_id)
+        return run_id
+
+    def note(self, task: Any, run_id: Any) -> None:
+        """Keep what is known of a run that is being launched until its first record comes."""
+        bridge = _bridges.get(self._key)
+        if bridge is None:
+            return
+        try:
+            if task.logger_name not in self._loggers:
+                self._loggers.append(task.logger_name)
+                self._watch_children()
+            launch = Launch(get_current(), self._links(task, bridge))
+            bridge.launches.put(task.name, run_id, launch)
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("a launch could not be noted", exc_info=True)
+
+    def _links(self, task: Any, bridge: Bridge) -> tuple[Any, ...]:
+        if not self._settings.links:
+            return ()
+        asked, link = requests.take(task)
+        if asked:
+            return () if link is None else (link,)
+        return dependency_links(
+            task.start_cond, bridge.newest.beginning(task.name), bridge.newest.ending
+        )
+
+    def around(self, task: Any = TaskArgument()) -> Generator[None, Any, None]:  # noqa: B008
+        """Make the run's span the current one in the body of a task."""
+        entered = None
+        try:
+            entered = self._enter(task)
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("the run around a body could not be set", exc_info=True)
+        try:
+            yield
+        except GeneratorExit:
+            # Thrown away, in whatever context, because another hook failed: nothing to undo.
+            return
+        try:
+            if entered is not None:
+                self._leave(*entered)
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("the run around a body could not be undone", exc_info=True)
+
+    def _enter(self, task: Any) -> tuple[Any, Any, ChildSide | None] | None:
+        name = str(task.name)
+        if not self._settings.exports(name):
+            return None
+        if task.logger_name.endswith(_PROCESS_LOGGER):
+            return self._enter_in_child(task, name)
+        bridge = _bridges.get(self._key)
+        run = None if bridge is None else bridge.open_run(name, _run_id_of(task))
+        if run is None or run.context is None or run.began is None:
+            return None
+        run.additions = additions = run.additions or Additions()
+        base = get_current()
+        if run.launched_in is not None and not baggage.get_all(base):
+            # A new thread begins with an empty context: the baggage is the launcher's.
+            base = _with_baggage(base, baggage.get_all(run.launched_in))
+        current = CurrentRun(name, run.began.run_id, run.identity, additions)
+        return self._set(current, set_span_in_context(get_current_span(run.context), base), None)
+
+    def _enter_in_child(self, task: Any, name: str) -> tuple[Any, Any, ChildSide | None] | None:
+        logger = logging.getLogger(task.logger_name)
+        records = next((its for its in logger.filters if isinstance(its, ChildRecords)), None)
+        began = None if records is None else records.began
+        if records is None or began is None:
+            return None
+        child = ChildSide.of(_bridges.get(self._key), self._settings)
+        identity, context = child.context_of(began, keeps_run_id=self._keeps_run_id)
+        base = get_current()
+        if not baggage.get_all(base):
+            base = _with_baggage(base, self._baggage)
+        current = CurrentRun(name, began.run_id, identity, records.additions)
+        return self._set(current, set_span_in_context(get_current_span(context), base), child)
+
+    def _set(
+        self, current: CurrentRun, context: Context, child: ChildSide | None
+    ) -> tuple[Any, Any, ChildSide | None]:
+        return attach(context), _current.set(current), child
+
+    @staticmethod
+    def _leave(token: Any, current: Any, child: ChildSide | None) -> None:
+        detach(token)
+        _current.reset(current)
+        if child is not None:
+            child.flush()
+
+    def started(self) -> Generator[None, Any, None]:
+        """Find the providers when all hooks of the start have run, which may set their own."""
+        yield
+        bridge = _bridges.get(self._key)
+        weak = getattr(self, "_session", None)
+        session = None if weak is None else weak()
+        if bridge is not None and session is not None:
+            bridge.start([str(task.name) for task in session.tasks])
+
+    def stopping(self) -> Generator[None, Any, None]:
+        """Send what waits if the scheduler restarts: its process is then replaced at once."""
+        yield
+        bridge = _bridges.get(self._key)
+        weak = getattr(self, "_session", None)
+        session = None if weak is None else weak()
+        if bridge is None or session is None:
+            return
+        if session.scheduler._flag_restart.is_set():  # noqa: SLF001  # no public way to know
+            bridge.flush(self._settings.shutdown_timeout)
+
+    def cycled(self) -> None:
+        """Note that the scheduler lives."""
+        bridge = _bridges.get(self._key)
+        if bridge is not None:
+            bridge.heartbeat.beat()
+
+
+class _OwnRunIds:
+    """Notes the launches of tasks with a function of their own for run ids, too.
+
+    Rocketry calls that one in place of the session's.
+    """
+
+    def __init__(self) -> None:
+        self._hooks_of: WeakKeyDictionary[Any, ref[SchedulerHooks]] = WeakKeyDictionary()
+        self._noted: Any = None
+
+    def watch(self, session: Any, hooks: SchedulerHooks) -> None:
+        self._hooks_of[session] = ref(hooks)
+        get_run_id = Task.get_run_id
+        if get_run_id is self._noted:
+            return
+
+        @functools.wraps(get_run_id)
+        def noted(task: Any, *args: Any, **kwargs: Any) -> Any:
+            run_id = get_run_id(task, *args, **kwargs)
+            weak = None if task.func_run_id is None else self._hooks_of.get(task.session)
+            kept = None if weak is None else weak()
+            if kept is not None:
+                kept.note(task, run_id)
+            return run_id
+
+        self._noted = Task.get_run_id = noted
+
+    def unwatch(self, session: Any) -> None:
+        self._hooks_of.pop(session, None)
+        # Unless somebody else has wrapped it meanwhile: then ours stays, and notes nothing.
+        if not self._hooks_of and Task.get_run_id is self._noted:
+            Task.get_run_id = self._noted.__wrapped__
+
+
+_own_run_ids = _OwnRunIds()
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001  # an object of the user's may raise anything
+        return False
+    return True
+
+
+def _with_baggage(context: Context, entries: Any) -> Context:
+    for key, value in entries.items():
+        context = baggage.set_baggage(key, value, context)
+    return context
+
+
+def _run_id_of(task: Any) -> str | None:
+    """Return the id of the run whose body is about to run here, in this process."""
+    here: list[Any] = [threading.current_thread()]
+    with contextlib.suppress(RuntimeError):
+        here.append(asyncio.current_task())
+    if task.get_execution() == "main":
+        here = [None]
+    for run in reversed(task._run_stack):  # noqa: SLF001  # no public way to the run of a body
+        if any(run.task is one for one in here):
+            return optional_text(run.run_id)
+    return None

@@ -1,0 +1,212 @@
+"""Putting the combined handler where Rocketry reads its own state."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from redbird.logging import RepoHandler
+from redbird.repos import MemoryRepo
+
+from rocketry_otel._history.run_lookup import fields_of
+from rocketry_otel._repositories.open_repository import open_repository
+from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._settings import Settings
+
+from .handler import OTelRepoHandler, repo_of
+from .tasks import Session
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from redbird import BaseRepo
+
+    from .tasks import Application
+    from .user_hooks import Enrich, NameSpan
+
+_logger = logging.getLogger(NAME)
+
+_DEFAULT_REPOSITORY = "memory://"
+# The attribute of a handler that ``uninstrument`` has left: the URL of its repository.
+_LEFT_BEHIND = "_rocketry_otel_url"
+
+
+def instrument(
+    app: Application | Session,
+    *,
+    repo: BaseRepo | None = None,
+    settings: Settings | None = None,
+    tracer_provider: TracerProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    name_span: NameSpan | None = None,
+    enrich: Enrich | None = None,
+) -> OTelRepoHandler:
+    """Record what the tasks of an application do, in a repository and with OpenTelemetry.
+
+    The combined handler takes the place of the memory handler that Rocketry inserts into its
+    task logger, so that Rocketry reads its own state (what ran before a restart, what crashed)
+    from the chosen repository. Records that the memory repository already holds are carried
+    over. Handlers of other kinds stay. The logger is made to let records of level INFO
+    through. Hooks around the body of each task make the run's span the parent of what happens
+    inside it. A second call changes nothing and returns the same handler.
+
+    Args:
+        app: A ``rocketry.Rocketry`` or a ``rocketry.Session``.
+        repo: The repository. Without it: the one that ``ROCKETRY_OTEL_REPO`` names, else the
+            one that the application was given (``Rocketry(logger_repo=...)``), else one in
+            memory that keeps the newest 100,000 records.
+        settings: Our own settings; without them, those of the environment.
+        tracer_provider: See ``OTelRepoHandler``, as for the two others.
+        logger_provider: See ``OTelRepoHandler``.
+        meter_provider: See ``OTelRepoHandler``.
+        name_span: Called with the task, the fields of the record that ended its run, and how
+            it ended; returns the name of the run's span.
+        enrich: Called with the same; returns attributes for the run's span. What either
+            raises is logged once, counted, and costs nothing else.
+
+    Returns:
+        The handler, now in force.
+
+    Raises:
+        SettingsError: If the environment has a bad value.
+        RepositoryError: If the repository cannot be opened; nothing has changed then.
+    """
+    session = _session_of(app)
+    logger = logging.getLogger(session.config.task_logger_basename)
+    handler = _handler_in(logger)
+    if handler is None:
+        settings = settings or Settings()
+        handler = OTelRepoHandler(
+            _choose_repository(logger, repo, settings, is_bare=session is app),
+            settings=settings,
+            tracer_provider=tracer_provider,
+            logger_provider=logger_provider,
+            meter_provider=meter_provider,
+        )
+    elif (repo, settings, tracer_provider, logger_provider, meter_provider) != (None,) * 5:
+        _logger.info(
+            "The logger %r is instrumented already: what else was given to instrument is not used.",
+            logger.name,
+        )
+    _put_in_front(logger, handler, is_bare=session is app)
+    _let_records_through(logger)
+    if session not in handler.tasks:
+        handler.tasks.add(session)
+        handler.hook_into(session)
+    if name_span is not None or enrich is not None:
+        handler.enrich(name_span, enrich)
+    return handler
+
+
+def uninstrument(app: Application | Session) -> None:
+    """Undo ``instrument``: send what waits, within the shutdown time-out, and nothing more.
+
+    A plain ``redbird.logging.RepoHandler`` with the same repository takes the handler's place,
+    so that Rocketry goes on to read its state. Other applications on the same logger share the
+    handler, and so this. An application that is not instrumented is left as it is.
+
+    Args:
+        app: What was given to ``instrument``.
+    """
+    logger = logging.getLogger(_session_of(app).config.task_logger_basename)
+    handler = _handler_in(logger)
+    if handler is None:
+        return
+    index = logger.handlers.index(handler)
+    plain = RepoHandler(handler.repo, level=handler.level)
+    # For ``instrument`` to take up again, if it comes to that.
+    vars(plain)[_LEFT_BEHIND] = handler.settings.repo
+    plain.setFormatter(handler.formatter)
+    for its_filter in handler.filters:
+        plain.addFilter(its_filter)
+    logger.handlers[index] = plain
+    handler.close()
+    handler.unhook()
+
+
+def _session_of(app: Application | Session) -> Session:
+    # A session has a ``session`` too: Rocketry's default one, which may be another.
+    session = app if isinstance(app, Session) else getattr(app, "session", None)
+    if not isinstance(session, Session):
+        raise TypeError(f"a Rocketry or a Session is needed, not {type(app).__name__}")
+    return session
+
+
+def _handler_in(logger: logging.Logger) -> OTelRepoHandler | None:
+    return next((one for one in logger.handlers if isinstance(one, OTelRepoHandler)), None)
+
+
+def _choose_repository(
+    logger: logging.Logger, repo: BaseRepo | None, settings: Settings, *, is_bare: bool
+) -> BaseRepo:
+    if repo is not None:
+        return repo
+    first = next((one for one in logger.handlers if repo_of(one) is not None), None)
+    if settings.repo is not None:
+        if first is not None and vars(first).get(_LEFT_BEHIND) == settings.repo:
+            return repo_of(first)
+        return open_repository(settings.repo)
+    if first is not None and not _is_rocketrys_own(first, is_bare=is_bare):
+        return repo_of(first)
+    return open_repository(_DEFAULT_REPOSITORY)
+
+
+def _is_rocketrys_own(handler: logging.Handler, *, is_bare: bool) -> bool:
+    """Return whether Rocketry inserted a handler of its own accord, not at the user's word.
+
+    Args:
+        handler: A handler of the task logger.
+        is_bare: Whether there is a session without an application: Rocketry gives those a
+            repository of another model.
+    """
+    repo = repo_of(handler)
+    if type(handler) is not RepoHandler or repo is None or type(repo) is not MemoryRepo:
+        return False
+    model = repo.model
+    names = {"LogRecord", "MinimalRecord"} if is_bare else {"LogRecord"}
+    return model.__module__ == "rocketry.log.log_record" and model.__name__ in names
+
+
+def _put_in_front(logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: bool) -> None:
+    """Make ``handler`` the first with a repository, in the place of what it replaces."""
+    old = list(logger.handlers)
+    defaults = [one for one in old if _is_rocketrys_own(one, is_bare=is_bare)]
+    replaced = [
+        one
+        for one in old
+        if one is not handler
+        and (one in defaults or _LEFT_BEHIND in vars(one) or repo_of(one) is handler.repo)
+    ]
+    kept = [one for one in old if one is not handler and one not in replaced]
+    place = next((i for i, one in enumerate(old) if repo_of(one) is not None), len(old))
+    # Whoever logs meanwhile waits, so that records carried over come before new ones.
+    handler.acquire()
+    try:
+        if defaults and handler not in old:
+            # Each application inserts one in front: the last has seen all that the others have.
+            _carry_over(repo_of(defaults[-1]), handler)
+        logger.handlers = [*kept[:place], handler, *kept[place:]]
+    finally:
+        handler.release()
+    for one in kept[place:]:
+        if type(one) is RepoHandler:
+            _logger.info(
+                "The logger %r has another handler with a repository, %r; Rocketry does not "
+                "read that one. To make it the one: instrument(app, repo=that_repository).",
+                logger.name,
+                type(repo_of(one)).__name__,
+            )
+
+
+def _carry_over(repo: Any, handler: OTelRepoHandler) -> None:
+    for item in repo.filter_by().all():
+        handler.take_over(fields_of(item))
+
+
+def _let_records_through(logger: logging.Logger) -> None:
+    # logging.config disables the loggers that it does not name.
+    logger.disabled = False
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)

@@ -1,0 +1,72 @@
+"""What is known when Rocketry launches a run, before the run's first record."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from rocketry_otel._model.text import optional_text, safe_text
+from rocketry_otel._runtime.forks import after_fork_in_child
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from rocketry_otel._model.annotations import RunLink
+
+_MOST = 10_000
+
+_Key = tuple[str, str | None]
+
+
+class Launch(NamedTuple):
+    """How a run was launched.
+
+    Attributes:
+        context: The context of whoever launched it, for its baggage.
+        links: What the run is linked to.
+    """
+
+    context: Context
+    links: tuple[RunLink, ...]
+
+
+class Launches:
+    """Keeps launches until the first record of their run comes, in bounded memory."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._launches: dict[_Key, deque[Launch]] = {}
+        self._renew_lock()
+        after_fork_in_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def put(self, task_name: object, run_id: object, launch: Launch) -> None:
+        """Keep a launch; those of children that died before their first record are dropped.
+
+        Args:
+            task_name: As Rocketry has it.
+            run_id: The same: a function of the user's may give anything.
+            launch: The launch.
+        """
+        # As the event of its first record will have them.
+        key = (safe_text(task_name), optional_text(run_id))
+        with self._lock:
+            self._launches.setdefault(key, deque(maxlen=_MOST)).append(launch)
+            while len(self._launches) > _MOST:
+                del self._launches[next(iter(self._launches))]
+
+    def take(self, task_name: str, run_id: str | None) -> Launch | None:
+        """Return the launch of a run whose first record has come, and forget it."""
+        if not self._launches:
+            return None
+        with self._lock:
+            kept = self._launches.get((task_name, run_id))
+            if kept is None:
+                return None
+            launch = kept.popleft()
+            if not kept:
+                del self._launches[task_name, run_id]
+            return launch

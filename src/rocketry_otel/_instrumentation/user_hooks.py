@@ -1,0 +1,80 @@
+"""The hooks of users: one that names the span of a run, one that adds attributes to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from rocketry_otel._model.signals import SPAN_NAME
+from rocketry_otel._runtime.scope import NAME
+
+if TYPE_CHECKING:
+    from rocketry_otel._export.counters import Counts
+    from rocketry_otel._model.event import TaskEvent
+
+_logger = logging.getLogger(NAME)
+
+NameSpan = Callable[[Any, Mapping[str, Any], str], str]
+Enrich = Callable[[Any, Mapping[str, Any], str], Mapping[str, object]]
+
+
+class Enrichment:
+    """Calls the hooks of users when a run has ended.
+
+    Args:
+        name_span: Returns the name of the run's span.
+        enrich: Returns attributes for it.
+        task_of: Returns the task of a name; ``None`` if it is not known.
+    """
+
+    def __init__(
+        self,
+        name_span: NameSpan | None = None,
+        enrich: Enrich | None = None,
+        task_of: Callable[[str], Any] = lambda _: None,
+    ) -> None:
+        """Call nothing, or what is given."""
+        self._name_span = name_span
+        self._enrich = enrich
+        self._task_of = task_of
+        self._complained: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return self._name_span is not None or self._enrich is not None
+
+    def of(self, event: TaskEvent, fields: Mapping[str, Any], counts: Counts) -> dict[str, object]:
+        """Return what the hooks add to a run; one that raises is logged once, and counted.
+
+        Args:
+            event: The ending.
+            fields: The fields of its record.
+            counts: Where failures are counted.
+        """
+        arguments = (self._task(event), MappingProxyType(fields), event.action or "")
+        added: dict[str, object] = {}
+        try:
+            if self._enrich is not None:
+                added = dict(self._enrich(*arguments) or {})
+        except Exception as error:  # noqa: BLE001  # a hook of the user's may raise anything
+            self._complain("enrich", error, counts)
+        try:
+            name = self._name_span and self._name_span(*arguments)
+            if name:
+                added[SPAN_NAME] = str(name)
+        except Exception as error:  # noqa: BLE001
+            self._complain("name_span", error, counts)
+        return added
+
+    def _task(self, event: TaskEvent) -> Any:
+        try:
+            return self._task_of(event.task_name or "")
+        except Exception:  # noqa: BLE001  # another thread adds a task to the session just now
+            return None
+
+    def _complain(self, hook: str, error: Exception, counts: Counts) -> None:
+        counts.add("traces", "failed", reason=f"{hook}_hook")
+        if hook not in self._complained:
+            self._complained.add(hook)
+            _logger.error("The hook %s raised; further ones are not reported", hook, exc_info=error)

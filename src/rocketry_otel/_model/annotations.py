@@ -1,0 +1,152 @@
+"""What is added to a run's span: attributes, events and links, and how records keep them.
+
+A repository keeps them as JSON, so that what is sent again later is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .text import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AttributeValue = str | bool | int | float
+Attributes = dict[str, AttributeValue]
+
+DEPENDENCY = "dependency"
+REQUEST = "request"
+
+# Beyond these a span is no longer read by anybody: the SDK's own limits.
+_MOST_ATTRIBUTES = 128
+_MOST_EVENTS = 128
+MOST_LINKS = 128
+
+
+class RunEvent(NamedTuple):
+    """Something that happened during a run; ``time`` is in nanoseconds since the epoch."""
+
+    name: str
+    time: int
+    attributes: tuple[tuple[str, AttributeValue], ...] = ()
+
+
+class RunLink(NamedTuple):
+    """Another span that a run has to do with, and what: ``dependency`` or ``request``."""
+
+    trace_id: int
+    span_id: int
+    kind: str
+
+
+class Additions:
+    """What the body of a task adds to the span of its run while it goes on."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.attributes: Attributes = {}
+        self.events: list[RunEvent] = []
+
+    def set_attribute(self, key: str, value: object) -> None:
+        """Add an attribute, or change it; beyond 128 no new one is taken."""
+        key = safe_text(key)
+        if key in self.attributes or len(self.attributes) < _MOST_ATTRIBUTES:
+            self.attributes[key] = plain_value(value)
+
+    def add_event(self, name: str, time: int, attributes: Mapping[str, object]) -> None:
+        """Add an event; beyond 128 no new one is taken."""
+        if len(self.events) < _MOST_EVENTS:
+            self.events.append(RunEvent(safe_text(name), time, plain_attributes(attributes)))
+
+
+def plain_value(value: object) -> AttributeValue:
+    """Return a value as one of the types that OTLP carries and every repository keeps."""
+    if type(value) is bool or (type(value) is float and math.isfinite(value)):
+        return value
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    return safe_text(value)
+
+
+def plain_attributes(attributes: Mapping[Any, object]) -> tuple[tuple[str, AttributeValue], ...]:
+    """Return attributes as plain pairs, sorted by key: one order, whoever sends them."""
+    pairs = {safe_text(key): plain_value(value) for key, value in attributes.items()}
+    return tuple(sorted(pairs.items()))
+
+
+def attributes_as_text(attributes: tuple[tuple[str, AttributeValue], ...]) -> str | None:
+    """Return attributes as a record keeps them; ``None`` if there are none."""
+    return json.dumps(dict(attributes)) if attributes else None
+
+
+def events_as_text(events: tuple[RunEvent, ...]) -> str | None:
+    """Return events as a record keeps them; ``None`` if there are none."""
+    if not events:
+        return None
+    return json.dumps(
+        [
+            {"name": event.name, "time": event.time, "attributes": dict(event.attributes)}
+            for event in events
+        ]
+    )
+
+
+def links_as_text(links: tuple[RunLink, ...]) -> str | None:
+    """Return links as a record keeps them; ``None`` if there are none."""
+    if not links:
+        return None
+    return json.dumps(
+        [
+            {
+                "trace_id": f"{link.trace_id:032x}",
+                "span_id": f"{link.span_id:016x}",
+                "link": link.kind,
+            }
+            for link in links
+        ]
+    )
+
+
+def read_attributes(stored: object) -> tuple[tuple[str, AttributeValue], ...]:
+    """Return attributes from a record; none if it holds something else under that name."""
+    try:
+        return plain_attributes(_loaded(stored))
+    except Exception:  # noqa: BLE001  # a column of the user's that happens to have our name
+        return ()
+
+
+def read_events(stored: object) -> tuple[RunEvent, ...]:
+    """Return events from a record; none if it holds something else under that name."""
+    try:
+        return tuple(
+            RunEvent(
+                safe_text(item["name"]),
+                min(max(int(item["time"]), 0), 2**63 - 1),
+                plain_attributes(item["attributes"]),
+            )
+            for item in _loaded(stored)[:_MOST_EVENTS]
+        )
+    except Exception:  # noqa: BLE001
+        return ()
+
+
+def read_links(stored: object) -> tuple[RunLink, ...]:
+    """Return links from a record; none if it holds something else under that name."""
+    try:
+        return tuple(
+            RunLink(
+                int(item["trace_id"], 16) % 2**128,
+                int(item["span_id"], 16) % 2**64,
+                safe_text(item["link"]),
+            )
+            for item in _loaded(stored)[:MOST_LINKS]
+        )
+    except Exception:  # noqa: BLE001
+        return ()
+
+
+def _loaded(stored: object) -> Any:
+    return json.loads(stored) if isinstance(stored, str) else stored

@@ -1,0 +1,143 @@
+"""From the fields of a record to an event: the first step on the one path.
+
+A live log record and a record read back from a repository both arrive here as a mapping of
+fields, so that the same code makes the same telemetry of both.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .annotations import AttributeValue, RunEvent, RunLink, read_attributes, read_events, read_links
+from .text import optional_text, safe_text
+from .tracebacks import ExceptionInfo, exception_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RUN = "run"
+SUCCESS = "success"
+FAIL = "fail"
+TERMINATE = "terminate"
+INACTION = "inaction"
+CRASH = "crash"
+ENDINGS = frozenset({SUCCESS, FAIL, TERMINATE, INACTION, CRASH})
+
+EXECUTIONS = frozenset({"main", "async", "thread", "process"})
+
+# Protobuf's timestamps are unsigned, but most backends read them as signed.
+_LATEST = 2**63 - 1
+_NANOSECONDS = 1_000_000_000
+_LATEST_SECONDS = _LATEST / _NANOSECONDS
+
+
+class TaskEvent(NamedTuple):
+    """What one record says happened to a task.
+
+    Attributes:
+        task_name: Name of the task.
+        action: ``run`` or one of the endings; ``None`` for a record with no action, such as
+            what a task's body logs with ``task.logger.info``.
+        created: Nanoseconds since the epoch.
+        run_id: Rocketry's id of the run, where it gives one.
+        message: The log message.
+        level: The level of the log record, where it is known.
+        exception: The exception, on a failure.
+        execution: ``main``, ``async``, ``thread`` or ``process``, where it is known.
+        process: Id of the process that logged it, as text.
+        thread: Identifier of the thread that logged it, as text.
+        attributes: What the task or the user's hooks added, sorted by key.
+        events: Events that the task added, in their order.
+        links: What the run is linked to.
+    """
+
+    task_name: str | None
+    action: str | None
+    created: int
+    run_id: str | None
+    message: str
+    level: int | None
+    exception: ExceptionInfo | None
+    execution: str | None
+    process: str | None
+    thread: str | None
+    attributes: tuple[tuple[str, AttributeValue], ...] = ()
+    events: tuple[RunEvent, ...] = ()
+    links: tuple[RunLink, ...] = ()
+
+    @property
+    def is_task_event(self) -> bool:
+        """Whether this is what a repository keeps: a record with a task name and an action."""
+        return self.task_name is not None and self.action is not None
+
+
+def parse_event(
+    fields: Mapping[str, Any], message: object = None, execution: str | None = None
+) -> TaskEvent:
+    """Return the event that the fields of a record describe.
+
+    Args:
+        fields: ``vars()`` of a log record, or the fields of a stored record.
+        message: The formatted message; without it that of the fields, and where a stored
+            record has none, Rocketry's own text for that action.
+        execution: The mode of execution, where the fields do not say it.
+
+    Returns:
+        The event, every text of it clean and every number in its range.
+    """
+    get = fields.get
+    task_name = _known_text(get("task_name"))
+    action = _known_text(get("action"))
+    stored_execution = get("execution")
+    its_execution = stored_execution if type(stored_execution) is str else execution
+    text = optional_text(get("message") if message is None else message)
+    level = get("levelno")
+    attributes, events, links = get("attributes"), get("events"), get("links")
+    return TaskEvent(
+        task_name,
+        action,
+        nanoseconds(get("created")),
+        optional_text(get("run_id")),
+        _default_message(task_name, action) if text is None else text,
+        level if type(level) is int else None,
+        exception_of(fields) if action == FAIL or action is None else None,
+        its_execution if its_execution in EXECUTIONS else None,
+        _known_text(get("process")),
+        optional_text(get("thread")),
+        () if attributes is None else read_attributes(attributes),
+        () if events is None else read_events(events),
+        () if links is None else read_links(links),
+    )
+
+
+def nanoseconds(seconds: object) -> int:
+    """Return seconds since the epoch as nanoseconds in the range that OTLP can carry.
+
+    What is no number, or lies before 1970, becomes 0, which OTLP reads as unknown; what lies
+    too far in the future becomes the latest time that backends can show.
+    """
+    try:
+        value = float(seconds)  # type: ignore[arg-type]  # what is no number raises
+    except OverflowError:
+        return _LATEST
+    except Exception:  # noqa: BLE001  # an object of the user's may raise anything
+        return 0
+    if value >= _LATEST_SECONDS:
+        return _LATEST
+    return int(value * _NANOSECONDS) if value > 0 else 0
+
+
+def _known_text(value: object) -> str | None:
+    """Return what ``optional_text`` does, of a value that comes again and again."""
+    if value is None:
+        return None
+    return _remembered(value) if type(value) is str or type(value) is int else safe_text(value)
+
+
+_remembered = lru_cache(maxsize=4096, typed=True)(safe_text)
+
+
+def _default_message(task_name: str | None, action: str | None) -> str:
+    # Rocketry's Task.fmt_log_message.
+    return f"Task '{task_name}' status: '{action}'"

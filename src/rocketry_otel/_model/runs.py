@@ -1,0 +1,287 @@
+"""Pairing events into runs.
+
+Nothing is held open for a run but the event that began it. Live handling, replay and crash
+recovery all feed their events to the same tracker, in the order in which they were logged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from .event import CRASH, ENDINGS, RUN, TaskEvent
+from .ids import Identity, identity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace.sampling import SamplingResult
+
+    from .annotations import Additions
+
+OPEN_RUNS_LIMIT = 10_000
+_ENDED_RUNS_LIMIT = 4_096
+
+_Key = tuple[str, ...]
+
+
+class _Ended(NamedTuple):
+    """What is remembered of a run that has ended: not its events, which may be large."""
+
+    identity: Identity
+    began_with_id: bool
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A run of a task, from its beginning to its end.
+
+    Attributes:
+        identity: The ids of its trace and span.
+        began: The event that began it; ``None`` if it ended without a beginning.
+        ended: The event that ended it; ``None`` while it goes on.
+        context: The OpenTelemetry context that holds its span, once it has been made.
+        sampling: What the sampler said when the run began, once it has been asked.
+        counted_by: What has counted it among the runs that go on.
+        additions: What the task's body has added so far, once it has begun.
+        launched_in: The context of whoever launched it, where that is known.
+    """
+
+    identity: Identity
+    began: TaskEvent | None
+    ended: TaskEvent | None = None
+    context: Context | None = None
+    sampling: SamplingResult | None = None
+    counted_by: object = None
+    additions: Additions | None = None
+    launched_in: Context | None = None
+
+    def is_of(self, task_name: str) -> bool:
+        """Return whether it is a run of this task."""
+        return self.began is not None and self.began.task_name == task_name
+
+    @property
+    def end_estimated(self) -> bool:
+        """Whether the run's real end is not known: a crash cut it off."""
+        return self.began is not None and self.ended is not None and self.ended.action == CRASH
+
+
+class Step(NamedTuple):
+    """What an event did.
+
+    Attributes:
+        run: The run that the event belongs to; ``None`` if it belongs to none.
+        change: ``began`` or ``ended`` if the event did that to the run; ``repeated`` if it
+            ended a run that had already ended; ``none`` if it did neither.
+        given_up: A run that was forgotten to make room, without having ended.
+        was_open: Whether an ended run had been open in this tracker (and not found elsewhere).
+    """
+
+    run: Run | None
+    change: Literal["began", "ended", "repeated", "none"]
+    given_up: Run | None = None
+    was_open: bool = False
+
+
+class RunTracker:
+    """Pairs the endings of runs with their beginnings, in bounded memory.
+
+    Args:
+        keeps_run_id: Whether the repository keeps run ids, and so whether ids may depend on
+            them.
+        find_run: Looks for the ``run`` event of an ending that has no open run, such as the
+            run that a crash cut off in an earlier process; returns ``None`` if there is none.
+        find_identity: Looks for the ids of a run whose beginning is not known at all; ``None``
+            if they are those of its ending.
+        limit: How many runs may be open at once; beyond it the oldest is given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        keeps_run_id: bool = True,
+        find_run: Callable[[TaskEvent], TaskEvent | None] = lambda _: None,
+        find_identity: Callable[[], Identity | None] = lambda: None,
+        limit: int = OPEN_RUNS_LIMIT,
+    ) -> None:
+        self._keeps_run_id = keeps_run_id
+        self._find_run = find_run
+        self._find_identity = find_identity
+        self._limit = limit
+        self._open: dict[int, Run] = {}
+        self._open_by_key: dict[_Key, list[Run]] = {}
+        self._ended: dict[_Key, _Ended] = {}
+
+    @property
+    def open_count(self) -> int:
+        """How many runs are open."""
+        return len(self._open)
+
+    def observe(self, event: TaskEvent) -> Step:
+        """Take in an event and return what it did."""
+        if event.task_name is None:
+            return Step(None, "none")
+        if event.action == RUN:
+            return self._begin(event, event.task_name)
+        if event.action in ENDINGS:
+            return self._end(event, event.task_name)
+        return Step(self._run_around(event, event.task_name), "none")
+
+    def open_run(self, task_name: str, run_id: str | None) -> Run | None:
+        """Return the newest open run of a task that has this id."""
+        for run in reversed(self._open.values()):
+            if run.is_of(task_name) and run.began is not None and run.began.run_id == run_id:
+                return run
+        return None
+
+    def open_runs(self) -> list[Run]:
+        """Return the open runs, in the order in which they began."""
+        return list(self._open.values())
+
+    def identity(self, began: TaskEvent) -> Identity:
+        """Return the ids of the run that ``began`` began."""
+        run_id = began.run_id if self._keeps_run_id else None
+        return identity_of(began.task_name or "", run_id, began.created)
+
+    def _begin(self, event: TaskEvent, task_name: str) -> Step:
+        run = Run(self.identity(event), began=event)
+        given_up = None
+        if len(self._open) >= self._limit:
+            given_up = next(iter(self._open.values()))
+            self._close(given_up)
+        self._open[id(run)] = run
+        for key in _keys(event, task_name):
+            runs = self._open_by_key.get(key)
+            if runs is None:
+                self._open_by_key[key] = [run]
+            else:
+                runs.append(run)
+            self._ended.pop(key, None)
+        return Step(run, "began", given_up)
+
+    def _end(self, event: TaskEvent, task_name: str) -> Step:
+        run = self._open_run(event, task_name)
+        if run is not None:
+            self._close(run)
+            run.ended = event
+            self._remember(run, task_name)
+            return Step(run, "ended", was_open=True)
+        ended = self._ended_run(event, task_name)
+        if ended is not None:
+            return Step(Run(ended.identity, began=None), "repeated")
+        began = self._find_run(event)
+        found = self._find_identity() if began is None else None
+        run = Run(found or self.identity(began or event), began=began, ended=event)
+        self._remember(run, task_name)
+        return Step(run, "ended")
+
+    def _open_run(self, event: TaskEvent, task_name: str) -> Run | None:
+        """Return the open run that an ending belongs to.
+
+        Of several that an id names the first begun is the first to end; of several that a
+        crash may have cut off it is the newest, as in Rocketry.
+        """
+        if event.action == CRASH:
+            return next(
+                (run for run in reversed(self._open.values()) if run.is_of(task_name)), None
+            )
+        if event.run_id is not None:
+            named = self._open_by_key.get((task_name, event.run_id))
+            if not named:
+                return self._nameless_run(event, task_name)
+            if len(named) == 1:
+                return named[0]
+            # An id that is used more than once: the place tells, where runs have one each.
+            place = _place(event, task_name)
+            here = [run for run in named if run.began and _place(run.began, task_name) == place]
+            return here[0] if here else named[0]
+        place = _place(event, task_name)
+        if place is not None:
+            return next(iter(self._open_by_key.get(place, ())), None)
+        # A record of a model that keeps neither run id nor process pairs by order.
+        return next((run for run in self._open.values() if run.is_of(task_name)), None)
+
+    def _nameless_run(self, event: TaskEvent, task_name: str) -> Run | None:
+        """Return the open run in an ending's place whose beginning was kept without its id."""
+        place = _place(event, task_name)
+        runs = () if place is None else self._open_by_key.get(place, ())
+        return next((run for run in runs if run.began and run.began.run_id is None), None)
+
+    def _ended_run(self, event: TaskEvent, task_name: str) -> _Ended | None:
+        """Return the run that has ended already and that an ending ends once more."""
+        if event.action == CRASH:
+            return None
+        if event.run_id is not None:
+            ended = self._ended.get((task_name, event.run_id))
+            if ended is not None:
+                return ended
+        place = _place(event, task_name)
+        ended = None if place is None else self._ended.get(place)
+        # Rocketry logs some runs, or the second of their endings, without their run id. Two
+        # ids are two runs, though a thread's identifier is used again.
+        if ended is None or (event.run_id is not None and ended.began_with_id):
+            return None
+        return ended
+
+    def _run_around(self, event: TaskEvent, task_name: str) -> Run | None:
+        """Return the run in whose body a record was written, if only one can be meant."""
+        place = _place(event, task_name)
+        runs = () if place is None else self._open_by_key.get(place, ())
+        return runs[0] if len(runs) == 1 else None
+
+    def _remember(self, run: Run, task_name: str) -> None:
+        began, event = run.began, run.ended
+        ended = _Ended(run.identity, began is not None and began.run_id is not None)
+        if began is not None:
+            for key in _keys(began, task_name):
+                self._ended[key] = ended
+        if event is not None and event.run_id is not None:
+            # Not where it was logged: the next failure in that place is another one.
+            self._ended[task_name, event.run_id] = ended
+        while len(self._ended) > _ENDED_RUNS_LIMIT:
+            del self._ended[next(iter(self._ended))]
+
+    def _close(self, run: Run) -> None:
+        began = run.began
+        if began is None or began.task_name is None:  # pragma: no cover  # open runs have both
+            return
+        del self._open[id(run)]
+        for key in _keys(began, began.task_name):
+            runs = self._open_by_key[key]
+            if len(runs) == 1:
+                del self._open_by_key[key]
+            else:
+                runs.remove(run)
+
+
+def _place(event: TaskEvent, task_name: str) -> _Key | None:
+    """Return where the event was logged, if it is known.
+
+    Rocketry gives no run id where a thread or a child process fails before it reached the
+    task's function; process and thread are then the same as on the run record.
+    """
+    if event.process is None or event.thread is None:
+        return None
+    return (task_name, event.process, event.thread)
+
+
+def _keys(event: TaskEvent, task_name: str) -> list[_Key]:
+    """Return the names by which a run is found again."""
+    place = _place(event, task_name)
+    keys = [] if place is None else [place]
+    if event.run_id is not None:
+        keys.append((task_name, event.run_id))
+    return keys
+
+
+class Observation(NamedTuple):
+    """A record as the bridge sees it: what it says, and what that did to a run."""
+
+    event: TaskEvent
+    step: Step
+
+    @property
+    def identity(self) -> Identity | None:
+        """The ids of the run that the record belongs to."""
+        return None if self.step.run is None else self.step.run.identity

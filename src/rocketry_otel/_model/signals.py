@@ -1,0 +1,244 @@
+"""From runs and events to what is sent: pure mappings, one for each signal.
+
+The names, types and values here are the contract with dashboards and alerts; a change is a
+breaking change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.exception_attributes import (
+    EXCEPTION_MESSAGE,
+    EXCEPTION_STACKTRACE,
+    EXCEPTION_TYPE,
+)
+
+from .event import CRASH, FAIL, TERMINATE
+from .text import shortened
+
+if TYPE_CHECKING:
+    from .annotations import Attributes, AttributeValue, RunEvent, RunLink
+    from .event import TaskEvent
+    from .runs import Run
+    from .tracebacks import ExceptionInfo
+
+TASK_NAME = "task_name"
+RUN_ID = "rocketry.run_id"
+ACTION = "rocketry.action"
+EXECUTION = "rocketry.execution"
+END_ESTIMATED = "rocketry.end_estimated"
+LINK = "rocketry.link"
+# Not sent as an attribute: the name that a user's hook gave to the span.
+SPAN_NAME = "rocketry.span_name"
+
+ExceptionDetail = Literal["full", "message", "type"]
+
+# Collectors refuse a request beyond a few megabytes, and with it the whole batch.
+_LONGEST_STACKTRACE = 32_768
+_LONGEST_MESSAGE = 8_192
+_LONGEST_NAME = 1_024
+
+# The SDK's own limits. Beyond them it drops what came first, which would be our own.
+_MOST_ATTRIBUTES = 128
+_MOST_EVENTS = 128
+
+# The semantic conventions' word for an error whose type is not known.
+_UNKNOWN_ERROR = "_OTHER"
+
+_ERROR_ACTIONS = frozenset({FAIL, TERMINATE, CRASH})
+_INFO = (SeverityNumber.INFO, "INFO")
+_SEVERITIES = {
+    FAIL: (SeverityNumber.ERROR, "ERROR"),
+    CRASH: (SeverityNumber.ERROR, "ERROR"),
+    TERMINATE: (SeverityNumber.WARN, "WARN"),
+}
+_LEVEL_SEVERITIES = (
+    (50, SeverityNumber.FATAL),
+    (40, SeverityNumber.ERROR),
+    (30, SeverityNumber.WARN),
+    (20, SeverityNumber.INFO),
+    (10, SeverityNumber.DEBUG),
+)
+
+
+class SpanSignal(NamedTuple):
+    """A run as a span.
+
+    Attributes:
+        name: The span's name.
+        start: Nanoseconds since the epoch.
+        end: Nanoseconds since the epoch.
+        attributes: The span's attributes, in their order.
+        error: The description of its status if that is ERROR; ``None`` if it is unset.
+        exception: The attributes of its ``exception`` event, if it has one.
+        events: Other events, in their order.
+        links: What it is linked to.
+    """
+
+    name: str
+    start: int
+    end: int
+    attributes: Attributes
+    error: str | None
+    exception: Attributes | None
+    events: tuple[RunEvent, ...] = ()
+    links: tuple[RunLink, ...] = ()
+
+
+class LogSignal(NamedTuple):
+    """An event as a log record; ``timestamp`` is in nanoseconds since the epoch."""
+
+    timestamp: int
+    severity: SeverityNumber
+    severity_text: str
+    body: str
+    attributes: Attributes
+    event_name: str | None
+
+
+def span_name(task_name: str) -> str:
+    """Return the name of the span of a run of ``task_name``."""
+    return f"run {shortened(task_name, _LONGEST_NAME)}"
+
+
+def beginning_attributes(began: TaskEvent) -> Attributes:
+    """Return the attributes of a run's span that are known when the run begins."""
+    attributes = _who(began)
+    if began.execution is not None:
+        attributes[EXECUTION] = began.execution
+    return attributes
+
+
+def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSignal:
+    """Return the span of a run that ``ended`` ended.
+
+    Args:
+        run: The run.
+        ended: The event that ended it.
+        detail: How much of an exception may leave the machine.
+    """
+    began = run.began or ended
+    action = ended.action or ""
+    attributes = beginning_attributes(began)
+    if RUN_ID not in attributes and ended.run_id is not None:
+        attributes[RUN_ID] = _name(ended.run_id)
+    if EXECUTION not in attributes and ended.execution is not None:
+        attributes[EXECUTION] = ended.execution
+    attributes[ACTION] = action
+    error_type = error_type_of(ended)
+    if error_type is not None:
+        attributes[ERROR_TYPE] = error_type
+    if run.end_estimated:
+        attributes[END_ESTIMATED] = True
+    added = dict(ended.attributes)
+    # The name is kept among the attributes that were added, where records have a place for it.
+    name = added.pop(SPAN_NAME, None)
+    for key, value in added.items():
+        if key not in attributes and len(attributes) < _MOST_ATTRIBUTES:
+            attributes[_name(key)] = _value(value)
+    exception = _exception_attributes(ended.exception, detail) or None
+    most = _MOST_EVENTS if exception is None else _MOST_EVENTS - 1
+    return SpanSignal(
+        span_name(began.task_name or "") if name is None else _name(str(name)),
+        began.created,
+        # A clock that was set back: a span that ends before it starts is shown by no backend.
+        max(began.created, ended.created),
+        attributes,
+        _error_description(ended, detail) if action in _ERROR_ACTIONS else None,
+        exception,
+        tuple(_event(event) for event in ended.events[:most]),
+        began.links,
+    )
+
+
+def log_signal(event: TaskEvent, detail: ExceptionDetail) -> LogSignal:
+    """Return an event as a log record.
+
+    Args:
+        event: The event, with or without an action.
+        detail: How much of an exception may leave the machine.
+    """
+    attributes = _who(event)
+    action = event.action
+    if action is None:
+        event_name = None
+        severity, severity_text = _severity_of_level(event.level)
+    else:
+        attributes[ACTION] = action = _name(action)
+        event_name = f"rocketry.task.{action}"
+        severity, severity_text = _SEVERITIES.get(action, _INFO)
+    if event.exception is not None:
+        attributes.update(_exception_attributes(event.exception, detail))
+    body = shortened(event.message, _LONGEST_MESSAGE)
+    return LogSignal(event.created, severity, severity_text, body, attributes, event_name)
+
+
+def error_type_of(ended: TaskEvent) -> str | None:
+    """Return ``error.type`` for an ending; ``None`` if it is no error."""
+    if ended.action == FAIL:
+        exception = ended.exception
+        name = exception.type if exception else None
+        return _name(name) if name else _UNKNOWN_ERROR
+    if ended.action == TERMINATE:
+        # Rocketry's word for a run that was stopped because its time was up.
+        return "timeout" if "(timeouted)" in ended.message else "terminated"
+    return CRASH if ended.action == CRASH else None
+
+
+def _who(event: TaskEvent) -> Attributes:
+    attributes: Attributes = {}
+    task_name, run_id = event.task_name, event.run_id
+    if task_name is not None:
+        attributes[TASK_NAME] = task_name if len(task_name) <= _LONGEST_NAME else _name(task_name)
+    if run_id is not None:
+        attributes[RUN_ID] = run_id if len(run_id) <= _LONGEST_NAME else _name(run_id)
+    return attributes
+
+
+def _name(text: str) -> str:
+    return shortened(text, _LONGEST_NAME)
+
+
+def _value(value: AttributeValue) -> AttributeValue:
+    return shortened(value, _LONGEST_MESSAGE) if isinstance(value, str) else value
+
+
+def _event(event: RunEvent) -> RunEvent:
+    pairs = tuple((_name(key), _value(value)) for key, value in event.attributes)
+    return event._replace(name=_name(event.name), attributes=pairs)
+
+
+def _exception_attributes(exception: ExceptionInfo | None, detail: ExceptionDetail) -> Attributes:
+    if exception is None:
+        return {}
+    attributes: Attributes = {}
+    if exception.type is not None:
+        attributes[EXCEPTION_TYPE] = _name(exception.type)
+    if exception.message is not None and detail != "type":
+        attributes[EXCEPTION_MESSAGE] = shortened(exception.message, _LONGEST_MESSAGE)
+    if exception.stacktrace is not None and detail == "full":
+        attributes[EXCEPTION_STACKTRACE] = shortened(exception.stacktrace, _LONGEST_STACKTRACE)
+    return attributes
+
+
+def _error_description(ended: TaskEvent, detail: ExceptionDetail) -> str:
+    if ended.action != FAIL:
+        return shortened(ended.message, _LONGEST_MESSAGE)
+    exception = ended.exception
+    if exception is None or exception.type is None:
+        return shortened(ended.message, _LONGEST_MESSAGE)
+    if not exception.message or detail == "type":
+        return _name(exception.type)
+    return f"{_name(exception.type)}: {shortened(exception.message, _LONGEST_MESSAGE)}"
+
+
+def _severity_of_level(level: int | None) -> tuple[SeverityNumber, str]:
+    if level is None:
+        return _INFO
+    for lowest, severity in _LEVEL_SEVERITIES:
+        if level >= lowest:
+            return severity, severity.name
+    return SeverityNumber.TRACE, SeverityNumber.TRACE.name

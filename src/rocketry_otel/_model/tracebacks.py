@@ -1,0 +1,138 @@
+"""What is known of an exception, from ``exc_info`` or from the text of its traceback."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .text import optional_text, safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHAINED = re.compile(
+    r"\n\nThe above exception was the direct cause of the following exception:\n\n"
+    r"|\n\nDuring handling of the above exception, another exception occurred:\n\n"
+)
+_EXCEPTION_LINE = re.compile(r"(?P<type>[^\W\d][\w.<>]*)(?:: (?P<message>.*))?", re.DOTALL)
+# The modules that Python leaves out when it prints an exception's name.
+_UNNAMED_MODULES = frozenset({"builtins", "__main__", "__mp_main__"})
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionInfo:
+    """An exception as telemetry shows it; each part is ``None`` where it is not known."""
+
+    type: str | None
+    message: str | None
+    stacktrace: str | None
+
+
+def exception_of(fields: Mapping[str, Any]) -> ExceptionInfo | None:
+    """Return what the fields of a log record, or of a stored record, say of an exception.
+
+    A task in a child process leaves only the text of its traceback, and so does a stored
+    record whose model has no field for the exception's type: the rest is read from the text.
+
+    Args:
+        fields: ``vars()`` of a log record or the fields of a stored record.
+
+    Returns:
+        The exception, or ``None`` if the fields bear none.
+    """
+    exc_info = fields.get("exc_info")
+    exc_text = fields.get("exc_text")
+    stacktrace = optional_text(exc_text)
+    value, type_ = _exception_and_type(exc_info)
+    if type_ is not None:
+        return ExceptionInfo(
+            type=safe_text(_qualified_name(type_)),
+            message=optional_text(value),
+            stacktrace=stacktrace or _formatted(exc_info, value),
+        )
+    if stacktrace is None and isinstance(exc_info, str):
+        stacktrace = optional_text(exc_info)
+    stored_type = optional_text(fields.get("exc_type"))
+    if stored_type is not None:
+        stored_message = fields.get("exc_message")
+        return ExceptionInfo(stored_type, optional_text(stored_message), stacktrace)
+    return None if stacktrace is None else exception_from_text(stacktrace)
+
+
+def exception_from_text(text: str) -> ExceptionInfo:
+    """Return what a printed traceback says of the exception that it ends with."""
+    lines = _CHAINED.split(text)[-1].splitlines()
+    if lines and "Exception Group Traceback" in lines[0]:
+        lines = _without_group_margin(lines)
+    last = _last_part(lines)
+    match = _EXCEPTION_LINE.fullmatch(last)
+    if match is None:
+        return ExceptionInfo(None, None, text)
+    return ExceptionInfo(match["type"], match["message"] or None, text)
+
+
+def _last_part(lines: list[str]) -> str:
+    """Return the part behind the frames: the exception's name and its message."""
+    for index, line in enumerate(lines):
+        if "Traceback (most recent call last):" in line:
+            lines = lines[index + 1 :]
+            break
+    for index, line in enumerate(lines):
+        if line and not line[0].isspace():
+            return "\n".join(lines[index:]).rstrip("\n")
+    return ""
+
+
+def _without_group_margin(lines: list[str]) -> list[str]:
+    """Return the group's own lines, without the margin and the exceptions inside."""
+    own = []
+    for line in lines[1:]:
+        stripped = line.lstrip()
+        if not stripped.startswith("|"):
+            break
+        own.append(stripped[2:])
+    return own
+
+
+def _exception_and_type(
+    exc_info: object,
+) -> tuple[object | None, type[BaseException] | None]:
+    """Return value and type from an ``exc_info`` of any shape; ``(None, None)`` if it has none."""
+    if isinstance(exc_info, BaseException):
+        return exc_info, type(exc_info)
+    if isinstance(exc_info, tuple) and exc_info:
+        type_ = exc_info[0]
+        value = exc_info[1] if len(exc_info) > 1 else None
+        if isinstance(value, BaseException):
+            return value, type(value)
+        if isinstance(type_, type) and issubclass(type_, BaseException):
+            return value, type_
+    return None, None
+
+
+def _qualified_name(type_: type[BaseException]) -> str:
+    # As in a printed traceback, so that a task in a child process, of which there is only the
+    # text, has the same name for it.
+    if type_.__module__ in _UNNAMED_MODULES:
+        return type_.__qualname__
+    return f"{type_.__module__}.{type_.__qualname__}"
+
+
+def _formatted(exc_info: object, value: object | None) -> str | None:
+    if not isinstance(value, BaseException):
+        return None
+    tracebacks = [part for part in _parts(exc_info) if isinstance(part, TracebackType)]
+    try:
+        lines = traceback.format_exception(
+            type(value), value, tracebacks[0] if tracebacks else value.__traceback__
+        )
+    except Exception:  # noqa: BLE001  # an exception of the user's may raise while it is printed
+        return None
+    return safe_text("".join(lines).rstrip("\n"))
+
+
+def _parts(exc_info: object) -> tuple[object, ...]:
+    return exc_info if isinstance(exc_info, tuple) else ()

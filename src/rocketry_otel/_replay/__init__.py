@@ -1,0 +1,1 @@
+"""Sending a stored history again."""

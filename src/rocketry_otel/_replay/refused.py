@@ -1,0 +1,154 @@
+"""Sending again what a collector has refused, once it has been mended."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rocketry_otel._delivery.state import State
+from rocketry_otel._delivery.state_db import StateError
+from rocketry_otel._delivery.state_path import state_folder
+from rocketry_otel._errors import RepositoryError
+from rocketry_otel._export.channel import signal_of
+from rocketry_otel._settings import Settings
+
+from .replay import chosen
+from .result import Replay, Tally
+from .sending import channels, send_again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from redbird import BaseRepo
+
+    from rocketry_otel._delivery.checkpoint import Refusal
+    from rocketry_otel._export.batch import Entry
+    from rocketry_otel._export.queue import ExportQueue
+    from rocketry_otel._export.record_ref import Key
+
+    _Refused = list[tuple[str, Refusal]]
+
+
+def replay_refused(
+    repo: BaseRepo,
+    *,
+    dry_run: bool = False,
+    patience: float = 60.0,
+    settings: Settings | None = None,
+    progress: Callable[[Replay], None] | None = None,
+) -> Replay:
+    """Send again what was refused for good, and is set aside with its reason.
+
+    Args:
+        repo: The repository, durable.
+        dry_run: Whether to send nothing, and only tell what would be sent.
+        patience: Seconds for which nothing may get through, before this gives up.
+        settings: Our own settings; without them, those of the environment.
+        progress: Called now and then with how far it is, and once more in the end, even if that
+            is an error or an interrupt.
+
+    Returns:
+        What became of it. What is accepted now is no longer set aside.
+
+    Raises:
+        SettingsError: If ``settings`` is not given and the environment has a bad value, or if
+            nothing can be sent by the variables.
+        RepositoryError: The repository, or what is known of it, cannot be read or written.
+    """
+    settings = settings or Settings()
+    folder = state_folder(repo, settings.state_dir)
+    state = None if folder is None or not folder.is_dir() else State(folder)
+    with _told():
+        refused = [] if state is None else state.refused.all()
+    tally = Tally(refused[-1][1].created if refused else None, progress)
+    with tally.to_the_end():
+        if state is not None and refused:
+            first, last = refused[0][1].created, refused[-1][1].created
+            again = _Again(refused)
+            history = chosen(repo, settings, tally, first, last)
+            if dry_run:
+                again.look(history, tally)
+            else:
+                with channels(settings, tally) as where:
+                    again.follow(where.queues)
+                    send_again(history, where, tally, patience, wanted_by=again.channels_for)
+            tally.left_out = 0 if tally.is_cut_short else again.count_left_out()
+            result = tally.result()
+            if not (dry_run or tally.is_cut_short or result.waiting):
+                with _told():
+                    state.refused.remove(again.accepted())
+    return tally.result()
+
+
+class _Again:
+    """What was refused, on its way once more.
+
+    Args:
+        refused: What was refused, with the channel on which it was.
+    """
+
+    def __init__(self, refused: _Refused) -> None:
+        self._refused = refused
+        self._channels: defaultdict[Key, set[str]] = defaultdict(set)
+        for channel, refusal in refused:
+            self._channels[refusal[:3]].add(channel)
+        self._queues: Sequence[ExportQueue[Any]] = ()
+        self._sent: set[tuple[str, Key]] = set()
+        self._refused_again: set[tuple[str, Key]] = set()
+
+    def follow(self, queues: Sequence[ExportQueue[Any]]) -> None:
+        """Send by these, and take note of what they set aside."""
+        self._queues = queues
+        for queue in queues:
+            queue.set_aside = self._noting(queue.set_aside)
+
+    def _noting(self, count: Callable[..., None]) -> Callable[..., None]:
+        def set_aside(
+            queue: ExportQueue[Any], part: list[Entry], refused: int, reason: str
+        ) -> None:
+            count(queue, part, refused, reason)
+            self._refused_again.update(
+                (queue.signal, passage[:3]) for _, passage in part if passage is not None
+            )
+
+        return set_aside
+
+    def look(self, history: Iterator[Any], tally: Tally) -> None:
+        """Count what would be sent."""
+        for one in history:
+            key = (one.event.created, one.event.task_name, one.event.action)
+            if key in self._channels:
+                self._sent.update((signal_of(channel), key) for channel in self._channels[key])
+                tally.add(one)
+
+    def channels_for(self, key: Key) -> Collection[str]:
+        """Return the channels that are to send a record: those of the signal that was refused.
+
+        A collector may have another address by now.
+        """
+        wanted = set()
+        for channel in self._channels.get(key, ()):
+            signal = signal_of(channel)
+            names = {queue.name for queue in self._queues if queue.signal == signal}
+            wanted |= {channel} & names or names
+            if names:
+                self._sent.add((signal, key))
+        return wanted
+
+    def accepted(self) -> Iterable[tuple[str, Refusal]]:
+        """Return what was sent, and not refused once more."""
+        gone = self._sent - self._refused_again
+        return [one for one in self._refused if (signal_of(one[0]), one[1][:3]) in gone]
+
+    def count_left_out(self) -> int:
+        """Return how much of what was refused was not to be sent."""
+        return sum((signal_of(one[0]), one[1][:3]) not in self._sent for one in self._refused)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except StateError as error:
+        raise RepositoryError(f"what was refused is not known at present: {error}") from error

@@ -1,0 +1,124 @@
+"""Sending the history of a repository to a collector."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from rocketry_otel._delivery.checkpoint import FOREVER
+from rocketry_otel._errors import RepositoryError, SettingsError
+from rocketry_otel._export.responses import shown
+from rocketry_otel._history.reconstruct import retold
+from rocketry_otel._history.run_lookup import StoredRuns
+from rocketry_otel._settings import Settings
+
+from .result import Replay, Tally
+from .sending import channels, send_again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from redbird import BaseRepo
+
+    from rocketry_otel._history.reconstruct import Retold
+
+_NANOSECONDS = 1_000_000_000
+
+
+def replay(
+    repo: BaseRepo,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    task: str = "*",
+    dry_run: bool = False,
+    patience: float = 60.0,
+    settings: Settings | None = None,
+    progress: Callable[[Replay], None] | None = None,
+) -> Replay:
+    """Send the history in a repository to where the ``OTEL_*`` variables say.
+
+    Each record becomes the same telemetry as when it was live, with the same ids, as far as
+    the model of the repository keeps what that is made of. Metrics are not sent: a run is never
+    counted again. The memory that it takes does not grow with the history.
+
+    Args:
+        repo: A repository that Rocketry wrote, with or without this project, of any model.
+        since: Only records that were created at this time or later. Without a time zone, it is
+            local time.
+        until: Only records that were created at this time or before.
+        task: A pattern (``*``, ``?``, ``[...]``) of the names of tasks.
+        dry_run: Whether to send nothing, and only tell what would be sent.
+        patience: Seconds for which nothing may get through, before this gives up.
+        settings: Our own settings; without them, those of the environment.
+        progress: Called now and then with how far it is, and once more in the end, even if that
+            is an error or an interrupt.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        SettingsError: If ``settings`` is not given and the environment has a bad value, if
+            ``since`` is later than ``until``, or if nothing can be sent by the variables.
+        RepositoryError: The repository cannot be read, or not to its end.
+    """
+    settings = settings or Settings()
+    first, last = _nanoseconds(since), _nanoseconds(until)
+    if first is not None and last is not None and first > last:
+        raise SettingsError(f"since ({since}) is later than until ({until})")
+    tally = Tally(last, progress)
+    history = chosen(repo, settings, tally, first or 0, last, task, tally.pass_over)
+    with tally.to_the_end():
+        if dry_run:
+            for one in history:
+                tally.add(one)
+        else:
+            with channels(settings, tally) as where:
+                send_again(history, where, tally, patience)
+    return tally.result()
+
+
+def chosen(
+    repo: BaseRepo,
+    settings: Settings,
+    tally: Tally,
+    since: int,
+    until: int | None,
+    task: str = "*",
+    unreadable: Callable[[int], None] | None = None,
+) -> Iterator[Retold]:
+    """Give the records of a repository that may be sent.
+
+    Args:
+        repo: The repository.
+        settings: What may leave the machine.
+        tally: Told how far it is.
+        since: When the oldest was created, in nanoseconds since the epoch.
+        until: When the newest was created.
+        task: A pattern of the names of tasks.
+        unreadable: Told how many more cannot be read.
+
+    Raises:
+        RepositoryError: The repository cannot be read.
+    """
+    history = retold(repo, StoredRuns(repo), since, until, unreadable)
+    while True:
+        try:
+            one = next(history, None)
+        except Exception as error:
+            raise RepositoryError(f"the repository cannot be read: {shown(error)}") from error
+        if one is None:
+            return
+        tally.reach(one.event.created)
+        name = one.event.task_name or ""
+        if one.event.is_task_event and settings.exports(name) and fnmatchcase(name, task):
+            yield one
+
+
+def _nanoseconds(when: datetime | None) -> int | None:
+    if when is None:
+        return None
+    since_epoch = when.astimezone(timezone.utc) - datetime.fromtimestamp(0, timezone.utc)
+    seconds = since_epoch.days * 86_400 + since_epoch.seconds
+    return min(max(seconds * _NANOSECONDS + since_epoch.microseconds * 1000, 0), FOREVER)

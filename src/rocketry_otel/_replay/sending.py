@@ -1,0 +1,164 @@
+"""Sending records again, on channels of their own."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from opentelemetry.metrics import NoOpMeterProvider
+
+from rocketry_otel._errors import SettingsError
+from rocketry_otel._export import otel_env as environment
+from rocketry_otel._export import own_providers as own
+from rocketry_otel._export.outage import Outage
+from rocketry_otel._export.providers import Providers
+from rocketry_otel._export.record_ref import Passage
+from rocketry_otel._export.responses import shown
+from rocketry_otel._telemetry.emitter import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from rocketry_otel._export.batch import Entry
+    from rocketry_otel._export.queue import ExportQueue
+    from rocketry_otel._export.record_ref import Key
+    from rocketry_otel._history.reconstruct import Retold
+    from rocketry_otel._settings import Settings
+
+    from .result import Tally
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class Channels(NamedTuple):
+    """Where a replay goes.
+
+    Attributes:
+        queues: One for each signal and destination.
+        sender: Hands things over to them.
+    """
+
+    queues: list[ExportQueue[Any]]
+    sender: Sender
+
+
+@contextmanager
+def channels(settings: Settings, tally: Tally) -> Iterator[Channels]:
+    """Give channels from the standard variables, which are closed afterwards.
+
+    Args:
+        settings: What may leave the machine.
+        tally: Counts what becomes of it.
+
+    Raises:
+        SettingsError: These say that nothing is sent, or name what cannot be used.
+    """
+    if environment.sdk_is_disabled():
+        raise SettingsError("OTEL_SDK_DISABLED is true: nothing can be sent")
+    outage = _Unspoken(tally)
+    tracer, spans = own.tracer_provider(tally.counts, outage)
+    logger, log_records = own.logger_provider(tally.counts, outage)
+    providers = Providers(tracer, logger, NoOpMeterProvider(), [*spans, *log_records])
+    queues = providers.queues
+    _check(queues)
+    tally.queues = queues
+
+    def set_aside(_: ExportQueue[Any], __: list[Entry], count: int, reason: str) -> None:
+        tally.refuse(count, reason)
+
+    def lose(signal: str, error: Exception) -> None:
+        tally.fail(f"it cannot be handed over ({signal}): {shown(error)}")
+
+    for queue in queues:
+        queue.set_aside = set_aside
+    try:
+        yield Channels(queues, Sender(providers, settings, lose))
+    finally:
+        providers.close(time.monotonic())
+
+
+class _Unspoken(Outage):
+    """Tells nothing in the log: who replays is shown it, and sees it in the end."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(tally.counts)
+        self._tally = tally
+
+    def failed(self, signal: str, destination: str, reason: str, *, unknown: bool = False) -> None:
+        """Note that a signal did not get through this time."""
+        del destination, reason
+        if unknown:
+            self._tally.unknown.add(signal)
+
+    def succeeded(self, signal: str, destination: str) -> None:
+        """Do nothing."""
+
+    def refused(self, signal: str, destination: str, count: int, reason: str) -> None:
+        """Do nothing: it is counted by its reason."""
+
+
+def _check(queues: Collection[ExportQueue[Any]]) -> None:
+    for signal in ("traces", "logs"):
+        wanted = environment.exporter_names(signal)
+        if len(wanted) > sum(queue.signal == signal for queue in queues):
+            raise SettingsError(
+                f"OTEL_{signal.upper()}_EXPORTER names what cannot be used; it is "
+                f"{', '.join(wanted)}"
+            )
+    if not queues:
+        raise SettingsError(
+            "OTEL_TRACES_EXPORTER and OTEL_LOGS_EXPORTER are none: nothing can be sent"
+        )
+
+
+def send_again(
+    history: Iterator[Retold],
+    channels: Channels,
+    tally: Tally,
+    patience: float,
+    wanted_by: Callable[[Key], Collection[str]] | None = None,
+) -> None:
+    """Send records through channels as fast as these take them.
+
+    Args:
+        history: The records.
+        channels: Where they go.
+        tally: Counts what becomes of them.
+        patience: Seconds for which nothing may get through, before this gives up.
+        wanted_by: Returns the names of the channels that are to send a record; all do without.
+    """
+    names = [queue.name for queue in channels.queues]
+    for position, one in enumerate(history):
+        event = one.event
+        key = (event.created, event.task_name or "", event.action or "")
+        wanted = names if wanted_by is None else wanted_by(key)
+        if not wanted:
+            continue
+        for queue in channels.queues:
+            if not _wait(queue.wait_for_room, tally, patience):
+                tally.is_cut_short = True
+                return
+        passage = Passage(*key, positions=dict.fromkeys(wanted, position))
+        channels.sender.send(event, one.step, passage)
+        tally.add(one)
+    for queue in channels.queues:
+        if not _wait(partial(_is_sent, queue), tally, patience):
+            return
+
+
+def _is_sent(queue: ExportQueue[Any], timeout: float) -> bool:
+    queue.wait_for(queue.hurry(), time.monotonic() + timeout)
+    return queue.ask(lambda held: held.first_position(queue.name)) is None
+
+
+def _wait(is_done: Callable[[float], bool], tally: Tally, patience: float) -> bool:
+    """Wait for a channel; return whether it got there before patience was lost."""
+    # Not from when something last got through: to find the next record may have taken long.
+    began = time.monotonic()
+    while not is_done(_SECONDS_BETWEEN_LOOKS):
+        tally.look()
+        if time.monotonic() - max(tally.moved_at, began) > patience:
+            return False
+    return True

@@ -1,0 +1,137 @@
+"""The CSV file itself: its columns, its rows, its lock."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from rocketry_otel._errors import RepositoryMismatchError
+from rocketry_otel._model.record import TaskEventRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+COLUMNS = list(TaskEventRecord.__fields__)
+
+
+# Of a file's end, to know it again by: a new file may get the number of one that was removed.
+_TAIL = 256
+
+
+class Mark:
+    """A place in a file, up to which somebody knows the file.
+
+    Attributes:
+        end: The place.
+    """
+
+    def __init__(self, inode: int = 0, end: int = 0, tail: bytes = b"") -> None:
+        self.end = end
+        self._inode = inode
+        self._tail = tail
+
+    @classmethod
+    def at(cls, file: BinaryIO, end: int) -> Mark:
+        """Mark a place in a file."""
+        start = max(end - _TAIL, 0)
+        file.seek(start)
+        return cls(os.fstat(file.fileno()).st_ino, end, file.read(end - start))
+
+    def after(self, row: bytes) -> Mark:
+        """Mark the place behind a row that was added to the file just here."""
+        return Mark(self._inode, self.end + len(row), (self._tail + row)[-_TAIL:])
+
+    def is_in(self, file: BinaryIO) -> bool:
+        """Tell whether this is still the file, and it is the same up to here."""
+        if os.fstat(file.fileno()).st_ino != self._inode:
+            return False
+        file.seek(self.end - len(self._tail))
+        return file.read(len(self._tail)) == self._tail
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read and append, while no other writer has it."""
+    while True:
+        with path.open("a+b") as file:
+            _lock(file, fcntl.LOCK_EX)
+            try:
+                # While this waited for the lock another may have put a new file there.
+                if _is_at(path, file):
+                    file.seek(0)
+                    yield cast("BinaryIO", file)
+                    return
+            finally:
+                # A child forked meanwhile has the file open too: closing would not unlock.
+                _lock(file, fcntl.LOCK_UN)
+
+
+def _lock(file: BinaryIO, operation: int) -> None:
+    # Some network file systems have no locks. Threads still take turns, in the log handler.
+    with suppress(OSError):
+        fcntl.flock(file, operation)
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def check_header(path: Path, file: BinaryIO) -> None:
+    """Compare the columns that a file has with those of a record.
+
+    Raises:
+        RepositoryMismatchError: They differ.
+    """
+    # Excel puts a byte order mark before it.
+    first = file.readline().decode("utf-8-sig", "backslashreplace").replace("\0", "\\x00")
+    if not first.endswith("\n") and rendered(COLUMNS).decode().startswith(first):
+        # Empty, or a header that a kill cut short.
+        return
+    found = next(csv.reader([first]))
+    if found == COLUMNS:
+        return
+    missing = [name for name in COLUMNS if name not in found]
+    unexpected = [name for name in found if name not in COLUMNS]
+    differences = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ] or [f"they stand in another order than {', '.join(COLUMNS)}"]
+    raise RepositoryMismatchError(
+        f"the columns of {path} are not those of task events; {'; '.join(differences)}"
+    )
+
+
+def complete_rows(file: BinaryIO) -> Iterator[bytes]:
+    """Give each row that ends in a newline outside of quotes."""
+    parts, quotes = [], 0
+    for line in file:
+        parts.append(line)
+        # A quote within a field is written twice.
+        quotes += line.count(b'"')
+        if quotes % 2 == 0 and line.endswith(b"\n"):
+            yield b"".join(parts)
+            parts, quotes = [], 0
+
+
+def rendered(values: Iterable[Any]) -> bytes:
+    """Return a row as it stands in the file."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(values)
+    return text.getvalue().encode()
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write to the end of a file."""
+    # Without a buffer: what a buffer holds after an error would be written at closing.
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file.fileno(), rest) :]

@@ -1,0 +1,244 @@
+"""A repository in a CSV file that outlives a kill."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pydantic.v1 import PrivateAttr
+from redbird.repos import CSVFileRepo
+
+from rocketry_otel._errors import RepositoryError
+from rocketry_otel._model.record import TaskEventRecord
+from rocketry_otel._runtime.forks import after_fork_in_child
+
+from .csv_file import COLUMNS, Mark, check_header, complete_rows, locked, rendered, write_all
+from .csv_rows import Copy, Rows
+from .urls import local_path, mask_url, refusal
+from .values import Newest, change_record, storable_query, storable_record
+from .weak_references import Referable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# It is one limit for the whole process, and a traceback may be longer than its 131,072.
+csv.field_size_limit(sys.maxsize)
+
+_logger = logging.getLogger("rocketry_otel")
+
+
+def open_url(url: str) -> TaskEventCSVRepo:
+    """Open the repository of a ``csv://`` URL.
+
+    Raises:
+        RepositoryURLError: The URL names no file.
+        RepositoryMismatchError: The file has other columns.
+        RepositoryError: The file cannot be read and written.
+    """
+    path = local_path(url)
+    if path.is_dir():
+        raise refusal(url, "this is a directory, where a CSV file is needed")
+    repo = TaskEventCSVRepo(filename=path, model=TaskEventRecord)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        repo.prepare()
+    except OSError as error:
+        raise RepositoryError(f"cannot open {mask_url(url)}: {error}") from error
+    return repo
+
+
+class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
+    """Red Bird's ``CSVFileRepo``, in UTF-8, for many threads and processes, and after a kill.
+
+    Who writes holds a lock on the file, and writes behind a complete row alone. Who reads
+    needs none: it passes over a row that is not complete yet.
+    """
+
+    # Up to here the file is complete rows.
+    _complete: Mark = PrivateAttr(default_factory=Mark)
+    # Up to here the newest rows are known.
+    _newest_mark: Mark = PrivateAttr(default_factory=Mark)
+    _newest: Newest = PrivateAttr(default_factory=Newest)
+    _lock: Any = PrivateAttr()
+    _rows: Rows = PrivateAttr()
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self._rows = Rows(self.filename)
+        self._renew_lock()
+        after_fork_in_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = Lock()
+
+    def prepare(self) -> None:
+        """Check the columns of the file, and move a row that was cut short out of it.
+
+        Raises:
+            RepositoryMismatchError: The file has other columns.
+            OSError: The file cannot be read and written.
+        """
+        with locked(self.filename) as file:
+            check_header(self.filename, file)
+        with self._writing():
+            pass
+
+    @contextmanager
+    def _writing(self) -> Iterator[BinaryIO]:
+        """Open the file to write behind a complete row."""
+        damaged = self.filename.with_name(f"{self.filename.name}.damaged")
+        with locked(self.filename) as file:
+            is_damaged = self._repair(file, damaged)
+            yield file
+        # Not before the lock is released: whoever gets this may add a record.
+        if is_damaged:
+            _logger.warning(
+                "the last row of %s was cut short, and is now in %s", self.filename, damaged
+            )
+
+    def _repair(self, file: BinaryIO, damaged: Path) -> bool:
+        """Move what stands behind the last complete row to another file, and tell whether."""
+        # Another process may have added rows, or put another file here.
+        start = self._complete.end if self._complete.is_in(file) else 0
+        file.seek(start)
+        complete = start + sum(map(len, complete_rows(file)))
+        self._complete = Mark.at(file, complete)
+        tail = file.read()
+        if tail:
+            with damaged.open("ab") as kept:
+                kept.write(tail.rstrip(b"\r\n") + b"\n")
+            file.truncate(complete)
+        return bool(tail)
+
+    def insert(self, item: TaskEventRecord) -> None:
+        """Add a record."""
+        row = rendered(storable_record(item).values())
+        with self._writing() as file:
+            if self._complete.end == 0:
+                row = rendered(COLUMNS) + row
+            try:
+                write_all(file, row)
+            except OSError:
+                # The disk may be full: half a row would only be in the way.
+                file.truncate(self._complete.end)
+                raise
+            self._complete = self._complete.after(row)
+
+    def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
+        """Give the records that match, oldest first."""
+        with self._reading() as file:
+            for _, row in () if file is None else self._read_rows(file):
+                record = self._rows.matching(row, query)
+                if record is not None:
+                    yield record
+
+    def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
+        """Return the newest record that matches; for a task's action without reading all."""
+        if Newest.can_answer(query):
+            self._read_newest()
+            row = self._newest.find(query)
+            record = None if row is None else self._rows.record(row)
+            if row is None or record is not None:
+                return record
+        last = None
+        for last in self.query_items(query):  # noqa: B007  # the last one is what counts
+            pass
+        return last
+
+    def _read_newest(self) -> None:
+        """Take into account what was added to the file since the last time."""
+        with self._lock, self._reading() as file:
+            if file is None or not self._newest_mark.is_in(file):
+                self._newest, self._newest_mark = Newest(), Mark()
+            if file is not None:
+                end = self._newest_mark.end
+                for end, row in self._read_rows(file, end):  # noqa: B020  # to where it came
+                    self._newest.add(row[0], row[1], end, row)
+                self._newest_mark = Mark.at(file, end)
+
+    @contextmanager
+    def _reading(self) -> Iterator[BinaryIO | None]:
+        try:
+            file = self.filename.open("rb")
+        except FileNotFoundError:
+            yield None
+        else:
+            with file:
+                yield file
+
+    def _read_rows(self, file: BinaryIO, start: int = 0) -> Iterator[tuple[int, list[str]]]:
+        """Give each row from a place in the file on, with the place where it ends.
+
+        What is added meanwhile is not among them, or there might be no end of it.
+        """
+        size = os.fstat(file.fileno()).st_size
+        end = file.seek(start)
+        for raw in complete_rows(file):
+            is_header = end == 0
+            end += len(raw)
+            if end > size:
+                break
+            row = None if is_header else self._rows.parsed(raw)
+            if row is not None:
+                yield end, row
+
+    def query_update(self, query: dict[str, Any], values: dict[str, Any]) -> None:
+        """Change the records that match."""
+
+        def changed(record: TaskEventRecord) -> bytes:
+            change_record(record, values)
+            return rendered(storable_record(record).values())
+
+        self._rewrite(query, changed)
+
+    def query_delete(self, query: dict[str, Any]) -> None:
+        """Remove the records that match."""
+        self.remove(query, lambda _: True)
+
+    def remove(self, query: dict[str, Any], is_unwanted: Callable[[TaskEventRecord], bool]) -> int:
+        """Remove those of the records that match which are unwanted; return how many they were."""
+        return self._rewrite(query, lambda record: b"" if is_unwanted(record) else None)
+
+    def _rewrite(
+        self, query: dict[str, Any], change: Callable[[TaskEventRecord], bytes | None]
+    ) -> int:
+        """Write the file anew, and put it in its place when it is whole.
+
+        Who adds a record waits but for the end of that: most of it is copied before. Return how
+        many rows were changed.
+        """
+        new = self.filename.with_name(f".{self.filename.name}.tmp")
+        # What a kill left there is written over, and two do not write it at once.
+        with locked(new) as target:
+            try:
+                copy = Copy(target, self._rows, query, change)
+                with self._reading() as file:
+                    if file is not None:
+                        copy.take(file)
+                with self._writing() as file:
+                    copy.take(file)
+                    self._put_in_place(new, copy)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+        return copy.changed
+
+    def _put_in_place(self, new: Path, copy: Copy) -> None:
+        mark = copy.mark
+        shutil.copymode(self.filename, new)
+        # What is known of the file is known of this one, and need not be read again.
+        with self._lock:
+            new.replace(self.filename)
+            self._complete = self._newest_mark = mark
+            self._newest = copy.newest
+
+    def format_query(self, query: dict[str, Any]) -> dict[str, Any]:
+        """Return the query with text as it is in the file."""
+        return storable_query(query)

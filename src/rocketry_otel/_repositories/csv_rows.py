@@ -1,0 +1,161 @@
+"""From a row of the CSV file to a record, and the whole file copied row by row."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pydantic.v1 import ValidationError
+
+from rocketry_otel._model.record import TaskEventRecord
+
+from .csv_file import COLUMNS, Mark, complete_rows
+from .skipped import pass_over
+from .values import Newest, matches, satisfies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_logger = logging.getLogger("rocketry_otel")
+
+_FIELDS = TaskEventRecord.__fields__
+
+
+class Rows:
+    """Makes records of rows, and says once that there are some of which it cannot.
+
+    Args:
+        filename: The file that they are of.
+    """
+
+    def __init__(self, filename: Path) -> None:
+        self._filename = filename
+        self._warned = False
+
+    def parsed(self, raw: bytes) -> list[str] | None:
+        """Return the texts in a row."""
+        # Another program may have written what is not UTF-8, or a NUL, which `csv` refuses
+        # before Python 3.11.
+        text = raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+        try:
+            row = next(csv.reader([text]))
+        except csv.Error as error:
+            self._pass_over(error)
+            return None
+        if len(row) != len(COLUMNS):
+            self._pass_over(f"it has {len(row)} columns")
+            return None
+        return row
+
+    def record(self, row: list[str]) -> TaskEventRecord | None:
+        """Return the record that is in a row."""
+        values: dict[str, Any] = {
+            name: value
+            for name, value in zip(COLUMNS, row, strict=True)
+            # What was `None` is empty in the file.
+            if value or _FIELDS[name].required
+        }
+        try:
+            return TaskEventRecord(**values)
+        except ValidationError as error:
+            self._pass_over(error)
+            return None
+
+    def matching(self, row: list[str], query: dict[str, Any]) -> TaskEventRecord | None:
+        """Return the record that is in a row, if it matches."""
+        # To make a record of a row costs most: what can be seen in the row is looked at first.
+        if not all(_may_satisfy(row, name, wanted) for name, wanted in query.items()):
+            return None
+        record = self.record(row)
+        return record if record is not None and matches(record, query) else None
+
+    def _pass_over(self, why: object) -> None:
+        pass_over()
+        if not self._warned:
+            self._warned = True
+            _logger.warning("rows of %s that cannot be read are left out: %s", self._filename, why)
+
+
+def _may_satisfy(row: list[str], name: str, wanted: Any) -> bool:
+    field = _FIELDS.get(name)
+    if field is None or field.type_ not in {str, float}:
+        return True
+    text = row[COLUMNS.index(name)]
+    try:
+        value = field.type_(text) if text or field.required else None
+    except ValueError:
+        # It is no record: let it be said.
+        return True
+    return satisfies(value, wanted)
+
+
+class Copy:
+    """A copy of the file with some of its rows changed or left out.
+
+    It is made while others add to the file: what they have added is taken with the next step.
+
+    Args:
+        target: Where it is written.
+        rows: Makes records of rows.
+        query: What records must match to be changed.
+        change: Returns the row of a record as it shall be: empty to leave it out, ``None`` to
+            leave it as it is.
+
+    Attributes:
+        changed: How many rows were changed or left out.
+        newest: The newest rows in it.
+    """
+
+    def __init__(
+        self,
+        target: BinaryIO,
+        rows: Rows,
+        query: dict[str, Any],
+        change: Callable[[TaskEventRecord], bytes | None],
+    ) -> None:
+        self._target = target
+        self._rows = rows
+        self._query = query
+        self._change = change
+        self._start()
+
+    def _start(self) -> None:
+        self._target.truncate(0)
+        self._copied = Mark()
+        self._end = 0
+        self.changed = 0
+        self.newest = Newest()
+
+    @property
+    def mark(self) -> Mark:
+        """The place of its end in itself."""
+        return Mark.at(self._target, self._end)
+
+    def take(self, file: BinaryIO) -> None:
+        """Take what stands in the file behind what was taken before; all, of another file."""
+        if not self._copied.is_in(file):
+            self._start()
+        end = file.seek(self._copied.end)
+        for raw in complete_rows(file):
+            is_header = end == 0
+            end += len(raw)
+            self._add(raw, None if is_header else self._rows.parsed(raw))
+        self._copied = Mark.at(file, end)
+        self._target.flush()
+        os.fsync(self._target.fileno())
+
+    def _add(self, raw: bytes, row: list[str] | None) -> None:
+        # What does not match, or cannot be read, stays as it is to the byte.
+        if row is not None:
+            record = self._rows.matching(row, self._query)
+            changed = None if record is None else self._change(record)
+            if changed is not None:
+                self.changed += 1
+                raw, row = changed, self._rows.parsed(changed) if changed else None
+        self._target.write(raw)
+        self._end += len(raw)
+        if row is not None:
+            self.newest.add(row[0], row[1], self._end, row)

@@ -1,0 +1,172 @@
+"""A repository in a collection of MongoDB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
+
+import pymongo
+import pymongo.errors
+from pymongo import uri_parser
+from redbird.repos import MongoRepo
+from redbird.repos.mongo import MongoSession
+
+from rocketry_otel._errors import RepositoryError
+from rocketry_otel._model.record import TaskEventRecord
+from rocketry_otel._runtime.forks import after_fork_in_child
+
+from .urls import mask_url, refusal, without_secrets
+from .values import storable, storable_query, storable_record
+from .weak_references import Referable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DATABASE = "rocketry"
+_COLLECTION = "rocketry_task_events"
+_SELECTION = "serverSelectionTimeoutMS"
+
+# Clients of the parent process, which a child must not close.
+_abandoned: list[object] = []
+
+
+def open_url(url: str) -> TaskEventMongoRepo:
+    """Open the repository of a ``mongodb://`` or ``mongodb+srv://`` URL.
+
+    Raises:
+        RepositoryURLError: pymongo does not understand the URL.
+        RepositoryError: The database does not answer, or says no.
+    """
+    session, database, collection = connect(url)
+    repo = TaskEventMongoRepo(
+        session=session, database=database, collection=collection, model=TaskEventRecord
+    )
+    finalize(repo, session.remove)
+    try:
+        repo.prepare()
+    except (pymongo.errors.PyMongoError, ValueError) as error:
+        session.remove()
+        raise cannot_open(url, error) from None
+    return repo
+
+
+def connect(url: str) -> tuple[ForkSafeMongoSession, str, str]:
+    """Return a session for a URL, not connected yet, with the names of database and collection.
+
+    Raises:
+        RepositoryURLError: pymongo does not understand the URL.
+    """
+    base, _, query = url.partition("?")
+    collection = _COLLECTION
+    options = []
+    for option in filter(None, query.split("&")):
+        name, _, value = option.partition("=")
+        if name == "collection":
+            collection = value
+        else:
+            options.append(option)
+    database = _checked(url, base, "&".join(options))
+    if not collection or collection.startswith("system.") or set(collection) & set("$%\0"):
+        raise refusal(url, "collection is the name of a collection, without $ and %")
+    if not any(option.lower().startswith(f"{_SELECTION.lower()}=") for option in options):
+        # Half a minute, as pymongo has it, is long for an application that starts.
+        options.append(f"{_SELECTION}=5000")
+    slash = "" if "/" in base.partition("://")[2] else "/"
+    session = ForkSafeMongoSession(f"{base}{slash}?{'&'.join(options)}")
+    return session, database, collection
+
+
+def cannot_open(url: str, error: Exception) -> RepositoryError:
+    """Return the error that says, without secrets, why a database cannot be opened."""
+    return RepositoryError(f"cannot open {mask_url(url)}: {without_secrets(str(error), url)}")
+
+
+def _checked(url: str, base: str, options: str) -> str:
+    """Return the name of the database, once the URL is seen to be right."""
+    # A `mongodb+srv` URL is looked up in the DNS by pymongo: not just to see whether it is right.
+    address = base.partition("://")[2]
+    try:
+        database = uri_parser.parse_uri(f"mongodb://{address}")["database"]
+        if options:
+            uri_parser.split_options(options, warn=False)
+    except (pymongo.errors.PyMongoError, ValueError) as error:
+        raise refusal(
+            url,
+            f"pymongo does not understand it: {without_secrets(str(error), url)}; expected is "
+            "mongodb://user:password@host:port/database?option=value, percent-encoded, where "
+            "?collection= and any option of pymongo may stand",
+        ) from None
+    return database or _DATABASE
+
+
+class ForkSafeMongoSession(MongoSession):  # type: ignore[misc]
+    """Red Bird's session, with a new client in each forked child."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        _abandoned.append(self._bind)
+        self._bind: Any = None
+
+
+class TaskEventMongoRepo(MongoRepo, Referable):  # type: ignore[misc]
+    """Red Bird's ``MongoRepo``, in which MongoDB names the documents, in the order of adding."""
+
+    id_field: str | None = None
+
+    def get_client(self) -> Any:
+        """Return the client of this process."""
+        return self.session.client
+
+    def prepare(self) -> None:
+        """Make the indices, and with them the collection.
+
+        Raises:
+            PyMongoError: The database does not answer, or says no.
+        """
+        documents = self.get_collection()
+        documents.create_index([("task_name", 1), ("action", 1), ("created", 1)])
+        documents.create_index([("created", 1)])
+        documents.create_index([("run_id", 1)])
+
+    def insert(self, item: TaskEventRecord) -> None:
+        """Add a record."""
+        self.get_collection().insert_one(storable_record(item))
+
+    def upsert(self, item: TaskEventRecord) -> None:
+        """Add a record: none names itself, so that there is none to update."""
+        self.insert(item)
+
+    def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
+        """Give the records that match, in the order in which they were added."""
+        return self._find(query, pymongo.ASCENDING)
+
+    def _find(self, query: dict[str, Any], order: int, limit: int = 0) -> Iterator[TaskEventRecord]:
+        found = self.get_collection().find(query, {"_id": False})
+        with found.sort("_id", order).limit(limit) as documents:
+            for document in documents:
+                yield TaskEventRecord(**document)
+
+    def query_read_first(self, query: dict[str, Any]) -> TaskEventRecord | None:
+        """Return the oldest record that matches."""
+        return next(self._find(query, pymongo.ASCENDING, 1), None)
+
+    def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
+        """Return the newest record that matches."""
+        return next(self._find(query, pymongo.DESCENDING, 1), None)
+
+    def query_read_limit(self, query: dict[str, Any], n: int) -> list[TaskEventRecord]:
+        """Return the oldest records that match, this many at the most."""
+        # To MongoDB a limit of 0 is none.
+        return list(self._find(query, pymongo.ASCENDING, n)) if n > 0 else []
+
+    def query_update(self, query: dict[str, Any], values: dict[str, Any]) -> None:
+        """Change the records that match."""
+        super().query_update(query, {name: storable(name, one) for name, one in values.items()})
+
+    def format_query(self, query: dict[str, Any]) -> dict[str, Any]:
+        """Return the query as MongoDB takes it, with text as it was stored."""
+        formatted: dict[str, Any] = super().format_query(storable_query(query))
+        return formatted

@@ -1,0 +1,92 @@
+"""Opening of Red Bird repositories by URL."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .urls import refusal
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from redbird.base import BaseRepo
+
+# What a module imports need not be installed: each is imported when a URL asks for it.
+_MODULES = {
+    "memory": "memory_repo",
+    "csv": "csv_repo",
+    "json": "json_repo",
+    "mongodb": "mongo_repo",
+    "mongodb+srv": "mongo_repo",
+}
+_CURES = {
+    "pymongo": "MongoDB needs pymongo, which is missing: pip install 'rocketry-otel[mongodb]'",
+    "sqlalchemy": (
+        "its scheme is none of memory, csv, json and mongodb, and a SQL database needs "
+        "SQLAlchemy, which is missing: pip install 'rocketry-otel[sql]', or for PostgreSQL "
+        "'rocketry-otel[postgresql]'"
+    ),
+}
+
+
+def open_repository(url: str) -> BaseRepo:
+    """Open the Red Bird repository that a URL names, with ``TaskEventRecord`` as its model.
+
+    ==============================  ===========================================================
+    URL                             Repository
+    ==============================  ===========================================================
+    ``memory://``                   The newest 100,000 records, in memory;
+                                    ``memory://?max_records=5000`` keeps another number.
+    ``csv:///var/lib/tasks.csv``    That CSV file. Two slashes and a path, as in
+                                    ``csv://tasks.csv``, are relative to the working directory.
+    ``json:///var/lib/tasks``       That directory, a JSON file for each record. Relative as
+                                    for CSV.
+    ``sqlite:///tasks.db``          That SQLite file. As SQLAlchemy has it, three slashes are
+                                    relative and four are absolute.
+    ``postgresql://user@host/db``   The table ``rocketry_task_events`` there, or that of
+                                    ``?table=name``. Likewise any other URL of SQLAlchemy.
+    ``mongodb://host/database``     The collection ``rocketry_task_events`` there, or that of
+                                    ``?collection=name``. Without a database: ``rocketry``.
+    ==============================  ===========================================================
+
+    What is missing of directories, files, tables, collections and indices is made.
+
+    Args:
+        url: The URL. Characters that mean something in a URL are percent-encoded, in the path
+            of a file or directory as in a password.
+
+    Returns:
+        The repository, ready for records, and safe with threads and forked children.
+
+    Raises:
+        RepositoryURLError: The URL cannot be understood, or what it needs is not installed.
+        RepositoryMismatchError: The file or the table is there with other columns.
+        RepositoryError: It cannot be opened for another reason, which the message gives.
+    """
+    url = url.strip()
+    repo: BaseRepo = module_for(url).open_url(url)
+    return repo
+
+
+def module_for(url: str) -> ModuleType:
+    """Return the module for what a URL names, whatever that module imports being installed.
+
+    Raises:
+        RepositoryURLError: It is no such URL, or what it needs is not installed.
+    """
+    scheme, mark, _ = url.partition("://")
+    if not (mark and scheme):
+        raise refusal(
+            url,
+            "this is no URL of a repository; such are memory://, csv:///directory/file.csv, "
+            "json:///directory, sqlite:///file.db, postgresql://user:password@host/database "
+            "and mongodb://host/database",
+        )
+    module = _MODULES.get(scheme.lower(), "sql_repo")
+    try:
+        return import_module(f"{__package__}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in _CURES:
+            raise
+        raise refusal(url, _CURES[error.name]) from None

@@ -1,0 +1,215 @@
+"""A repository in any SQL database that SQLAlchemy knows."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
+
+import sqlalchemy as sa
+import sqlalchemy.orm  # Red Bird uses it without importing it.
+from pydantic.v1 import PrivateAttr
+from redbird.exc import KeyFoundError
+from redbird.repos import SQLRepo
+from redbird.sql.expressions import to_expression
+
+from rocketry_otel._errors import RepositoryError
+from rocketry_otel._model.record import TaskEventRecord
+from rocketry_otel._runtime.forks import after_fork_in_child
+
+from .sql_engine import analyze_sqlite, make_engine, prepare_sqlite, split_table, write
+from .sql_table import open_table
+from .urls import mask_url, refusal, without_secrets
+from .values import storable, storable_query, with_text
+from .weak_references import Referable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy.engine import Engine
+
+_PAGE = 2_000
+
+# Pools and sessions of the parent process. If a child let go of them, they would say good-bye
+# to the database over the parent's connections.
+_abandoned: list[object] = []
+
+
+def open_url(url: str) -> TaskEventSQLRepo:
+    """Open the repository of a URL of SQLAlchemy.
+
+    Raises:
+        RepositoryURLError: SQLAlchemy does not understand the URL, or the driver is missing.
+        RepositoryMismatchError: The table is there, and records do not fit into it.
+        RepositoryError: The database says no.
+    """
+    place, name = split_table(url)
+    engine = make_engine(url, place)
+    with ExitStack() as undo:
+        undo.callback(engine.dispose)
+        try:
+            repo = _open(url, engine, name)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            words = str(getattr(error, "orig", None) or error).strip()
+            raise RepositoryError(
+                f"cannot open {mask_url(url)}: {without_secrets(words, url)}"
+            ) from None
+        undo.pop_all()
+        return repo
+
+
+def _open(url: str, engine: Engine, name: str) -> TaskEventSQLRepo:
+    try:
+        engine.connect().close()
+    except (TypeError, sa.exc.ProgrammingError) as error:
+        # So drivers say that they do not know an option.
+        words = without_secrets(str(getattr(error, "orig", error)).strip(), url)
+        raise refusal(url, f"the database's driver refuses it: {words}") from None
+    if engine.dialect.name == "sqlite":
+        prepare_sqlite(engine)
+    table, limits = open_table(engine, name)
+    if engine.dialect.name == "sqlite":
+        analyze_sqlite(engine, name)
+    return TaskEventSQLRepo(engine, table, limits)
+
+
+class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
+    """Red Bird's ``SQLRepo``, safe with threads, forks and errors.
+
+    Every operation has a connection of its own from the pool and gives it back, also while a
+    result is read in part. So an error cannot outlive its operation, as it does in a session.
+
+    Args:
+        engine: The database.
+        table: The table.
+        limits: How many characters a column holds, where it does not hold any number.
+    """
+
+    session: Any
+    engine: Any
+
+    _limits: Mapping[str, int] = PrivateAttr()
+
+    def __init__(self, engine: Engine, table: sa.Table, limits: Mapping[str, int]) -> None:
+        orm_class = type("TaskEvent", (), {})
+        sqlalchemy.orm.registry().map_imperatively(orm_class, table)
+        super().__init__(
+            engine=engine,
+            model=TaskEventRecord,
+            model_orm=orm_class,
+            table=table.name,
+            id_field=next(iter(table.primary_key)).name,
+        )
+        self.engine = engine
+        self._limits = limits
+        after_fork_in_child(self._start_afresh)
+        finalize(self, engine.dispose)
+
+    def _start_afresh(self) -> None:
+        _abandoned.extend((self.engine.pool, self.session))
+        self.engine.dispose(close=False)
+        self.session = self.create_scoped_session(self.engine)
+
+    @property
+    def _table(self) -> sa.Table:
+        table: sa.Table = self.model_orm.__table__
+        return table
+
+    @property
+    def _id(self) -> sa.Column[int]:
+        return self._table.c[self.id_field]
+
+    def insert(self, item: TaskEventRecord) -> None:
+        """Add a record.
+
+        Raises:
+            KeyFoundError: A constraint of an existing table forbids it.
+        """
+        try:
+            write(self.engine, self._table.insert().values(self._storable(item.dict())))
+        except sa.exc.IntegrityError as error:
+            raise KeyFoundError(f"table {self.table} refuses the record: {error.orig}") from error
+
+    def upsert(self, item: TaskEventRecord) -> None:
+        """Add a record: none names itself, so that there is none to update."""
+        self.insert(item)
+
+    def query_items(self, query: Any) -> Iterator[TaskEventRecord]:
+        """Give the records that match, in the order in which they were added.
+
+        They are read by the page. What is added meanwhile is not among them.
+        """
+        newest = self._scalar(sa.select(sa.func.max(self._id)))
+        if newest is None:
+            return
+        conditions = [query, self._id <= newest]
+        page = self._read(*conditions, limit=_PAGE)
+        while page:
+            yield from map(self._record_of, page)
+            page = self._read(*conditions, self._id > page[-1][0], limit=_PAGE)
+
+    def query_read_first(self, query: Any) -> TaskEventRecord | None:
+        """Return the oldest record that matches."""
+        return next(iter(self.query_read_limit(query, 1)), None)
+
+    def query_read_last(self, query: Any) -> TaskEventRecord | None:
+        """Return the newest record that matches."""
+        rows = self._read(query, limit=1, newest_first=True)
+        return self._record_of(rows[0]) if rows else None
+
+    def query_read_limit(self, query: Any, n: int) -> list[TaskEventRecord]:
+        """Return the oldest records that match, this many at the most."""
+        return [self._record_of(row) for row in self._read(query, limit=max(n, 0))]
+
+    def query_count(self, query: Any) -> int:
+        """Return how many records match."""
+        count = sa.select(sa.func.count()).select_from(self._table).where(query)
+        return int(self._scalar(count))
+
+    def query_update(self, query: Any, values: dict[str, Any]) -> int:
+        """Change the records that match, and return how many these are."""
+        return write(self.engine, self._table.update().where(query).values(self._storable(values)))
+
+    def query_delete(self, query: Any) -> int:
+        """Remove the records that match, and return how many these were."""
+        return write(self.engine, self._table.delete().where(query))
+
+    def format_query(self, oper: dict[str, Any]) -> Any:
+        """Return the query as an expression of SQLAlchemy."""
+        query = {name: self._fitted(name, one) for name, one in storable_query(oper).items()}
+        return to_expression(query, table=self._table.c)
+
+    def _scalar(self, statement: Any) -> Any:
+        with self.engine.connect() as connection:
+            return connection.execute(statement).scalar()
+
+    def _read(
+        self, *conditions: Any, limit: int, newest_first: bool = False
+    ) -> list[sa.engine.Row[Any]]:
+        columns = [self._id, *(self._table.c[name] for name in TaskEventRecord.__fields__)]
+        order = self._id.desc() if newest_first else self._id
+        statement = sa.select(*columns).where(*conditions).order_by(order).limit(limit)
+        with self.engine.connect() as connection:
+            return list(connection.execute(statement))
+
+    @staticmethod
+    def _record_of(row: sa.engine.Row[Any]) -> TaskEventRecord:
+        return TaskEventRecord(**dict(zip(TaskEventRecord.__fields__, row[1:], strict=True)))
+
+    def _storable(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._fitted(name, storable(name, value)) for name, value in values.items()}
+
+    def _fitted(self, name: str, value: Any) -> Any:
+        """Shorten text in a value, or in an operation of a query, to what its column holds."""
+        limit = self._limits.get(name)
+        return value if limit is None else with_text(value, partial(_shortened, limit=limit))
+
+
+def _shortened(text: str, *, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    # Two long names that begin alike are still two names.
+    digest = blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"{text[: max(limit - 17, 0)]}~{digest}"[:limit]

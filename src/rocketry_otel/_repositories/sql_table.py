@@ -1,0 +1,180 @@
+"""The table of task events in a SQL database: what it is, how it is made and checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from rocketry_otel._errors import RepositoryMismatchError
+from rocketry_otel._model.record import TaskEventRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine.interfaces import ReflectedColumn
+
+_FIELDS = TaskEventRecord.__fields__
+
+# What identifies a run is in an index, where PostgreSQL takes 2,704 bytes together and MySQL
+# no text without a length; and so long should names not be.
+_INDEXED = {"task_name", "action", "run_id"}
+_INDEXED_LENGTH = 255
+
+# MySQL and MariaDB end their TEXT at 64 kB.
+_LONG_TEXT = (
+    sa.Text().with_variant(mysql.LONGTEXT(), "mysql").with_variant(mysql.LONGTEXT(), "mariadb")
+)
+_SHORT_TEXT = (
+    sa.Text()
+    .with_variant(sa.String(_INDEXED_LENGTH), "mysql")
+    .with_variant(sa.String(_INDEXED_LENGTH), "mariadb")
+)
+_SHORT = {*_INDEXED, "execution", "trace_id", "span_id"}
+
+# `Double` is not in SQLAlchemy 1.4: 53 bits are its mantissa.
+_TYPES: Mapping[type, Any] = {str: _LONG_TEXT, float: sa.Float(53), int: sa.BigInteger()}
+# Before SQLAlchemy 2.1 one of these is a kind of the other.
+_FRACTIONAL = (sa.Numeric, sa.Float)
+_ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def define_table(name: str, id_name: str = "id") -> sa.Table:
+    """Return the table of task events.
+
+    Args:
+        name: Its name.
+        id_name: The name of its primary key, the order of the records.
+    """
+    columns = [
+        sa.Column(
+            field.name,
+            _SHORT_TEXT if field.name in _SHORT else _TYPES[field.type_],
+            nullable=not field.required,
+        )
+        for field in _FIELDS.values()
+    ]
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        sa.Column(id_name, _ID_TYPE, primary_key=True, autoincrement=True),
+        *columns,
+        sa.Index(f"ix_{name}_task", "task_name", "action", "created"),
+        # Rocketry asks for the last record of a task and an action at each look at a condition.
+        sa.Index(f"ix_{name}_last", "task_name", "action", id_name),
+        sa.Index(f"ix_{name}_created", "created"),
+        sa.Index(f"ix_{name}_run", "run_id"),
+        # No id is given twice, not even that of a deleted record.
+        sqlite_autoincrement=True,
+    )
+
+
+def open_table(engine: Engine, name: str) -> tuple[sa.Table, dict[str, int]]:
+    """Make the table unless it is there, and check it if it is.
+
+    Args:
+        engine: The database.
+        name: The table's name.
+
+    Returns:
+        The table, and how many characters those of its columns hold that do not hold any
+        number.
+
+    Raises:
+        RepositoryMismatchError: It is there, and records do not fit into it.
+        SQLAlchemyError: The database says no.
+    """
+    if not sa.inspect(engine).has_table(name):
+        _make_table(engine, name)
+    with engine.connect() as connection:
+        return _checked(connection, name)
+
+
+def _make_table(engine: Engine, name: str) -> None:
+    try:
+        with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":
+                # Python's `sqlite3` begins no transaction for a DDL statement: of two
+                # processes each could make a part of it.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            define_table(name).metadata.create_all(connection)
+    except sa.exc.DBAPIError:
+        # Another process may have made it in this moment.
+        if not sa.inspect(engine).has_table(name):
+            raise
+
+
+def _checked(connection: Connection, name: str) -> tuple[sa.Table, dict[str, int]]:
+    inspector = sa.inspect(connection)
+    columns = {column["name"]: column for column in inspector.get_columns(name)}
+    keys = inspector.get_pk_constraint(name)["constrained_columns"]
+    differences = list(_differences(connection, name, columns, keys))
+    if differences:
+        raise RepositoryMismatchError(
+            f"table {name} does not fit task events: {'; '.join(differences)}"
+        )
+    return define_table(name, keys[0]), _limits(connection, columns)
+
+
+def _limits(connection: Connection, columns: Mapping[str, ReflectedColumn]) -> dict[str, int]:
+    if connection.dialect.name == "sqlite":
+        # To SQLite a length is no more than a comment.
+        return {}
+    limits = dict.fromkeys(_INDEXED, _INDEXED_LENGTH)
+    for name in _FIELDS:
+        length = getattr(columns[name]["type"], "length", None)
+        if length is not None:
+            limits[name] = min(length, limits.get(name, length))
+    return limits
+
+
+def _differences(
+    connection: Connection, name: str, columns: Mapping[str, ReflectedColumn], keys: list[str]
+) -> Iterator[str]:
+    missing = [field for field in _FIELDS if field not in columns]
+    if missing:
+        yield f"missing columns: {', '.join(missing)}"
+    if len(keys) != 1 or not _numbers_itself(connection, name, columns[keys[0]]):
+        yield "no primary key of one integer column that counts by itself"
+    for column in columns.values():
+        field = _FIELDS.get(column["name"])
+        if field is None:
+            if not (column["nullable"] or _has_default(column) or column["name"] in keys):
+                yield f"the further column {column['name']} needs a value"
+            continue
+        if not (field.required or column["nullable"]):
+            yield f"column {field.name} must allow NULL"
+        if not _is_fit(connection, column["type"], field.type_):
+            wanted = {str: "text", float: "double precision", int: "integer"}[field.type_]
+            yield f"column {field.name} is {column['type']!r} where {wanted} is needed"
+
+
+def _has_default(column: ReflectedColumn) -> bool:
+    return column["default"] is not None or "computed" in column or "identity" in column
+
+
+def _numbers_itself(connection: Connection, name: str, column: ReflectedColumn) -> bool:
+    if column["name"] in _FIELDS or not isinstance(column["type"], sa.Integer):
+        return False
+    if connection.dialect.name == "sqlite":
+        # Only the very word INTEGER makes a column count in SQLite; INT does not.
+        declared = connection.execute(
+            sa.text("SELECT type FROM pragma_table_info(:table) WHERE name = :column"),
+            {"table": name, "column": column["name"]},
+        ).scalar_one()
+        return str(declared).upper() == "INTEGER"
+    return _has_default(column) or column.get("autoincrement") is True
+
+
+def _is_fit(connection: Connection, found: sa.types.TypeEngine[Any], wanted: type) -> bool:
+    if wanted is str:
+        return isinstance(found, sa.String)
+    if wanted is int:
+        return isinstance(found, (sa.Integer, *_FRACTIONAL))
+    # A time since the epoch in single precision is minutes off.
+    single = isinstance(found, sa.REAL) or (
+        isinstance(found, sa.FLOAT) and connection.dialect.name in {"mysql", "mariadb"}
+    )
+    return isinstance(found, _FRACTIONAL) and (connection.dialect.name == "sqlite" or not single)

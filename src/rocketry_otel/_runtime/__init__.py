@@ -1,0 +1,1 @@
+"""Forks, threads, file locks and the end of the process."""

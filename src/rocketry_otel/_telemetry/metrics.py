@@ -1,0 +1,184 @@
+"""The numbers that operators alert on, through the metrics API."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import CallbackOptions, NoOpMeterProvider, Observation
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+
+from rocketry_otel._export.own_providers import OwnMeterProvider
+from rocketry_otel._model.event import SUCCESS
+from rocketry_otel._model.signals import ACTION, TASK_NAME, error_type_of
+from rocketry_otel._runtime.forks import after_fork_in_child
+from rocketry_otel._runtime.scope import NAME, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+
+    from rocketry_otel._export.counters import Counts
+    from rocketry_otel._export.status import Delivery
+    from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.runs import Run, Step
+
+# From 10 ms to 6 h, in seconds.
+DURATION_BUCKETS = (
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 21600.0,
+)  # fmt: skip
+
+BRIDGE_COUNTERS = ("delivered", "failed", "dropped", "replayed", "retried")
+
+_UNITS = {"traces": "{span}", "logs": "{record}"}
+_NANOSECONDS = 1e9
+
+
+class TaskMetrics:
+    """Counts and times the runs of tasks.
+
+    Args:
+        provider: Whose meters to use.
+        counts: What the bridge itself counts.
+        delivery: Returns how delivery stands.
+    """
+
+    def __init__(
+        self, provider: MeterProvider, counts: Counts, delivery: Callable[[], Delivery]
+    ) -> None:
+        self._make_instruments(provider)
+        _observe_bridge(provider, counts, delivery)
+        if isinstance(provider, OwnMeterProvider):
+            after_fork_in_child(self._measure_nothing)
+
+    def _measure_nothing(self) -> None:
+        # The SDK's locks of measurement may have been held at the fork, and would never be let
+        # go; nothing of our own provider's is sent from a child anyway.
+        self._make_instruments(NoOpMeterProvider())
+
+    def _make_instruments(self, provider: MeterProvider) -> None:
+        meter = provider.get_meter(NAME, VERSION)
+        self._duration = meter.create_histogram(
+            "rocketry.task.duration",
+            unit="s",
+            description="How long runs of tasks took.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
+        )
+        self._active = meter.create_up_down_counter(
+            "rocketry.task.active", unit="{run}", description="Runs that go on."
+        )
+        self._last_success = meter.create_gauge(
+            "rocketry.task.last_success",
+            unit="s",
+            description="When a run of the task last succeeded, in seconds since the epoch.",
+        )
+
+    def count(self, event: TaskEvent, step: Step, context: Context | None) -> None:
+        """Count what an event did.
+
+        Args:
+            event: The event.
+            step: What it did to a run.
+            context: The context that holds the run's span.
+        """
+        run = step.run
+        if run is None:
+            return
+        if step.change == "began":
+            self._active.add(1, {TASK_NAME: event.task_name or ""})
+            run.counted_by = self
+        elif step.change == "ended":
+            self.stopped(run)
+            self._time(run, event, context)
+
+    def succeeded(self, task_name: str, created: int) -> None:
+        """Set when a task last succeeded, here or in an earlier process.
+
+        Args:
+            task_name: The task's name.
+            created: Nanoseconds since the epoch.
+        """
+        # Nanoseconds do not fit a float of today's time; microseconds do.
+        self._last_success.set(round(created / _NANOSECONDS, 6), {TASK_NAME: task_name})
+
+    def stopped(self, run: Run) -> None:
+        """Count a run that is no longer open, whether it ended or was given up."""
+        if run.counted_by is self:
+            run.counted_by = None
+            self._active.add(-1, {TASK_NAME: (run.began and run.began.task_name) or ""})
+
+    def _time(self, run: Run, event: TaskEvent, context: Context | None) -> None:
+        task_name = event.task_name or ""
+        attributes = {TASK_NAME: task_name, ACTION: event.action or ""}
+        error_type = error_type_of(event)
+        if error_type is not None:
+            attributes[ERROR_TYPE] = error_type
+        # An ending alone has no length, but is to be seen by who counts failures here.
+        began = event if run.began is None else run.began
+        seconds = max(event.created - began.created, 0) / _NANOSECONDS
+        # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
+        self._duration.record(seconds, attributes, context)
+        if event.action == SUCCESS:
+            self.succeeded(task_name, event.created)
+
+
+def _observe_bridge(
+    provider: MeterProvider, counts: Counts, delivery: Callable[[], Delivery]
+) -> None:
+    """Show what became of telemetry, and what waits, read when it is collected."""
+    for signal, unit in _UNITS.items():
+        # A unit of its own is an instrument of its own, and so a scope of its own.
+        meter = provider.get_meter(f"{NAME}.{signal}", VERSION)
+        for name in BRIDGE_COUNTERS:
+            meter.create_observable_counter(
+                f"rocketry.bridge.{name}",
+                [_reader(counts, signal, name)],
+                unit=unit,
+                description=f"Telemetry that was {name}.",
+            )
+        meter.create_observable_gauge(
+            "rocketry.bridge.waiting",
+            [_waiting(delivery, signal)],
+            unit=unit,
+            description="Telemetry that is not delivered yet.",
+        )
+    provider.get_meter(NAME, VERSION).create_observable_gauge(
+        "rocketry.bridge.waiting_time",
+        [_waiting_time(delivery, signal) for signal in _UNITS],
+        unit="s",
+        description="How long the oldest record waits that is not delivered yet.",
+    )
+
+
+def _waiting(
+    delivery: Callable[[], Delivery], signal: str
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(getattr(delivery(), signal).waiting, {"signal": signal})
+
+    return read
+
+
+def _waiting_time(
+    delivery: Callable[[], Delivery], signal: str
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterable[Observation]:
+        oldest = getattr(delivery(), signal).oldest_waiting
+        seconds = 0.0 if oldest is None else max(time.time() - oldest.timestamp(), 0.0)
+        yield Observation(seconds, {"signal": signal})
+
+    return read
+
+
+def _reader(
+    counts: Counts, signal: str, name: str
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterable[Observation]:
+        for reason, count in counts.of(signal, name).items():
+            attributes = {"signal": signal, "reason": reason} if reason else {"signal": signal}
+            yield Observation(count, attributes)
+
+    return read

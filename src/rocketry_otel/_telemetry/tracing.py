@@ -1,0 +1,184 @@
+"""Spans with ids of our choosing, on any tracer provider."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from rocketry_otel._model.signals import LINK
+from rocketry_otel._runtime.scope import NAME, VERSION
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer, TracerProvider
+
+    from rocketry_otel._model.annotations import Attributes, RunLink
+    from rocketry_otel._model.ids import Identity
+    from rocketry_otel._model.signals import SpanSignal
+
+_logger = logging.getLogger(NAME)
+
+_KINDS = {
+    "internal": SpanKind.INTERNAL,
+    "consumer": SpanKind.CONSUMER,
+    "server": SpanKind.SERVER,
+}
+_ALWAYS_ON = ("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler,")
+# The low 56 bits of the ids are uniform, as the second flag of W3C Trace Context says.
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED | 0x02)
+_NOT_SAMPLED = TraceFlags(0x02)
+
+
+class _Chosen(threading.local):
+    """What the next span that this thread starts shall have."""
+
+    identity: Identity | None = None
+    sampling: SamplingResult | None = None
+
+
+class _ChosenIds(IdGenerator):
+    """Gives the span that is being made the ids of its run."""
+
+    def __init__(self, chosen: _Chosen, otherwise: IdGenerator) -> None:
+        self._chosen = chosen
+        self._otherwise = otherwise
+
+    def generate_trace_id(self) -> int:
+        identity = self._chosen.identity
+        return self._otherwise.generate_trace_id() if identity is None else identity.trace_id
+
+    def generate_span_id(self) -> int:
+        identity = self._chosen.identity
+        return self._otherwise.generate_span_id() if identity is None else identity.span_id
+
+    def is_trace_id_random(self) -> bool:
+        """Tell that the low 56 bits are uniform, as those of a hash are."""
+        return True
+
+
+class _ChosenSampling(Sampler):
+    """Gives the span of a run the decision that was made when the run began."""
+
+    def __init__(self, chosen: _Chosen, otherwise: Sampler) -> None:
+        self._chosen = chosen
+        self._otherwise = otherwise
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        decided = self._chosen.sampling
+        return self._otherwise.should_sample(*args, **kwargs) if decided is None else decided
+
+    def get_description(self) -> str:
+        return self._otherwise.get_description()
+
+
+class RunTracer:
+    """Makes the spans of runs.
+
+    The id generator and the sampler are replaced on the tracer of our own instrumentation
+    scope alone; no other tracer of the provider is touched.
+
+    Args:
+        provider: Whose tracer to use.
+        kind: ``internal``, ``consumer`` or ``server``.
+    """
+
+    def __init__(self, provider: TracerProvider, kind: str) -> None:
+        self._tracer: Tracer = provider.get_tracer(NAME, VERSION)
+        self._kind = _KINDS[kind]
+        self._chosen, self._sampler = _choose_ids(self._tracer)
+        # By far the most common sampler needs not be asked what it will say.
+        if self._sampler is not None and self._sampler.get_description().startswith(_ALWAYS_ON):
+            self._sampler = None
+
+    def sampling_of(
+        self, identity: Identity, name: str, attributes: Attributes
+    ) -> SamplingResult | None:
+        """Ask the sampler about a run that begins; ``None`` if there is nothing to ask."""
+        if self._sampler is None:
+            return None
+        return self._sampler.should_sample(
+            Context(), identity.trace_id, name, self._kind, attributes, ()
+        )
+
+    def context_of(self, identity: Identity, sampling: SamplingResult | None) -> Context:
+        """Return a context with the run's span in it, for what belongs to the run."""
+        sampled = sampling is None or sampling.decision is Decision.RECORD_AND_SAMPLE
+        span_context = SpanContext(
+            identity.trace_id,
+            identity.span_id,
+            is_remote=False,
+            trace_flags=_SAMPLED if sampled else _NOT_SAMPLED,
+            trace_state=None if sampling is None else sampling.trace_state,
+        )
+        return set_span_in_context(NonRecordingSpan(span_context), Context())
+
+    def record(
+        self, signal: SpanSignal, identity: Identity, sampling: SamplingResult | None
+    ) -> None:
+        """Make the span of a run that has ended, with its times set back."""
+        chosen = self._chosen
+        chosen.identity = identity
+        if sampling is not None:
+            attributes: dict[str, Any] = {**sampling.attributes, **signal.attributes}
+            chosen.sampling = SamplingResult(sampling.decision, attributes, sampling.trace_state)
+        try:
+            span = self._tracer.start_span(
+                signal.name,
+                Context(),
+                self._kind,
+                signal.attributes,
+                [_link(link) for link in signal.links],
+                start_time=signal.start,
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+        finally:
+            chosen.identity = None
+            chosen.sampling = None
+        for event in signal.events:
+            span.add_event(event.name, dict(event.attributes), event.time)
+        if signal.exception is not None:
+            span.add_event("exception", signal.exception, signal.end)
+        if signal.error is not None:
+            span.set_status(Status(StatusCode.ERROR, signal.error))
+        span.end(signal.end)
+
+
+def _link(link: RunLink) -> Link:
+    context = SpanContext(
+        link.trace_id, link.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+    )
+    return Link(context, {LINK: link.kind})
+
+
+def _choose_ids(tracer: Any) -> tuple[_Chosen, Sampler | None]:
+    """Let the ids and the sampling of a tracer of the SDK be chosen; once for each tracer."""
+    generator = getattr(tracer, "id_generator", None)
+    sampler = getattr(tracer, "sampler", None)
+    if isinstance(generator, _ChosenIds) and isinstance(sampler, _ChosenSampling):
+        return generator._chosen, sampler._otherwise  # noqa: SLF001  # a class of this module
+    chosen = _Chosen()
+    if not isinstance(generator, IdGenerator) or not isinstance(sampler, Sampler):
+        if not type(tracer).__name__.startswith("NoOp"):
+            _logger.warning(
+                "The tracer provider is not the OpenTelemetry SDK's: spans of runs get its own "
+                "ids, not those that the repository and the log records show."
+            )
+        return chosen, None
+    tracer.id_generator = _ChosenIds(chosen, generator)
+    tracer.sampler = _ChosenSampling(chosen, sampler)
+    return chosen, sampler

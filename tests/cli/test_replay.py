@@ -1,0 +1,255 @@
+"""The command ``rocketry-otel replay``."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rocketry_otel import RepositoryError
+from rocketry_otel._cli import replay
+from rocketry_otel._cli.main import main
+from tests.support.histories import named_by_the_environment, two_runs
+from tests.support.otlp_receiver import OTLPReceiver, PartialSuccess
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
+    """The collector."""
+    with named_by_the_environment(monkeypatch) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A repository of two runs."""
+    return two_runs(tmp_path)
+
+
+def test_all_is_accepted(
+    url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 0, a summary, and nothing else where there is no terminal."""
+    assert main(["replay", "--repo", url]) == 0
+    out, err = capsys.readouterr()
+    assert (len(receiver.spans), len(receiver.log_records), err) == (2, 4, "")
+    first, second = out.splitlines()
+    assert first.startswith(f"{url}: 4 records with the ends of 2 runs, in ")
+    place = receiver.http_endpoint
+    assert second == (
+        f"Accepted: 2 spans and 4 log records, by {place}/v1/traces and {place}/v1/logs."
+    )
+
+
+def test_the_repository_may_be_a_setting(
+    url: str,
+    receiver: OTLPReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The one that the application uses; without any, an error."""
+    assert main(["replay"]) == 2
+    assert capsys.readouterr() == (
+        "", "rocketry-otel: say which repository: --repo URL, or ROCKETRY_OTEL_REPO\n",
+    )  # fmt: skip
+    monkeypatch.setenv("ROCKETRY_OTEL_REPO", url)
+    assert main(["replay", "--task", "etl", "--since", "2023-11-14T22:13:20.500Z"]) == 0
+    assert [it.span.name for it in receiver.spans] == ["run etl"]
+    assert len(receiver.log_records) == 1
+
+
+def test_not_all_is_accepted(
+    url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, and why."""
+    receiver.behave(PartialSuccess(1, "too old"))
+    assert main(["replay", "--repo", url]) == 1
+    _, accepted, refused = capsys.readouterr().out.splitlines()
+    assert accepted.startswith("Accepted: 1 spans and 3 log records, by ")
+    assert refused == "Refused: 2, since: too old"
+
+
+def test_not_all_can_be_read(
+    url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, and the summary says how much that is."""
+    with Path(url.removeprefix("csv://")).open("a") as file:
+        file.write("what is no row\r\n" * 2)
+    assert main(["replay", "--repo", url]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "Left out: 2 records that cannot be read."
+    assert len(receiver.spans) == 2
+
+
+def test_a_collector_that_is_away(
+    url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1 when patience ends, and how much waits for what."""
+    receiver.stop()
+    assert main(["replay", "--repo", url, "--patience", "0s"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "Not accepted when it ended: 6 items."
+    assert lines[3].startswith(f"Nothing got through to {receiver.http_endpoint}/v1/traces: ")
+
+
+def test_a_dry_run(url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]) -> None:
+    """It tells and sends nothing."""
+    assert main(["replay", "--repo", url, "--dry-run", "--until=2023-11-14T22:13:21Z"]) == 0
+    assert capsys.readouterr().out == (
+        f"{url}: 2 records with the ends of 1 runs would be sent; nothing was.\n"
+    )
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--since=soon"], "argument --since: 'soon' is neither an age such as 45s, "),
+        (["--since=99999999999w"], "argument --since: '99999999999w' is neither "),
+        (["--until="], "argument --until: '' is neither an age "),
+        (["--until=2026-13-01"], "argument --until: '2026-13-01' is neither "),
+        (["--patience=5"], "argument --patience: '5' is no duration such as 45s, "),
+        (["--patience=-5s"], "argument --patience: '-5s' is no duration "),
+    ],
+)
+def test_arguments_that_mean_nothing(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2 and what is allowed."""
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["replay", *arguments])
+    assert f"rocketry-otel replay: error: {words}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--repo=memory://"], "memory://: what is in memory is gone with the process that "),
+        (["--repo=csv:///no/such.csv"], "cannot open csv:///no/such.csv: there is no such file"),
+        (["--repo=postgresql://u:secret@127.0.0.1:1/d"], "cannot open postgresql://u:***@127."),
+        (["--since=1h", "--until=2h"], "since ("),
+        (["--refused", "--task=x"], "--refused means all that was refused: no --since, "),
+        (["--refused", "--since=1h"], "--refused means all that was refused: no --since, "),
+    ],
+)
+def test_what_cannot_be_done(
+    arguments: list[str], words: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2, one line that says why, and no password."""
+    assert main(["replay", "--repo", url, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("rocketry-otel: ")) == ("", 1)
+    assert err.startswith(f"rocketry-otel: {words}")
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"), [("90m", timedelta(minutes=90)), (" 2D ", timedelta(days=2))]
+)
+def test_an_age_is_a_time_before_now(text: str, ago: timedelta) -> None:
+    """As the help says."""
+    assert abs(datetime.now(timezone.utc) - ago - replay._time(text)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-24T03:00Z", datetime(2026, 11, 24, 3, tzinfo=timezone.utc)),
+        ("2026-11-24 03:00+02:00", datetime(2026, 11, 24, 1, tzinfo=timezone.utc)),
+        ("2026-11-24T03:00", datetime(2026, 11, 23, 22, tzinfo=timezone.utc)),
+        ("2026-11-24", datetime(2026, 11, 23, 19, tzinfo=timezone.utc)),
+    ],
+)
+def test_a_time_has_a_zone_or_is_local(
+    text: str, expected: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A date alone is its midnight."""
+    monkeypatch.setenv("TZ", "UTC-5")
+    time.tzset()
+    try:
+        assert replay._time(text) == expected
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_an_error_in_the_midst_tells_what_was_sent(
+    url: str,
+    receiver: OTLPReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Status 2 and the summary so far, without what a driver may say of the password."""
+
+    def fail(_: Any, **how: Any) -> Any:
+        how["progress"](replay.replay(_, dry_run=True))
+        raise RepositoryError("the repository cannot be read: password is p4ss")
+
+    monkeypatch.setattr(replay, "replay_refused", fail)
+    monkeypatch.setattr(replay, "without_secrets", lambda words, _: words.replace("p4ss", "*"))
+    assert main(["replay", "--repo", url, "--refused"]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{url}: 4 records with the ends of 2 runs, in ")
+    assert err == "rocketry-otel: the repository cannot be read: password is *\n"
+
+
+def test_an_interrupt_before_it_begins(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 130, and there is nothing to tell."""
+
+    def interrupt(_: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay, "open_history", interrupt)
+    assert main(["replay", "--repo", url]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupt_after_it_began(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 130 and what was shown last."""
+
+    def interrupted(repo: Any, **how: Any) -> Any:
+        replay.replay_refused(repo, progress=how["progress"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay, "replay", interrupted)
+    assert main(["replay", "--repo", url]) == 130
+    assert capsys.readouterr().out.startswith(f"{url}: 0 records with the ends of 0 runs, in ")
+
+
+@pytest.mark.usefixtures("receiver")
+def test_without_any_output(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 0 where there is neither stdout nor stderr: nobody is told, which is no error."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["replay", "--repo", url]) == 0
+
+
+class Terminal(io.StringIO):
+    """Keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        """Tell that it is a terminal."""
+        return True
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_bar_is_taken_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each drawing takes the place of the one before, and nothing is left."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(["replay", "--repo", url]) == 0
+    first, *drawn, last = terminal.getvalue().split("\r\x1b[K")
+    assert (first, last) == ("", "")
+    assert drawn[0] == "[........................]   0%  0 reco"
+    assert drawn[-1] == "[########################] 100%  4 reco"

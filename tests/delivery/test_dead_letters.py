@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rocketry_otel._delivery.checkpoint import Backlog, Refusal
+from rocketry_otel._delivery.dead_letters import Refused
+from rocketry_otel._delivery.state import State
+from rocketry_otel._delivery.state_db import FILE, StateError, Store
+
+LOGS, TRACES = "logs http://c", "traces http://c"
+ONE = Refusal(2, "etl", "fail", "HTTP 400")
+
+
+def test_what_was_refused_is_kept_with_its_reason(tmp_path: Path) -> None:
+    """Once for each record and channel, and the newest alone of very many."""
+    refused = Refused(Store(tmp_path))
+    one = Refusal(2, "etl", "fail", "HTTP 400")
+    other = Refusal(1, "etl", "run", "HTTP 413")
+    refused.set_aside(TRACES, [one, other], 5.0)
+    refused.set_aside(TRACES, [one._replace(reason="HTTP 422")], 6.0)
+    refused.set_aside(LOGS, [one], 7.0)
+    assert refused.all() == [
+        (TRACES, other),
+        (TRACES, one._replace(reason="HTTP 422")),
+        (LOGS, one),
+    ]
+    refused.remove([(TRACES, other), (LOGS, one)])
+    assert refused.all() == [(TRACES, one._replace(reason="HTTP 422"))]
+
+
+def test_not_more_is_kept_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collector that refuses for years fills no disk."""
+    monkeypatch.setattr("rocketry_otel._delivery.dead_letters._MOST_REFUSED", 3)
+    refused = Refused(Store(tmp_path))
+    refused.set_aside(TRACES, [Refusal(n, "etl", "run", "no") for n in range(5)], 1.0)
+    assert [refusal.created for _, refusal in refused.all()] == [2, 3, 4]
+
+
+def in_the_way(tmp_path: Path) -> Path:
+    """Return a folder that cannot be written, for there is a file where it should be."""
+    folder = tmp_path / "state"
+    folder.write_text("in the way")
+    return folder
+
+
+def test_what_cannot_be_noted_is_noted_in_one_step_with_the_next_thing(tmp_path: Path) -> None:
+    """Nothing that is noted of delivery is ahead of it, and it is noted once."""
+    folder = in_the_way(tmp_path)
+    state = State(folder)
+    assert state.refused.is_noted is True
+    with pytest.raises(StateError, match="state"):
+        state.refused.set_aside(TRACES, [ONE], 5.0)
+    with pytest.raises(StateError, match="state"):
+        state.take_on({TRACES: Backlog(3)})
+    assert state.refused.is_noted is False
+    folder.unlink()
+    with pytest.raises(ZeroDivisionError), state.refused.noting():
+        raise ZeroDivisionError
+    assert (state.refused.all(), state.refused.is_noted) == ([], False)
+    state.take_on({TRACES: Backlog(3)})
+    assert (state.refused.all(), state.refused.is_noted) == ([(TRACES, ONE)], True)
+    assert state.backlogs() == {TRACES: Backlog(3)}
+    state.refused.remove([(TRACES, ONE)])
+    state.take_on({})
+    assert state.refused.all() == []
+
+
+def test_what_is_refused_anew_while_it_is_noted_is_noted_the_next_time(tmp_path: Path) -> None:
+    """Of two reasons for one record the later one stays."""
+    refused = Refused(Store(tmp_path))
+    again = ONE._replace(reason="HTTP 422")
+    with refused.noting():
+        pass
+    folder = tmp_path / FILE
+    kept = folder.read_bytes()
+    folder.unlink()
+    folder.mkdir()
+    with pytest.raises(StateError):
+        refused.set_aside(TRACES, [ONE], 5.0)
+    folder.rmdir()
+    folder.write_bytes(kept)
+    with refused.noting():
+        refused._not_noted[(TRACES, *again[:3])] = (TRACES, *again, 6.0)
+    assert (refused.all(), refused.is_noted) == ([(TRACES, ONE)], False)
+    with refused.noting():
+        pass
+    assert (refused.all(), refused.is_noted) == ([(TRACES, again)], True)
+
+
+def test_while_nothing_can_be_noted_memory_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest are kept there, too."""
+    monkeypatch.setattr("rocketry_otel._delivery.dead_letters._MOST_REFUSED", 3)
+    folder = in_the_way(tmp_path)
+    refused = Refused(Store(folder))
+    for number in range(5):
+        with pytest.raises(StateError):
+            refused.set_aside(TRACES, [ONE._replace(created=number)], 5.0)
+    folder.unlink()
+    with refused.noting():
+        pass
+    assert [refusal.created for _, refusal in refused.all()] == [2, 3, 4]
+
+
+def test_what_a_parent_could_not_note_is_the_parents(tmp_path: Path) -> None:
+    """A forked child notes what it was refused itself."""
+    folder = in_the_way(tmp_path)
+    refused = Refused(Store(folder))
+    with pytest.raises(StateError):
+        refused.set_aside(TRACES, [ONE], 5.0)
+    if (child := os.fork()) == 0:
+        os._exit(0 if refused.is_noted else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert refused.is_noted is False

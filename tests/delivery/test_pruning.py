@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redbird.repos import CSVFileRepo
+
+from rocketry_otel import OTelRepoHandler, Settings, TaskEventRecord, open_repository
+from rocketry_otel._delivery.checkpoint import Progress
+from rocketry_otel._delivery.state import State
+from rocketry_otel._delivery.state_path import state_folder
+from tests.support.otlp_receiver import Ok, OTLPReceiver, Status
+from tests.support.records import task_record
+
+LONG = 20.0
+HOUR = 3600.0
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
+    """A collector that is sent everything at once."""
+    with OTLPReceiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "0")
+        monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "0")
+        monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_LOOKS", 0.05)
+        monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_PRUNINGS", 0.05)
+        yield receiver
+        receiver.behave(Ok())
+
+
+def handler_of(repo: Any, **settings: Any) -> OTelRepoHandler:
+    """Return a handler that keeps records for an hour."""
+    return OTelRepoHandler(repo, settings=Settings(retention="1h", shutdown_timeout=1, **settings))
+
+
+def write(handler: OTelRepoHandler, *run_ids: str, hours_ago: float = 0.0) -> None:
+    """Log runs that succeed."""
+    created = time.time() - hours_ago * HOUR
+    for run_id in run_ids:
+        handler.handle(task_record("run", run_id=run_id, created=created))
+        handler.handle(task_record("success", run_id=run_id, created=created + 0.001))
+
+
+def runs_in(handler: OTelRepoHandler) -> list[Any]:
+    """Return the ids of the runs that the repository has."""
+    return [record.run_id for record in handler.repo.filter_by(action="success").all()]
+
+
+def wait_for_runs(handler: OTelRepoHandler, *run_ids: str) -> None:
+    """Wait until the repository has these runs alone."""
+    deadline = time.monotonic() + LONG
+    while runs_in(handler) != list(run_ids):
+        assert time.monotonic() < deadline, runs_in(handler)
+        handler._bridge.write_ahead.wait(time.monotonic() + 0.02)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/tasks.db", "csv://{}/tasks.csv", "memory://"])
+def test_old_records_are_removed_once_they_are_delivered(
+    url: str, receiver: OTLPReceiver, tmp_path: Path
+) -> None:
+    """Not while the collector is away, however old they are; and by themselves when it is back."""
+    receiver.behave(Status(503))
+    handler = handler_of(open_repository(url.format(tmp_path)))
+    write(handler, "a", "b", hours_ago=2)
+    write(handler, "c")
+    assert handler.flush(0.3) is False
+    assert runs_in(handler) == ["a", "b", "c"]
+    receiver.behave(Ok())
+    assert handler.flush(LONG) is True
+    wait_for_runs(handler, "c")
+    assert len(receiver.spans) == 3
+    handler.close()
+
+
+def test_what_another_process_has_not_delivered_stays(
+    receiver: OTLPReceiver, tmp_path: Path
+) -> None:
+    """One that lives and lags behind is waited for."""
+    repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
+    other = State(state_folder(repo, None))
+    other.save({"logs http://other": Progress(int((time.time() - 3 * HOUR) * 1e9), 1)}, 0)
+    handler = handler_of(repo)
+    write(handler, "a", hours_ago=2)
+    write(handler, "b")
+    assert handler.flush(LONG) is True
+    assert runs_in(handler) == ["a", "b"]
+    other.leave()
+    wait_for_runs(handler, "b")
+    handler.close()
+
+
+def test_what_is_for_a_signal_that_nobody_sends_stays_for_some_days(
+    receiver: OTLPReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it holds nothing back any more; unless a living process sends that signal."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
+    since = int((time.time() - 5 * HOUR) * 1e9)
+    other = State(state_folder(repo, None))
+    other.save({"logs http://other": Progress(since, 9)}, 0)
+    handler = handler_of(repo, catch_up="3h")
+    write(handler, "older", hours_ago=6)
+    write(handler, "a", hours_ago=4)
+    write(handler, "b", hours_ago=2)
+    write(handler, "c")
+    assert handler.flush(LONG) is True
+    wait_for_runs(handler, "a", "b", "c")
+    other.end()
+    wait_for_runs(handler, "b", "c")
+    handler.close()
+
+
+def test_with_a_lost_state_nothing_is_removed_before_it_is_sent_again(
+    receiver: OTLPReceiver, tmp_path: Path
+) -> None:
+    """A container without a volume starts with none: what is there may not be delivered."""
+    repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
+    receiver.behave(Status(503))
+    first = handler_of(repo)
+    write(first, "a", "b", hours_ago=2)
+    first.close()
+    folder = state_folder(repo, None)
+    assert folder is not None
+    shutil.rmtree(folder)
+    handler = handler_of(repo)
+    handler._bridge.start([])
+    handler._bridge.write_ahead.wait(time.monotonic() + 0.2)
+    assert runs_in(handler) == ["a", "b"]
+    receiver.behave(Ok())
+    write(handler, "c")
+    assert handler.flush(LONG) is True
+    wait_for_runs(handler, "c")
+    assert len(receiver.spans) == 3
+    handler.close()
+
+
+def test_with_an_applications_own_providers_age_alone_counts(
+    tmp_path: Path, telemetry: Any, receiver: OTLPReceiver
+) -> None:
+    """What they deliver is not known here."""
+    handler = OTelRepoHandler(
+        open_repository(f"sqlite:///{tmp_path}/tasks.db"),
+        settings=Settings(retention="1h"),
+        **telemetry.providers,
+    )
+    write(handler, "a", hours_ago=2)
+    write(handler, "b")
+    wait_for_runs(handler, "b")
+    handler.close()
+    assert receiver.requests == []
+
+
+def test_a_repository_that_cannot_be_pruned_is_told_once(
+    receiver: OTLPReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Red Bird's own CSV file is written over by a removal: it is left alone."""
+    handler = handler_of(CSVFileRepo(filename=tmp_path / "tasks.csv", model=TaskEventRecord))
+    write(handler, "a", hours_ago=2)
+    write(handler, "b")
+    assert handler.flush(LONG) is True
+    deadline = time.monotonic() + LONG
+    while "cannot be removed" not in caplog.text:
+        assert time.monotonic() < deadline
+        handler._bridge.write_ahead.wait(time.monotonic() + 0.02)
+    for _ in range(10):
+        handler._bridge.write_ahead.wait(time.monotonic() + 0.02)
+    assert runs_in(handler) == ["a", "b"]
+    handler.close()
+    assert caplog.text.count("Old records cannot be removed from the repository at present") == 1
+
+
+def test_while_another_process_sends_nothing_is_removed(
+    receiver: OTLPReceiver, tmp_path: Path
+) -> None:
+    """Whoever reads the repository is not to miss what it reads."""
+    repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
+    state = State(state_folder(repo, None))
+    with state.lease() as is_theirs:
+        assert is_theirs is True
+        handler = handler_of(repo)
+        write(handler, "a", hours_ago=2)
+        write(handler, "b")
+        assert handler.flush(LONG) is True
+        write(handler, "c")
+        assert handler.flush(LONG) is True
+        assert runs_in(handler) == ["a", "b", "c"]
+    wait_for_runs(handler, "b", "c")
+    handler.close()

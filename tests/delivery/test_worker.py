@@ -1,0 +1,472 @@
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rocketry_otel import Delivery, OTelRepoHandler, open_repository
+from rocketry_otel._delivery.checkpoint import Backlog
+from rocketry_otel._delivery.state import State
+from rocketry_otel._export.batch import Entry
+from rocketry_otel._export.record_ref import Passage
+from rocketry_otel._export.status import delivery_of
+from rocketry_otel.testing import TelemetryCapture
+from tests.support.otlp_receiver import Ok, OTLPReceiver, PartialSuccess, Status, attributes_of
+from tests.support.processes import run_python
+from tests.support.records import task_record
+
+LONG = 20.0
+
+KILLED = """
+    import logging, os, signal, sys
+
+    from rocketry_otel import OTelRepoHandler, open_repository
+
+    handler = OTelRepoHandler(open_repository(sys.argv[1]))
+    logger = logging.getLogger("rocketry.task")
+    logger.setLevel("INFO")
+    logger.addHandler(handler)
+    for number in range(int(sys.argv[2])):
+        for action in ("run", "success"):
+            extra = {"task_name": "etl", "action": action, "run_id": str(number)}
+            logger.info("", extra=extra)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
+    """A collector that is sent everything at once."""
+    with OTLPReceiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "0")
+        monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "0")
+        monkeypatch.setenv("ROCKETRY_OTEL_SHUTDOWN_TIMEOUT", "1")
+        yield receiver
+        receiver.behave(Ok())
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """The URL of a repository that outlives a process."""
+    return f"sqlite:///{tmp_path}/tasks.db"
+
+
+@pytest.fixture
+def make(receiver: OTLPReceiver, url: str) -> Iterator[Any]:
+    """Return a function that makes a handler, closed at the end."""
+    handlers = []
+
+    def make(its_url: str = url) -> OTelRepoHandler:
+        handlers.append(OTelRepoHandler(open_repository(its_url)))
+        return handlers[-1]
+
+    yield make
+    receiver.behave(Ok())
+    for handler in handlers:
+        handler.close()
+
+
+def run(handler: OTelRepoHandler, *run_ids: str) -> None:
+    """Log runs that succeed."""
+    for run_id in run_ids:
+        handler.handle(task_record("run", run_id=run_id))
+        handler.handle(task_record("success", run_id=run_id))
+
+
+def runs_at(receiver: OTLPReceiver) -> set[Any]:
+    """Return the ids of the runs whose spans have arrived."""
+    return {attributes_of(it.span.attributes)["rocketry.run_id"] for it in receiver.spans}
+
+
+def folder_of(handler: OTelRepoHandler) -> Path:
+    """Return where it is noted what was delivered."""
+    state = handler._bridge.write_ahead._state
+    assert state is not None
+    assert state.folder is not None
+    return state.folder
+
+
+def test_what_a_killed_process_had_not_delivered_the_next_one_sends(
+    receiver: OTLPReceiver, make: Any, url: str
+) -> None:
+    """Nothing is to be done for it but to start again."""
+    receiver.behave(Status(503))
+    assert run_python(KILLED, url, "30", env=dict(os.environ)).returncode == -9
+    assert receiver.spans == []
+    receiver.behave(Ok())
+    handler = make()
+    run(handler, "later")
+    assert receiver.wait_for(lambda it: len(runs_at(it)) == 31, LONG)
+    assert receiver.wait_for(lambda it: len(it.log_records) >= 62, LONG)
+    assert handler.flush(LONG) is True
+    assert handler.delivery.traces.waiting == 0
+
+
+def test_what_was_delivered_is_not_sent_again_by_the_next_process(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """A process that ends in order leaves nothing to do."""
+    first = make()
+    run(first, "a")
+    assert first.flush(LONG) is True
+    first.close()
+    assert State(folder_of(first)).writers() == {}
+    second = make()
+    run(second, "b")
+    assert second.flush(LONG) is True
+    assert len(receiver.spans) == 2
+    assert second._bridge.counts.total("traces", "replayed") == 0
+
+
+def test_what_waits_at_the_end_is_the_next_ones_and_not_counted_as_lost(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """A program that ends in an outage loses nothing."""
+    receiver.behave(Status(503))
+    first = make()
+    run(first, "a", "b")
+    first.close()
+    assert first.delivery.traces.dropped == 0
+    assert first.delivery.traces.waiting == 2
+    assert first.delivery.logs.waiting == 4
+    receiver.behave(Ok())
+    second = make()
+    run(second, "c")
+    assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b", "c"}, LONG)
+
+
+def test_what_was_committed_though_the_repository_raised_the_next_process_sends(
+    receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that loses its connection behind the commit, while the collector is away."""
+    receiver.behave(Status(503))
+    handler = make()
+    run(handler, "a")
+    insert = type(handler.repo).insert
+
+    def insert_and_raise(repo: Any, item: Any) -> None:
+        insert(repo, item)
+        raise OSError("the connection is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(handler.repo), "insert", insert_and_raise)
+        with pytest.raises(OSError, match="the connection is lost"):
+            handler.handle(task_record("fail", run_id="b"))
+    handler.close()
+    assert handler._bridge.counts.of("logs", "dropped") == {}
+    receiver.behave(Ok())
+    make()._bridge.start([])
+    assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b"}, LONG)
+
+
+def test_what_comes_while_a_handler_closes_costs_nothing_that_waits(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """It is left to the repository with the rest, and all of it arrives when there is more."""
+    receiver.behave(Status(503))
+    handler = make()
+    run(handler, "a", "b")
+    (queue, _) = handler._bridge.providers.queues
+    closing = threading.Thread(target=handler.close)
+    closing.start()
+    while not queue._is_closing():
+        closing.join(0.001)
+    # Not `handle`, which waits for `logging`'s lock of the handler if that is what closes it.
+    handler.emit(task_record("success", run_id="c"))
+    assert queue.has_left is True
+    closing.join()
+    receiver.behave(Ok())
+    run(handler, "d")
+    assert handler.flush(LONG) is True
+    assert runs_at(receiver) == {"a", "b", "c", "d"}
+    assert handler._bridge.counts.of("traces", "dropped") == {}
+    assert handler._bridge.counts.of("logs", "dropped") == {}
+
+
+def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """A repository in memory ends with the process; until then it loses nothing."""
+    handler = make("memory://")
+    receiver.behave(Status(503))
+    run(handler, "a")
+    handler.close()
+    assert handler.delivery.logs.dropped == 0
+    receiver.behave(Ok())
+    run(handler, "b")
+    assert handler.flush(LONG) is True
+    assert runs_at(receiver) == {"a", "b"}
+    receiver.behave(Status(503))
+    run(handler, "c")
+    handler._bridge.close(0.5)
+    assert handler._bridge.counts.of("logs", "dropped") == {"shutdown": 2}
+    assert handler._bridge.counts.of("traces", "dropped") == {"shutdown": 1}
+
+
+def test_a_record_after_the_very_end_is_the_next_processs(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """What is logged while the interpreter goes is in the repository, and so not lost."""
+    first = make()
+    run(first, "a")
+    first._bridge.close(LONG)
+    run(first, "b")
+    assert first.delivery.logs.dropped == 0
+    del first
+    assert runs_at(receiver) == {"a"}
+    gc.collect()
+    state = make()
+    run(state, "c")
+    assert receiver.wait_for(lambda it: {"a", "c"} <= runs_at(it), LONG)
+
+
+def test_what_is_refused_for_good_is_set_aside_with_its_reason(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """It is on the handler, in the log once, and beside the repository."""
+    handler = make()
+    run(handler, "a")
+    assert handler.flush(LONG) is True
+    receiver.behave(PartialSuccess(1, "too old"))
+    handler.handle(task_record("run", run_id="b"))
+    assert handler.flush(LONG) is False
+    assert (handler.delivery.logs.refused, handler.delivery.logs.last_error) == (1, "too old")
+    ((channel, refusal),) = State(folder_of(handler)).refused.all()
+    assert channel == f"logs {receiver.http_endpoint}/v1/logs"
+    assert refusal[1:] == ("etl", "run", "too old")
+
+
+def test_of_a_part_that_was_refused_all_are_set_aside(receiver: OTLPReceiver, make: Any) -> None:
+    """The protocol does not say which they are."""
+    handler = make()
+    run(handler, "a")
+    assert handler.flush(LONG) is True
+    (queue,) = [one for one in handler._bridge.providers.queues if one.signal == "logs"]
+    part = [Entry(n, Passage(n, "etl", "run")) for n in (1, 2)] + [Entry(3, None)]
+    queue.set_aside(queue, part, 1, "too old")
+    queue.set_aside(queue, part[2:], 1, "of a body")
+    assert [refusal.reason for _, refusal in State(folder_of(handler)).refused.all()] == [
+        "1 of 3: too old"
+    ] * 2
+    handler._bridge.write_ahead._state._store._folder = Path("/proc/nowhere")
+    queue.set_aside(queue, part, 1, "too old")
+
+
+def test_a_fault_of_ours_holds_no_note_back(
+    receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that could not be handed over is counted, and waited for no longer."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    handler = make()
+    run(handler, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr("rocketry_otel._telemetry.emitter.Sender.send", broken)
+        run(handler, "b")
+    run(handler, "c")
+    assert handler.flush(LONG) is True
+    assert runs_at(receiver) == {"a", "c"}
+    assert handler._bridge.write_ahead._ledger.is_settled is True
+    assert handler._bridge.counts.of("logs", "dropped") == {"error": 2}
+
+
+def test_a_state_that_cannot_be_kept_is_told_once_and_costs_nothing_else(
+    receiver: OTLPReceiver, make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tasks go on, and telemetry is delivered as far as this process reaches."""
+    (tmp_path / "tasks.db.delivery").write_text("in the way")
+    handler = make()
+    for number in range(20):
+        run(handler, str(number))
+    assert handler.flush(LONG) is True
+    assert len(receiver.spans) == 20
+    handler.close()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len({line.partition(":")[0] for line in told})
+    assert told[0].startswith(
+        "What was delivered cannot be noted, so that it may be sent once more"
+    )
+    assert told[0].endswith("Tasks go on as before.")
+    assert len(handler.repo.filter_by().all()) == 40
+
+
+def test_where_it_cannot_be_told_where_to_keep_it_it_is_kept_in_memory(
+    receiver: OTLPReceiver,
+    make: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A repository of somebody else's may raise anything when it is asked where it is."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("where am I?")
+
+    monkeypatch.setattr("rocketry_otel._delivery.worker.state_folder", fail)
+    handler = make()
+    run(handler, "a")
+    assert handler.flush(LONG) is True
+    assert len(receiver.spans) == 1
+    assert "It cannot be told where to note what was delivered" in caplog.text
+
+
+def test_a_lost_state_is_made_anew_and_everything_arrives(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """What this project wrote in the last days is sent once more, rather than be lost."""
+    receiver.behave(Status(503))
+    first = make()
+    for number in range(3):
+        first.handle(task_record("run", run_id=str(number), created=time.time()))
+    first.close()
+    shutil.rmtree(folder_of(first))
+    receiver.behave(Ok())
+    second = make()
+    second.handle(task_record("run", run_id="3", created=time.time()))
+    assert receiver.wait_for(lambda it: len(it.log_records) == 4, LONG)
+
+
+def test_a_repository_that_cannot_be_read_is_told_once_and_tried_again(
+    receiver: OTLPReceiver,
+    make: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is to be sent from it is sent as soon as it can be read."""
+    monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_LOOKS", 0.05)
+    handler = make()
+    run(handler, "a")
+    assert handler.flush(LONG) is True
+    failures = []
+
+    def fail(*_: object) -> Any:
+        failures.append(1)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rocketry_otel._history.reconstruct.records", fail)
+        for queue in handler._bridge.providers.queues:
+            State(folder_of(handler)).take_on({queue.name: Backlog(0, waiting=1)})
+        handler._bridge.write_ahead.wait(0.0)
+        while len(failures) < 3:
+            handler._bridge.write_ahead.wait(time.monotonic() + 0.1)
+        assert handler.flush(0.0) is False
+    assert handler.flush(LONG) is True
+    assert caplog.text.count("cannot be sent from the repository at present") == 1
+
+
+def test_what_is_sent_again_goes_on_the_channels_that_missed_it_alone(
+    receiver: OTLPReceiver, url: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application's own tracer provider has had the spans."""
+    monkeypatch.setenv("OTEL_BLRP_MAX_QUEUE_SIZE", "4")
+    receiver.behave(Status(503))
+    handler = OTelRepoHandler(open_repository(url), tracer_provider=telemetry.tracer_provider)
+    run(handler, *map(str, range(10)))
+    receiver.behave(Ok())
+    assert handler.flush(LONG) is True
+    assert handler.delivery.logs.delivered >= 20
+    assert len(telemetry.spans) == 10
+    handler.close()
+
+
+def test_a_flush_waits_for_what_comes_from_the_repository(
+    receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is true when all of it is there, and gives up at once where nothing gets through."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+    monkeypatch.setenv("OTEL_BLRP_MAX_QUEUE_SIZE", "10")
+    handler = make("memory://")
+    receiver.behave(Status(503))
+    run(handler, *map(str, range(50)))
+    assert handler.flush(0.2) is False
+    assert handler.delivery.logs.waiting == 100
+    oldest = handler.delivery.logs.oldest_waiting
+    assert oldest is not None
+    assert oldest.timestamp() == pytest.approx(task_record("run").created, abs=1e-3)
+    receiver.behave(Ok())
+    assert handler.flush(LONG) is True
+    assert handler.delivery.logs.waiting == 0
+    assert len({it.span.span_id for it in receiver.spans}) == 50
+
+
+def test_without_channels_of_ours_nothing_is_followed(
+    tmp_path: Path, telemetry: Any, url: str
+) -> None:
+    """An application's own providers are its own affair; no folder is made."""
+    handler = OTelRepoHandler(open_repository(url), **telemetry.providers)
+    run(handler, "a")
+    assert handler.delivery == Delivery()
+    handler.close()
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_how_delivery_stands_keeps_nobody_alive(make: Any) -> None:
+    """Instruments of an application's provider live as long as the program."""
+    handler = make("memory://")
+    tell = delivery_of(handler._bridge.write_ahead)
+    assert tell() == Delivery()
+    handler._bridge.write_ahead = None
+    gc.collect()
+    assert tell() == Delivery()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_follows_its_own_records(receiver: OTLPReceiver, make: Any) -> None:
+    """It delivers them, and leaves those of its parent to it."""
+    handler = make()
+    run(handler, "parents")
+    assert handler.flush(LONG) is True
+    receiver.behave(Status(503))
+    run(handler, "parents too")
+    receiver.behave(Ok())
+    pid = os.fork()
+    if pid == 0:
+        run(handler, "childs")
+        ok = handler.flush(LONG)
+        handler._bridge.close(1.0)
+        os._exit(0 if ok else 1)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert handler.flush(LONG) is True
+    assert runs_at(receiver) == {"parents", "parents too", "childs"}
+    handler.close()
+    assert State(folder_of(handler)).writers() == {}
+
+
+def test_nothing_is_begun_after_the_end(make: Any) -> None:
+    """There is no thread any more, whoever asks for one."""
+    handler = make()
+    write_ahead = handler._bridge.write_ahead
+    handler._bridge._connect()
+    write_ahead.stop(0.0)
+    write_ahead.begin()
+    assert write_ahead._thread is None
+    write_ahead.reopen()
+    write_ahead.begin()
+    assert write_ahead._thread.is_alive()
+
+
+def test_how_far_it_has_come_is_noted_while_it_catches_up(
+    receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long catching up keeps no note of what is written meanwhile waiting."""
+    monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_NOTES", 0.0)
+    receiver.behave(Status(503))
+    first = make()
+    run(first, *map(str, range(60)))
+    first.close()
+    receiver.behave(Ok())
+    second = make()
+    run(second, "later")
+    assert receiver.wait_for(lambda it: len(runs_at(it)) == 61, LONG)

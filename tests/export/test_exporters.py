@@ -1,0 +1,510 @@
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import grpc
+import pytest
+import requests
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.util import _importlib_metadata as sdk_metadata
+
+from rocketry_otel._export import exporters
+from rocketry_otel._export.exporters import ExporterDestination, destinations, without_credentials
+from rocketry_otel._export.responses import Answer, Result
+from tests.support.certificates import Certificates, make_certificates
+from tests.support.otlp_receiver import Hang, OTLPReceiver, Status
+
+ACCEPTED = Result(Answer.ACCEPTED)
+PROTOCOLS = ("http/protobuf", "grpc")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority and certificates of it."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def receiver() -> Iterator[OTLPReceiver]:
+    """A receiver, which the environment names where that matters."""
+    with OTLPReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def spans() -> list[ReadableSpan]:
+    """Two spans that have ended."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    for name in ("one", "two"):
+        provider.get_tracer("test").start_span(name).end()
+    return list(exporter.get_finished_spans())
+
+
+def endpoint_of(receiver: OTLPReceiver, protocol: str) -> str:
+    """Return where a receiver listens."""
+    return receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+
+
+def set_variables(monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any]) -> None:
+    """Set variables of the OTLP exporters."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", str(value))
+
+
+def the_destination(signal: str = "traces") -> ExporterDestination:
+    """Return the only destination of a signal."""
+    (destination,) = destinations(signal)
+    return destination
+
+
+def names(receiver: OTLPReceiver) -> list[str]:
+    """Return the names of the spans that have arrived."""
+    return [it.span.name for it in receiver.spans]
+
+
+def test_the_default_is_http_to_the_local_collector() -> None:
+    """With nothing set each signal goes to its own path at port 4318, over HTTP."""
+    assert [the_destination(signal).name for signal in ("traces", "logs", "metrics")] == [
+        "http://localhost:4318/v1/traces",
+        "http://localhost:4318/v1/logs",
+        "http://localhost:4318/v1/metrics",
+    ]
+
+
+def test_the_default_of_grpc_is_its_own_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gRPC all signals go to port 4317; an empty variable is as good as none."""
+    set_variables(monkeypatch, {"PROTOCOL": "grpc", "ENDPOINT": "", "TRACES_TIMEOUT": ""})
+    assert the_destination().name == "http://localhost:4317"
+    assert the_destination()._made[0]._endpoint == "localhost:4317"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_spans_arrive(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    protocol: str,
+) -> None:
+    """What is exported is accepted and arrives in either protocol, after a shutdown anew."""
+    set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint_of(receiver, protocol)})
+    destination = the_destination()
+    assert destination.export(spans) == ACCEPTED
+    assert names(receiver) == ["one", "two"]
+    assert [it.protocol for it in receiver.requests] == [protocol.partition("/")[0]]
+    destination.shutdown()
+    assert destination.export(spans) == ACCEPTED
+    assert names(receiver) == ["one", "two", "one", "two"]
+    destination.shutdown()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_signals_own_variables_win(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    protocol: str,
+) -> None:
+    """Endpoint, protocol, headers, compression and timeout can be set for one signal alone."""
+    other = "grpc" if protocol != "grpc" else "http/protobuf"
+    endpoint = endpoint_of(receiver, protocol)
+    set_variables(
+        monkeypatch,
+        {
+            "ENDPOINT": "http://127.0.0.1:1",
+            "PROTOCOL": other,
+            "HEADERS": "x-for=all",
+            "COMPRESSION": "none",
+            "TIMEOUT": "1",
+            "TRACES_ENDPOINT": endpoint + ("" if protocol == "grpc" else "/v1/traces"),
+            "TRACES_PROTOCOL": protocol,
+            "TRACES_HEADERS": "x-for=traces,Authorization=Bearer%20abc",
+            "TRACES_COMPRESSION": "gzip",
+            "TRACES_TIMEOUT": "9",
+        },
+    )
+    options: dict[str, Any] = {}
+    class_of = exporters._exporter_class
+
+    def note(signal: str, name: str) -> Any:
+        def make(*args: Any, **given: Any) -> Any:
+            options.update(given)
+            return class_of(signal, name)(*args, **given)
+
+        return make
+
+    monkeypatch.setattr(exporters, "_exporter_class", note)
+    destination = the_destination()
+    assert destination.export(spans) == ACCEPTED
+    (headers,) = receiver.request_headers
+    assert headers["x-for"] == "traces"
+    assert headers["authorization"] == "Bearer abc"
+    if protocol == "grpc":
+        assert options["compression"] is grpc.Compression.Gzip
+    else:
+        assert headers["content-encoding"] == "gzip"
+    assert options["timeout"] == 9.0
+    destination.shutdown()
+    assert the_destination("logs").export([]).answer is Answer.UNAVAILABLE
+
+
+def test_http_can_deflate(
+    monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
+) -> None:
+    """The third compression that the specification knows works too."""
+    set_variables(monkeypatch, {"ENDPOINT": receiver.http_endpoint, "COMPRESSION": "deflate"})
+    assert the_destination().export(spans) == ACCEPTED
+    assert receiver.request_headers[0]["content-encoding"] == "deflate"
+    assert names(receiver) == ["one", "two"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("mutual", [False, True])
+def test_tls_works_with_the_certificates_of_the_variables(
+    monkeypatch: pytest.MonkeyPatch,
+    certificates: Certificates,
+    spans: list[ReadableSpan],
+    protocol: str,
+    mutual: object,
+) -> None:
+    """A collector with a private authority is reached, also one that wants to see a certificate."""
+    client_ca = certificates.ca_file if mutual else None
+    with OTLPReceiver(tls=certificates.server, client_ca=client_ca) as receiver:
+        set_variables(
+            monkeypatch,
+            {
+                "PROTOCOL": protocol,
+                "ENDPOINT": endpoint_of(receiver, protocol),
+                "CERTIFICATE": certificates.ca_file,
+            },
+        )
+        if mutual:
+            assert the_destination().export(spans).answer is Answer.UNAVAILABLE
+            set_variables(
+                monkeypatch,
+                {
+                    "CLIENT_CERTIFICATE": certificates.client.certificate_file,
+                    "CLIENT_KEY": certificates.client.key_file,
+                },
+            )
+        assert the_destination().export(spans) == ACCEPTED
+        assert names(receiver) == ["one", "two"]
+        set_variables(monkeypatch, {"CERTIFICATE": certificates.stranger_ca_file})
+        assert the_destination().export(spans).answer is Answer.UNAVAILABLE
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TIMEOUT", "soon"),
+        ("TRACES_TIMEOUT", "soon"),
+        ("TRACES_TIMEOUT", "-1"),
+        ("COMPRESSION", "zstd"),
+        ("COMPRESSION", "none"),
+        ("TRACES_COMPRESSION", ""),
+        ("TRACES_PROTOCOL", "carrier pigeon"),
+        ("HEADERS", "no equals sign"),
+    ],
+)
+def test_a_bad_value_does_not_stop_the_export(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    protocol: str,
+    variable: str,
+    value: str,
+) -> None:
+    """As the specification has it, what cannot be used is warned about and ignored."""
+    if value == "carrier pigeon":
+        protocol = "http/protobuf"  # the default, which takes its place
+    set_variables(
+        monkeypatch,
+        {
+            "PROTOCOL": protocol,
+            "ENDPOINT": endpoint_of(receiver, protocol),
+            variable: value,
+        },
+    )
+    assert the_destination().export(spans) == ACCEPTED
+    assert names(receiver) == ["one", "two"]
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == (0 if value in {"", "none"} else 1)
+    assert os.environ[f"OTEL_EXPORTER_OTLP_{variable}"] == value
+
+
+def test_an_exporter_that_is_not_known_is_warned_about_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others that are named work all the same."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin,console")
+    assert the_destination().name == "console"
+    assert [record.getMessage() for record in caplog.records] == [
+        (
+            "OTEL_TRACES_EXPORTER names zipkin, which cannot be used: LookupError: no such "
+            "exporter is installed; there are console, none, otlp, otlp_proto_grpc, otlp_proto_http"
+        )
+    ]
+
+
+def test_none_is_no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal can be turned off."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    assert destinations("logs") == []
+
+
+def test_several_exporters_are_several_destinations(
+    monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
+) -> None:
+    """Collector and console are each a destination of their own."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp,console")
+    set_variables(monkeypatch, {"ENDPOINT": receiver.http_endpoint})
+    otlp, console = destinations("traces")
+    assert [otlp.name, console.name] == [f"{receiver.http_endpoint}/v1/traces", "console"]
+    assert otlp.export(spans) == ACCEPTED
+    assert names(receiver) == ["one", "two"]
+    console.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("exporter", "protocol"), [("otlp_proto_http", "http"), ("otlp_proto_grpc", "grpc")]
+)
+def test_the_sdks_own_names_of_the_exporters_work_too(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    exporter: str,
+    protocol: str,
+) -> None:
+    """What users of the SDK are used to names the protocol along with the exporter."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", exporter)
+    set_variables(monkeypatch, {"ENDPOINT": endpoint_of(receiver, protocol)})
+    receiver.behave(Status(503))
+    assert the_destination().export(spans).answer is Answer.UNAVAILABLE
+    assert [it.protocol for it in receiver.requests] == [protocol]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_batch_that_cannot_be_encoded_is_refused_here_and_can_be_halved(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    protocol: str,
+) -> None:
+    """Nothing is sent of a batch with a poison item, and an earlier answer is not taken for its."""
+    set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint_of(receiver, protocol)})
+    destination = the_destination()
+    poison = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("\ud800")
+    poison.end()
+    receiver.behave(Status(503))
+    assert destination.export(spans).answer is Answer.UNAVAILABLE
+    result = destination.export([*spans, poison])
+    assert (result.answer, result.certain) == (Answer.REFUSED, True)
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("fault", [Status(503), Status(400), Hang(), None])
+def test_exporters_are_quiet_on_our_threads_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    protocol: str,
+    fault: Any,
+) -> None:
+    """What goes wrong is told by its result; the application's own exporters still speak."""
+    caplog.set_level(logging.DEBUG)
+    endpoint = endpoint_of(receiver, protocol)
+    set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint, "TIMEOUT": "0.2"})
+    if fault is None:
+        receiver.stop()
+    else:
+        receiver.behave(fault)
+    destination = the_destination()
+    assert destination.export(spans).answer is not Answer.ACCEPTED
+    destination.shutdown()
+    # The receiver is here, too.
+    told = [(it.name, it.getMessage()) for it in caplog.records if it.name != "grpc._server"]
+    assert told == []
+    receiver.start()
+    receiver.behave(Status(400))
+    theirs = OTLPSpanExporter(f"{receiver.http_endpoint}/v1/traces")
+    assert theirs.export(spans) is SpanExportResult.FAILURE
+    assert "opentelemetry.exporter.otlp.proto.http.trace_exporter" in {
+        record.name for record in caplog.records
+    }
+
+
+class Exporter:
+    """A third party's exporter."""
+
+    def __init__(self, answer: object = SpanExportResult.SUCCESS) -> None:
+        self.answer = answer
+        self.ended = 0
+
+    def export(self, _: object) -> object:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def shutdown(self) -> None:
+        self.ended += 1
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (SpanExportResult.SUCCESS, ACCEPTED),
+        (SpanExportResult.FAILURE, Result(Answer.REFUSED, "the exporter reports a failure")),
+        (None, Result(Answer.REFUSED, "the exporter reports a failure")),
+        (OSError(5, "disk"), Result(Answer.REFUSED, "OSError: [Errno 5] disk")),
+    ],
+)
+def test_a_third_partys_exporter_is_taken_at_its_word(answer: object, expected: Result) -> None:
+    """Nothing is known of its connection: a failure is final, and no reason to try halves."""
+    exporter = Exporter(answer)
+    destination = ExporterDestination(lambda: (exporter, None), "theirs")
+    assert destination.name == "theirs"
+    assert destination.export([1]) == expected
+    assert destination.preference("answer") is answer
+    assert destination.preference("nothing") is None
+    destination.shutdown()
+    assert exporter.ended == 1
+
+
+def test_a_forked_child_makes_an_exporter_of_its_own() -> None:
+    """The parent's connection is neither used nor closed in the child, nor even let go."""
+    made: list[weakref.ref[Exporter]] = []
+
+    def make() -> tuple[Exporter, None]:
+        exporter = Exporter()
+        made.append(weakref.ref(exporter))
+        return exporter, None
+
+    destination = ExporterDestination(make, "theirs")
+    # What happens in a child, without one: there is no difference in this object.
+    destination._leave_it_to_the_parent()
+    destination.shutdown()
+    parents = made[0]()
+    assert parents is not None
+    assert parents.ended == 0
+    assert destination.preference("answer") is None
+    assert destination.export([1]) == ACCEPTED
+    assert len(made) == 2
+    del parents
+    gc.collect()
+    assert made[0]() is not None
+
+
+def test_an_exporter_that_cannot_be_made_again_in_a_child_is_no_error() -> None:
+    """A child whose exporter cannot be made loses its items with a reason."""
+    exporters = iter([(Exporter(), None)])
+    destination = ExporterDestination(lambda: next(exporters), "theirs")
+    destination._leave_it_to_the_parent()
+    assert destination.export([1]) == Result(Answer.REFUSED, "StopIteration:")
+
+
+def test_grpc_is_not_used_where_a_fork_has_cut_a_call(
+    monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
+) -> None:
+    """It would hang or abort the child: there the items are lost, with the cure in the reason."""
+    set_variables(monkeypatch, {"PROTOCOL": "grpc", "ENDPOINT": receiver.grpc_endpoint})
+    destination = the_destination()
+    destination._leave_it_to_the_parent()
+    monkeypatch.setattr(exporters.calls, "were_cut", True)
+    assert destination.export(spans) == Result(
+        Answer.REFUSED,
+        "RuntimeError: gRPC cannot be used in a process that was forked in the midst of a call; "
+        "http/protobuf can",
+    )
+    assert receiver.requests == []
+
+
+def test_a_credential_provider_is_asked_for_its_session(
+    monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
+) -> None:
+    """With the SDK's variable for a credential provider the requests go through its session."""
+    session = requests.Session()
+    session.headers["X-From"] = "provider"
+    monkeypatch.setattr(
+        EntryPoint, "load", _loading(EntryPoint.load, {"of-the-test": lambda: session})
+    )
+    group = "opentelemetry_otlp_credential_provider"
+    entry_point = EntryPoint("of-the-test", "nowhere:nothing", group)
+    their_entry_points = sdk_metadata.entry_points
+
+    def entry_points(**wanted: str) -> Any:
+        return [entry_point] if wanted.get("group") == group else their_entry_points(**wanted)
+
+    from opentelemetry.exporter.otlp.proto.http import _common  # noqa: PLC0415
+
+    monkeypatch.setattr(_common, "entry_points", entry_points)
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER", "of-the-test")
+    set_variables(monkeypatch, {"ENDPOINT": receiver.http_endpoint, "TIMEOUT": "0.5"})
+    destination = the_destination()
+    assert destination.export(spans) == ACCEPTED
+    assert receiver.request_headers[0]["x-from"] == "provider"
+    receiver.behave(Status(400))
+    assert destination.export(spans) == Result(Answer.REFUSED, "the exporter reports a failure")
+
+
+def _loading(load: Any, own: dict[str, Any]) -> Any:
+    return lambda entry_point: own.get(entry_point.name) or load(entry_point)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("http://localhost:4318/v1/traces", "http://localhost:4318/v1/traces"),
+        ("https://user:pass@host/v1/traces?key=secret", "https://host/v1/traces"),
+        ("user:p@ss@host:4317", "host:4317"),
+        ("https://host/a@b", "https://host/a@b"),
+    ],
+)
+def test_no_credentials_of_an_endpoint_are_shown(endpoint: str, expected: str) -> None:
+    """A line of the log names the collector without user, password and query."""
+    assert without_credentials(endpoint) == expected
+
+
+def test_the_quiet_is_one_filter_however_many_exporters_there_were() -> None:
+    """Exporters that come and go leave no more than one filter on a logger."""
+    for _ in range(3):
+        the_destination().shutdown()
+    logger = logging.getLogger("urllib3.connectionpool")
+    assert logger.filters.count(exporters._quiet) == 1
+
+
+def test_a_silent_thread_does_not_silence_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """While a thread of ours exports, what others log through the same logger is heard."""
+    logger = logging.getLogger("urllib3.connectionpool")
+    heard = threading.Event()
+
+    class Speaking(Exporter):
+        def export(self, _: object) -> object:
+            logger.warning("ours")
+            thread = threading.Thread(target=logger.warning, args=("theirs",))
+            thread.start()
+            thread.join()
+            heard.set()
+            return SpanExportResult.SUCCESS
+
+    destination = ExporterDestination(lambda: (Speaking(), None), "theirs")
+    assert destination.export([]) == ACCEPTED
+    assert heard.is_set()
+    assert [record.getMessage() for record in caplog.records] == ["theirs"]

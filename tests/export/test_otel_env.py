@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from rocketry_otel._export import otel_env as environment
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Any:
+    """Return a function that gives the warnings so far."""
+
+    def messages() -> list[str]:
+        assert {record.name for record in caplog.records} <= {"rocketry_otel"}
+        return [record.getMessage() for record in caplog.records]
+
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        ({"OTEL_A": "", "OTEL_B": "  "}, None),
+        ({"OTEL_A": " a "}, "a"),
+        ({"OTEL_A": "", "OTEL_B": "b"}, "b"),
+        ({"OTEL_A": "a", "OTEL_B": "b"}, "a"),
+    ],
+)
+def test_the_first_variable_that_is_set_and_not_empty_counts(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str | None
+) -> None:
+    """As the specification has it, an empty variable is one that is not set."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert environment.text("OTEL_A", "OTEL_B") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("true", True), (" TRUE ", True), ("1", False), ("", False)]
+)
+def test_only_true_disables_the_sdk(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: object
+) -> None:
+    """As the specification has it, any other value than ``true`` is false."""
+    assert environment.sdk_is_disabled() is False
+    monkeypatch.setenv("OTEL_SDK_DISABLED", value)
+    assert environment.sdk_is_disabled() is expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [("5", 5), (" 7 ", 7), ("1", 1), ("", 3)])
+def test_whole_numbers_are_read(
+    monkeypatch: pytest.MonkeyPatch, warned: Any, value: str, expected: int
+) -> None:
+    """A good whole number is used, and without one the default, with nothing said."""
+    monkeypatch.setenv("OTEL_N", value)
+    assert environment.whole_number("OTEL_N", 3, least=1) == expected
+    assert warned() == []
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "0x10"])
+def test_a_bad_whole_number_is_warned_about_and_ignored(
+    monkeypatch: pytest.MonkeyPatch, warned: Any, value: str
+) -> None:
+    """A value that is none, or too small, leaves the default in place and one line in the log."""
+    monkeypatch.setenv("OTEL_N", value)
+    assert environment.whole_number("OTEL_N", 3, least=1) == 3
+    assert warned() == [
+        (
+            f"OTEL_N is {value!r}, which is not a whole number of 1 or more: it is ignored, and 3 "
+            "is used."
+        )
+    ]
+
+
+def test_a_bad_limit_without_a_default_is_no_limit(
+    monkeypatch: pytest.MonkeyPatch, warned: Any
+) -> None:
+    """The warning says in words what the default is where that is no number."""
+    monkeypatch.setenv("OTEL_N", "short")
+    assert environment.whole_number("OTEL_N", None) is None
+    assert warned() == [
+        (
+            "OTEL_N is 'short', which is not a whole number of 0 or more: it is ignored, and no "
+            "limit is used."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, 10.0),
+        ({"OTEL_B": "0.5"}, 0.5),
+        ({"OTEL_A": "3", "OTEL_B": "4"}, 3.0),
+        ({"OTEL_A": ""}, 10.0),
+    ],
+)
+def test_seconds_are_read(
+    monkeypatch: pytest.MonkeyPatch, warned: Any, variables: dict[str, str], expected: float
+) -> None:
+    """The first variable that is set gives the seconds, fractions included."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert environment.seconds("OTEL_A", "OTEL_B", default=10.0) == expected
+    assert warned() == []
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "soon", "inf", "nan"])
+def test_bad_seconds_are_warned_about_and_ignored(
+    monkeypatch: pytest.MonkeyPatch, warned: Any, value: str
+) -> None:
+    """A time that cannot be waited for leaves the default in place."""
+    monkeypatch.setenv("OTEL_A", value)
+    monkeypatch.setenv("OTEL_B", "4")
+    assert environment.seconds("OTEL_A", "OTEL_B", default=10.0) == 10.0
+    assert warned() == [
+        (
+            f"OTEL_A is {value!r}, which is not a number of seconds above 0: it is ignored, and "
+            "10.0 is used."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "seen_inside"),
+    [("3", "3"), ("0.5", "0.5"), ("soon", None), ("-1", None), ("", None), (None, None)],
+)
+def test_a_bad_number_is_hidden_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, seen_inside: str | None
+) -> None:
+    """Code that would raise at a bad number does not see it, and afterwards all is as before."""
+    if value is not None:
+        monkeypatch.setenv("OTEL_N", value)
+    with environment.without_bad_number("OTEL_N"):
+        assert os.environ.get("OTEL_N") == seen_inside
+    assert os.environ.get("OTEL_N") == value
+    with environment.without_bad_number("OTEL_N", most=1.0):
+        assert os.environ.get("OTEL_N") == (None if value == "3" else seen_inside)
+    with pytest.raises(KeyError), environment.without_bad_number("OTEL_N"):
+        raise KeyError
+    assert os.environ.get("OTEL_N") == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ["otlp"]),
+        ("", ["otlp"]),
+        ("none", []),
+        (" OTLP , console,otlp,", ["otlp", "console"]),
+        ("console,none", ["console"]),
+    ],
+)
+def test_exporters_are_named_by_comma(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, expected: list[str]
+) -> None:
+    """Each exporter comes once, in the order given, whatever its case; ``none`` is no exporter."""
+    if value is not None:
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", value)
+    assert environment.exporter_names("traces") == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "http/protobuf"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "GRPC"}, "grpc"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf",
+            },
+            "http/protobuf",
+        ),
+        ({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, "http/protobuf"),
+    ],
+)
+def test_the_protocol_is_that_of_the_signal_or_of_all(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    """A signal's own variable wins, and without any it is the specification's default."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert environment.protocol("logs") == expected
+
+
+def test_an_unknown_protocol_is_warned_about_and_ignored(
+    monkeypatch: pytest.MonkeyPatch, warned: Any
+) -> None:
+    """A protocol that there is no exporter for leaves the default in place."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    assert environment.protocol("logs") == "http/protobuf"
+    assert warned() == [
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json', which is not http/protobuf or grpc: it is "
+            "ignored, and http/protobuf is used."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "none"),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": "Gzip"}, "gzip"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+                "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": "none",
+            },
+            "none",
+        ),
+    ],
+)
+def test_the_compression_is_that_of_the_signal_or_of_all(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    """A signal's own variable wins, and without any nothing is compressed."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert environment.compression("metrics", ("gzip",)) == expected
+
+
+def test_a_bad_compression_is_warned_about_and_ignored(
+    monkeypatch: pytest.MonkeyPatch, warned: Any
+) -> None:
+    """A compression that the protocol does not have leaves requests as they are."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
+    assert environment.compression("metrics", ("gzip", "deflate")) == "none"
+    assert warned() == [
+        (
+            "OTEL_EXPORTER_OTLP_COMPRESSION is 'zstd', which is not gzip, deflate, none: it is "
+            "ignored, and none is used."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("", "trace_based"), ("Always_On", "always_on"), ("x", "trace_based")]
+)
+def test_the_exemplar_filter_is_one_that_there_is(
+    monkeypatch: pytest.MonkeyPatch, warned: Any, value: str, expected: str
+) -> None:
+    """A filter that there is not is warned about and ignored."""
+    monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", value)
+    assert environment.exemplar_filter() == expected
+    assert warned() == (
+        []
+        if value != "x"
+        else [
+            (
+                "OTEL_METRICS_EXEMPLAR_FILTER is 'x', which is not trace_based or always_on or "
+                "always_off: it is ignored, and trace_based is used."
+            )
+        ]
+    )

@@ -1,0 +1,53 @@
+"""The records of a collection in MongoDB, as mongomock has it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rocketry_otel import TaskEventRecord
+from rocketry_otel._history.reconstruct import records
+from rocketry_otel._history.streams.base import Window
+from rocketry_otel._history.streams.stream_of import store_of
+from tests.repositories.records import record
+from tests.support.repositories import Make
+
+
+@pytest.mark.parametrize("kind", ["mongodb", "plain-mongodb"])
+def test_a_document_that_is_no_record_is_passed_over(make_repo: Make, kind: str, caplog) -> None:
+    """It is said once."""
+    repo = make_repo(kind)
+    documents = repo.get_collection()
+    repo.add(record("a", message="1"))
+    documents.insert_many([{"created": 1.0, "x": 5}, {"created": 1.0, "task_name": "b"}])
+    repo.add(record("c", message="2"))
+    assert {fields["task_name"] for fields in records(repo)} == {"a", "c"}
+    (told,) = [one.getMessage() for one in caplog.records]
+    assert told.startswith(f"records of {type(repo).__name__} {repo.collection} that cannot be")
+    caplog.clear()
+
+
+def test_what_names_a_record_is_found_again(make_repo: Make) -> None:
+    """Red Bird calls the field `_id` in the document, whatever it is to us."""
+    for key in ("task_name", "created", "run_id"):
+        repo = make_repo("plain-mongodb", TaskEventRecord, key)
+        repo.get_collection().delete_many({})
+        repo.add(record("etl", created=7.0, run_id="r"))
+        store = store_of(repo)
+        (fields,) = store.outlines(Window())
+        assert fields == {
+            "task_name": "etl", "action": "run", "created": 7.0, "run_id": "r",
+            "process": None, "thread": None,
+        }  # fmt: skip
+        assert store.newest([("etl", "run"), ("etl", "fail")]) == {("etl", "run"): fields}
+        assert store.earliest_of_newest(5) == 7_000_000_000
+
+
+def test_an_empty_collection(make_repo: Make) -> None:
+    """There is nothing to read, to find and to remove."""
+    store = store_of(make_repo("mongodb"))
+    assert list(store.outlines(Window())) == []
+    assert store.newest([("etl", "run")]) == {}
+    assert store.earliest_of_newest(5) == 0
+    assert store.remove(Window(), lambda _: True) == 0
+    store.repo.add(record())
+    assert store.remove(Window(), lambda _: False) == 0

@@ -1,0 +1,146 @@
+"""The records of a table in a SQL database."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+import sqlalchemy.orm
+from redbird.repos import SQLRepo
+
+from rocketry_otel import TaskEventRecord
+from rocketry_otel._history.reconstruct import records
+from rocketry_otel._history.streams.base import Window
+from rocketry_otel._history.streams.stream_of import store_of
+from tests.repositories.records import record
+from tests.support.repositories import Make
+
+SQLITE = ["sqlite", "plain-sqlite", "plain-sqlite-text"]
+
+
+def execute(repo, statement: str) -> None:
+    """Execute a statement that no repository would."""
+    table = repo.model_orm.__table__.name
+    with repo.session.get_bind().begin() as connection:
+        connection.execute(sa.text(statement.format(table=table)))
+
+
+def names(repo) -> str:
+    """Return the names of the tasks that are read."""
+    return "".join(fields["task_name"] for fields in records(repo))
+
+
+def fill(repo) -> None:
+    """Add ten records."""
+    for number, name in enumerate("abcdefghij"):
+        repo.add(record(name, created=float(number), message=f"m{number}"))
+
+
+@pytest.mark.parametrize("kind", SQLITE)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "SET process = 'none'",
+        "SET process = 1e400",
+        # The driver refuses this one, and with it all that is read together with it.
+        "SET trace_id = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_a_row_that_is_no_record_is_passed_over(
+    make_repo: Make, kind: str, bad: str, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is with a whole page of them; what stands behind is read, and it is said once."""
+    monkeypatch.setattr("rocketry_otel._history.streams.sql_stream._PAGE", 2)
+    repo = make_repo(kind)
+    fill(repo)
+    execute(repo, f"UPDATE {{table}} {bad} WHERE task_name IN ('b', 'e', 'f')")
+    assert names(repo) == names(repo) == "acdghij"
+    (told,) = [one.getMessage() for one in caplog.records]
+    assert told.startswith(f"records of {type(repo).__name__} ")
+
+
+def test_a_row_that_is_removed_while_its_page_is_read_again(
+    make_repo: Make, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as if it had not been there."""
+    repo = make_repo("plain-sqlite")
+    fill(repo)
+    execute(repo, "UPDATE {table} SET trace_id = CAST(x'ff' AS TEXT) WHERE task_name = 'j'")
+    store = store_of(repo)
+    values = store._values
+
+    def remove_first(*arguments):
+        execute(repo, "DELETE FROM {table} WHERE task_name = 'c'")
+        return values(*arguments)
+
+    monkeypatch.setattr(store, "_values", remove_first)
+    assert "".join(fields["task_name"] for fields in store.read(Window())) == "abdefghi"
+
+
+def test_a_database_that_is_away_is_an_error(make_repo: Make) -> None:
+    """Its records are not taken for unreadable."""
+    repo = make_repo("plain-sqlite")
+    fill(repo)
+    reading = records(repo)
+    next(reading)
+    execute(repo, "DROP TABLE {table}")
+    with pytest.raises(sa.exc.OperationalError, match="no such table"):
+        list(reading)
+
+
+@pytest.mark.parametrize("kind", SQLITE)
+def test_what_is_not_there(make_repo: Make, kind: str) -> None:
+    """Of a kind that there is none of there is no newest; nothing unwanted is nothing removed."""
+    repo = make_repo(kind)
+    store = store_of(repo)
+    assert store.earliest_of_newest(3) == 0
+    assert store.remove(Window(), lambda _: True) == 0
+    fill(repo)
+    assert store.newest([("a", "run"), ("a", "fail")]) == {("a", "run"): {"created": 0.0}}
+    assert store.earliest_of_newest(3) == 7_000_000_000
+    assert store.remove(Window(), lambda _: False) == 0
+    assert names(repo) == "abcdefghij"
+
+
+@pytest.mark.parametrize("kind", [*SQLITE, "postgresql", "plain-postgresql"])
+def test_nothing_is_held_while_the_reader_pauses(make_repo: Make, kind: str) -> None:
+    """No connection is out, and so there is neither a transaction nor a lock."""
+    repo = make_repo(kind)
+    fill(repo)
+    pool = repo.session.get_bind().pool
+    repo.session.remove()
+    reading = records(repo)
+    next(reading)
+    assert getattr(pool, "checkedout", int)() == 0
+    execute(repo, "DELETE FROM {table}")
+
+
+def test_a_session_that_the_user_made(make_repo: Make) -> None:
+    """It belongs to the thread that adds: reading has a connection of its own."""
+    engine = make_repo("plain-sqlite").session.get_bind()
+    session = sa.orm.Session(engine)
+    repo = SQLRepo(session=session, table="tasks", model=TaskEventRecord, id_field="id")
+    fill(repo)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(names(repo)))
+    thread.start()
+    thread.join()
+    assert found == ["abcdefghij"]
+    session.close()
+
+
+@pytest.mark.parametrize("kind", ["plain-sqlite", "plain-sqlite-text", "sqlite"])
+def test_a_key_of_several_columns(make_repo: Make, kind: str, monkeypatch) -> None:
+    """Rows are found and removed by all of their key, whatever it is made of."""
+    monkeypatch.setattr("rocketry_otel._history.streams.sql_stream._PAGE", 3)
+    repo = make_repo(kind)
+    fill(repo)
+    store = store_of(repo)
+    columns = repo.model_orm.__table__.c
+    store._primary = [columns.created, columns.message]
+    store._order = [columns.created, columns.message]
+    assert "".join(fields["task_name"] for fields in store.read(Window())) == "abcdefghij"
+    removed = store.remove(Window(2_000_000_000), lambda fields: fields["task_name"] in "adgj")
+    assert removed == 3
+    assert names(repo) == "abcefhi"

@@ -1,0 +1,55 @@
+"""Opening a collection that any model has left, to be read alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mongomock import MongoClient
+
+from rocketry_otel import RepositoryError, RepositoryMismatchError
+from rocketry_otel._history.open_history import open_history
+
+
+def test_a_collection_that_is_not_there_is_not_made(mongo_server: Any) -> None:
+    """Nor is a database; the collections that there are are named."""
+    client = MongoClient("mongodb://h/d", _store=mongo_server)
+    words = r"^cannot open mongodb://u:\*\*\*@h/d: there is no such collection; there are "
+    for there in ("none", "a, b"):
+        with (
+            pytest.raises(RepositoryError, match=f"{words}{there}$"),
+            open_history("mongodb://u:secret@h/d"),
+        ):
+            pass
+        for name in ("a", "b"):
+            client["d"][name].insert_one({})
+    assert client["d"].list_collection_names() == ["a", "b"]
+
+
+def test_a_collection_of_something_else(mongo_server: Any) -> None:
+    """What a record needs and a document lacks is named."""
+    client = MongoClient("mongodb://h/d", _store=mongo_server)
+    client["d"]["c"].insert_one({"task_name": "etl"})
+    words = "^the collection c has no records of tasks; missing: action, created$"
+    with (
+        pytest.raises(RepositoryMismatchError, match=words),
+        open_history("mongodb://h/d?collection=c"),
+    ):
+        pass
+
+
+def test_an_empty_collection(mongo_server: Any) -> None:
+    """It is a repository with no records."""
+    MongoClient("mongodb://h/d", _store=mongo_server)["d"].create_collection("c")
+    with open_history("mongodb://h/d?collection=c") as repo:
+        assert repo.filter_by().all() == []
+
+
+def test_a_mongodb_that_is_away() -> None:
+    """It is an error without the password."""
+    url = "mongodb://u:secret@127.0.0.1:1/d?serverSelectionTimeoutMS=50"
+    with (
+        pytest.raises(RepositoryError, match=r"^cannot open mongodb://u:\*\*\*@.*refused"),
+        open_history(url),
+    ):
+        pass

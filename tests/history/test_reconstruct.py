@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redbird.repos import MemoryRepo
+from rocketry.log import MinimalRecord, MinimalRunRecord
+
+from rocketry_otel import OTelRepoHandler, TaskEventRecord
+from rocketry_otel._history.reconstruct import retold
+from rocketry_otel._history.run_lookup import StoredRuns
+from rocketry_otel._model.ids import identity_of
+from rocketry_otel.testing import TelemetryCapture
+from tests.support.records import START, task_record
+
+SECOND = 1_000_000_000
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a time of a record as the code has it."""
+    return int((START + seconds) * SECOND)
+
+
+def history(model: Any, *rows: tuple[str, float, str | None]) -> MemoryRepo:
+    """Return a repository of records: action, seconds and run id of each."""
+    repo = MemoryRepo(model=model)
+    for action, seconds, run_id in rows:
+        fields: dict[str, Any] = {
+            "task_name": "etl",
+            "action": action,
+            "created": START + seconds,
+            "run_id": run_id,
+        }
+        if model is MinimalRecord:
+            del fields["run_id"]
+        repo.add(model(**fields))
+    return repo
+
+
+def steps(repo: MemoryRepo, since: float = 0.0, until: float | None = None) -> list[Any]:
+    """Return what the records did: the change, and when the run began, in seconds."""
+    told = retold(
+        repo,
+        StoredRuns(repo),
+        nanoseconds(since),
+        None if until is None else nanoseconds(until),
+    )
+    return [
+        (one.step.change, (one.step.run.began.created - nanoseconds(0)) / SECOND)
+        if one.step.run is not None and one.step.run.began is not None
+        else (one.step.change, None)
+        for one in told
+    ]
+
+
+@pytest.mark.parametrize("model", [dict, MinimalRunRecord, MinimalRecord])
+def test_records_do_again_what_they_did(model: Any) -> None:
+    """In their order, within the times that are asked for."""
+    repo = history(model, ("run", 0, "a"), ("success", 1, "a"), ("run", 2, "b"), ("fail", 3, "b"))
+    assert steps(repo) == [("began", 0), ("ended", 0), ("began", 2), ("ended", 2)]
+    assert steps(repo, 2, 2.5) == [("began", 2)]
+
+
+@pytest.mark.parametrize("model", [dict, MinimalRunRecord, MinimalRecord])
+def test_a_beginning_before_the_first_record_is_looked_up(model: Any) -> None:
+    """By its id where there are ids, else by order."""
+    repo = history(model, ("run", 0, "a"), ("run", 1, "b"), ("success", 2, "b"), ("crash", 3, None))
+    began = {dict: 1, MinimalRunRecord: 1, MinimalRecord: 1}[model]
+    assert steps(repo, 1.5)[0] == ("ended", began)
+    assert steps(repo, 2.5) == [("ended", None)]
+    crashed = history(model, ("run", 0, "a"), ("crash", 3, None), ("run", 4, "b"))
+    assert steps(crashed, 1) == [("ended", 0), ("began", 4)]
+
+
+def test_a_run_that_was_ended_before_is_not_ended_again() -> None:
+    """An ending of another run with the same id stands alone."""
+    repo = history(dict, ("run", 0, "a"), ("success", 1, "a"), ("fail", 2, "a"))
+    assert steps(repo, 1.5) == [("ended", None)]
+    assert steps(repo) == [("began", 0), ("ended", 0), ("repeated", None)]
+
+
+class Live:
+    """A handler whose repository keeps trace ids, and what it has sent."""
+
+    def __init__(self, telemetry: TelemetryCapture) -> None:
+        self.telemetry = telemetry
+        self.repo = MemoryRepo(model=TaskEventRecord)
+        self._handler = OTelRepoHandler(self.repo, **telemetry.providers)
+
+    def log(self, action: str, seconds: float, run_id: str | None) -> None:
+        """Log a record."""
+        self._handler.handle(task_record(action, run_id=run_id, created=START + seconds))
+
+    def ids(self, since: float) -> list[tuple[str, str | None]]:
+        """Return what changed since then, and the trace id that each run has."""
+        told = retold(self.repo, StoredRuns(self.repo), nanoseconds(since))
+        return [(one.step.change, one.step.run and one.step.run.identity.trace_hex) for one in told]
+
+    def stored(self, *indices: int) -> list[Any]:
+        """Return the trace ids that records have."""
+        return [self.repo.collection[index].trace_id for index in indices]
+
+
+def test_with_trace_ids_a_clock_that_was_set_back_confuses_nothing(
+    telemetry: TelemetryCapture,
+) -> None:
+    """A run that ended before it began, by its times, is the same run when it is told again."""
+    live = Live(telemetry)
+    live.log("run", 100, "a")
+    live.log("success", 5, "a")
+    (trace_id, same) = live.stored(0, 1)
+    assert trace_id == same
+    assert live.ids(0) == [("began", trace_id), ("ended", trace_id)]
+    live.repo.collection.reverse()
+    assert live.ids(0) == [("ended", trace_id), ("began", trace_id)]
+
+
+def test_with_trace_ids_a_second_ending_is_known_as_such(telemetry: TelemetryCapture) -> None:
+    """Also if the first one was before what is read."""
+    live = Live(telemetry)
+    live.log("run", 0, "a")
+    live.log("success", 1, "a")
+    live.log("fail", 2, "a")
+    (trace_id,) = set(live.stored(0, 1, 2))
+    assert live.ids(0.5)[-1][0] == "repeated"
+    assert live.ids(1.5) == [("repeated", trace_id)]
+
+
+def test_with_trace_ids_an_ending_alone_stays_alone(telemetry: TelemetryCapture) -> None:
+    """Nothing is looked up for it, whatever else has its run id."""
+    live = Live(telemetry)
+    live.log("fail", 1, "a")
+    live.log("run", 2, "a")
+    assert live.stored(0) == [identity_of("etl", "a", nanoseconds(1)).trace_hex]
+    assert live.ids(0)[0] == ("ended", live.stored(0)[0])
+
+
+def test_with_trace_ids_a_crash_ends_what_it_ended(telemetry: TelemetryCapture) -> None:
+    """It bears no run id, and newer runs may have begun since."""
+    live = Live(telemetry)
+    live.log("run", 0, "a")
+    live.log("crash", 1, None)
+    live.log("run", 2, "b")
+    assert live.ids(0.5)[0] == ("ended", live.stored(0)[0])
+    del live.repo.collection[0]
+    assert live.ids(0.5)[0][0] == "ended"
+
+
+@pytest.mark.parametrize("refused", [("run",), ("run", "fail")])
+def test_with_trace_ids_an_ending_keeps_its_own_though_the_beginning_was_refused(
+    refused: tuple[str, ...], telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full when the run began: its log record is the same to the byte all the same."""
+    live = Live(telemetry)
+    insert = MemoryRepo.insert
+
+    def refuse(repo: MemoryRepo, item: Any) -> None:
+        if item.action in refused:
+            raise OSError("no space left")
+        insert(repo, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryRepo, "insert", refuse)
+        for seconds, action in enumerate(refused):
+            with pytest.raises(OSError, match="no space left"):
+                live.log(action, seconds, "a")
+    live.log("success", 5, "a")
+    (trace_id,) = live.stored(0)
+    assert trace_id == identity_of("etl", "a", nanoseconds(0)).trace_hex
+    assert live.ids(0) == [("ended", trace_id)]
+    for damage in ({"span_id": None}, {"span_id": "0" * 16}, {"trace_id": "x"}):
+        before = live.repo.collection[0]
+        live.repo.collection[0] = before.copy(update=damage)
+        assert live.ids(0) == [("ended", identity_of("etl", "a", nanoseconds(5)).trace_hex)], damage
+        live.repo.collection[0] = before
+
+
+class Counting(MemoryRepo):
+    """A repository that counts how often it is asked."""
+
+    asked: int = 0
+
+    def query_data(self, query: Any) -> Any:
+        """Count a question."""
+        self.asked += 1
+        return super().query_data(query)
+
+
+@pytest.mark.parametrize(("since", "most"), [(0.0, 1), (50.0, 4)])
+def test_endings_alone_are_not_each_looked_for(since: float, most: int) -> None:
+    """A long history without ids takes time in proportion to its length."""
+    repo = Counting(model=MinimalRecord)
+    for number in range(100):
+        repo.add(MinimalRecord(task_name="etl", action="fail", created=START + number))
+    repo.asked = 0
+    assert len(steps(repo, since)) == 100 - int(since)
+    assert repo.asked <= most
+
+
+def test_of_a_run_without_a_name_one_beginning_is_looked_for() -> None:
+    """What ended after it is paired by order."""
+    repo = history(
+        MinimalRecord, ("run", 0, None), ("success", 2, None), ("fail", 3, None), ("fail", 4, None)
+    )
+    assert steps(repo, 1) == [("ended", 0), ("ended", None), ("ended", None)]

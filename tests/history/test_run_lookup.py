@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redbird.repos import MemoryRepo
+from rocketry.args import Return
+from rocketry.conds import after_success
+from rocketry.log import MinimalRecord, MinimalRunRecord
+
+from rocketry_otel import (
+    OTelRepoHandler,
+    TaskEventRecord,
+    current_run,
+    instrument,
+    open_repository,
+    uninstrument,
+)
+from rocketry_otel._history.run_lookup import StoredRuns, fields_of
+from rocketry_otel._model.annotations import RunEvent, RunLink
+from rocketry_otel._model.event import parse_event
+from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.runs import Observation, Run, RunTracker, Step
+from rocketry_otel._model.signals import SpanSignal, span_signal
+from tests.support.apps import make_app, run_tasks
+from tests.support.records import task_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rocketry_otel.testing import TelemetryCapture
+
+
+def stored(*rows: tuple[str, str | None, float], model: Any = dict) -> StoredRuns:
+    """Return runs in a repository in memory: action, run id and time of each record."""
+    repo = MemoryRepo(model=model)
+    for action, run_id, created in rows:
+        fields: dict[str, Any] = {"task_name": "etl", "action": action, "created": created}
+        if model is not MinimalRecord:
+            fields["run_id"] = run_id
+        repo.add(model(**fields))
+    return StoredRuns(repo)
+
+
+def ending(action: str = "success", run_id: str | None = "r1", at: float = 9.0) -> Any:
+    """Return an ending of the task etl."""
+    return parse_event({"task_name": "etl", "action": action, "run_id": run_id, "created": at})
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        (dict, {"run_id": True, "attributes": True, "anything": True}),
+        (TaskEventRecord, {"run_id": True, "attributes": True, "anything": False}),
+        (MinimalRecord, {"run_id": False, "attributes": False, "anything": False}),
+    ],
+)
+def test_a_model_says_what_it_keeps(model: Any, kept: dict[str, bool]) -> None:
+    """One without declared fields keeps whatever it is given."""
+    runs = stored(model=model)
+    assert {field: runs.keeps(field) for field in kept} == kept
+
+
+def test_only_a_model_with_room_is_given_more() -> None:
+    """The fields that Rocketry's own models have are written as they are."""
+    event = ending()._replace(attributes=(("rows", 1),))
+    observation = Observation(event, Step(None, "none"))
+    for model in (dict, MinimalRecord, MinimalRunRecord):
+        fields = {"task_name": "etl"}
+        stored(model=model).complete(fields, observation)
+        assert fields == {"task_name": "etl"}
+
+
+def test_columns_hold_what_was_added() -> None:
+    """Attributes, events and links as JSON; what belongs to no run has no ids."""
+    event = ending()._replace(
+        attributes=(("rows", 1),),
+        events=(RunEvent("e", 5),),
+        links=(RunLink(10, 11, "dependency"),),
+    )
+    fields = {"execution": "its own", "attributes": "as logged", "links": 5}
+    stored(model=TaskEventRecord).complete(fields, Observation(event, Step(None, "none")))
+    assert fields == {
+        "trace_id": None,
+        "span_id": None,
+        "execution": "its own",
+        "exc_type": None,
+        "exc_message": None,
+        "message": "Task 'etl' status: 'success'",
+        "exc_text": None,
+        "attributes": '{"rows": 1}',
+        "events": '[{"name": "e", "time": 5, "attributes": {}}]',
+        "links": f'[{{"trace_id": "{10:032x}", "span_id": "{11:016x}", "link": "dependency"}}]',
+    }
+
+
+def test_ids_are_those_of_the_run() -> None:
+    """As hexadecimal digits, as Jaeger's search box takes them."""
+    identity = identity_of("etl", "r1", 1)
+    fields: dict[str, Any] = {}
+    step = Step(Run(identity, None), "ended")
+    stored(model=TaskEventRecord).complete(fields, Observation(ending(), step))
+    assert (fields["trace_id"], fields["span_id"]) == (identity.trace_hex, identity.span_hex)
+    assert (fields["attributes"], fields["events"], fields["links"]) == (None, None, None)
+
+
+def test_the_newest_event_is_the_one_that_rocketry_reads() -> None:
+    """The last of an action; none where there is none, or where the task is another."""
+    runs = stored(("run", "a", 1.0), ("success", "a", 2.0), ("success", "b", 3.0))
+    newest = runs.newest("etl", "success")
+    assert newest is not None
+    assert (newest.run_id, newest.created) == ("b", 3_000_000_000)
+    assert runs.newest("etl", "fail") is None
+    assert runs.newest("other", "success") is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "its_ending", "began"),
+    [
+        ([("run", "r1", 1.0), ("run", "r2", 2.0)], ending(), ("r1", 1)),
+        ([("run", "r1", 3.0), ("run", "r1", 1.0)], ending(), ("r1", 3)),
+        ([("run", "r1", 1.0), ("run", "r1", 10.0)], ending(), ("r1", 1)),
+        ([("run", "r1", 1.0), ("run", "r2", 2.0)], ending("fail", None), ("r2", 2)),
+        ([], ending(), ("r1", 9)),
+        ([("run", "r2", 1.0)], ending(), ("r1", 9)),
+    ],
+)
+def test_an_ending_has_the_ids_of_its_beginning(
+    rows: list[Any], its_ending: Any, began: tuple[str, int]
+) -> None:
+    """That of its run id that came before it, or by order, or its own where none is stored."""
+    run_id, at = began
+    identity = stored(*rows).identity_of(its_ending)
+    assert identity == identity_of("etl", run_id, at * 1_000_000_000)
+
+
+def test_a_model_without_run_ids_gives_the_ids_that_were_sent(telemetry: TelemetryCapture) -> None:
+    """What links lead to is the span that was made, whatever the model keeps."""
+    for model in (MinimalRecord, MinimalRunRecord, TaskEventRecord):
+        telemetry.clear()
+        repo = MemoryRepo(model=model)
+        handler = OTelRepoHandler(repo, **telemetry.providers)
+        handler.handle(task_record("run", run_id="r1"))
+        handler.handle(task_record("success", run_id="r1", created=1_700_000_009.0))
+        runs = StoredRuns(repo)
+        event = runs.newest("etl", "success")
+        assert event is not None
+        context = telemetry.span("etl").context
+        assert runs.identity_of(event) == (context.trace_id, context.span_id)
+
+
+def test_a_beginning_is_looked_for_by_what_names_it() -> None:
+    """A crash means the newest run; another ending the one of its id, if that is not over."""
+    runs = stored(
+        ("run", "r1", 1.0), ("run", "r2", 2.0), ("success", "r2", 3.0), ("run", "r3", 4.0)
+    )
+    found = [
+        runs.find_beginning(one)
+        for one in (ending("crash", None), ending(), ending(run_id="r2"), ending(run_id=None))
+    ]
+    assert [one and one.run_id for one in found] == ["r3", "r1", None, None]
+
+
+@pytest.mark.parametrize("model", [dict, MinimalRunRecord, MinimalRecord])
+def test_a_crash_of_a_run_that_has_ended_stands_alone(model: Any) -> None:
+    """After its clock was set back Rocketry takes for crashed what has ended."""
+    runs = stored(("run", "r1", 1.0), ("success", "r1", 3.0), model=model)
+    assert runs.find_beginning(ending("crash", None)) is None
+
+
+def test_by_trace_ids_an_ending_is_found_though_the_clock_was_set_back() -> None:
+    """What a run is called counts, and not when it ended."""
+    trace_id = identity_of("etl", "r1", 5_000_000_000).trace_hex
+    repo = MemoryRepo(model=TaskEventRecord)
+    for action, created in (("run", 5.0), ("success", 1.0)):
+        fields = {"task_name": "etl", "action": action, "run_id": "r1", "trace_id": trace_id}
+        repo.add(TaskEventRecord(**fields, created=created))
+    assert StoredRuns(repo).find_beginning(ending("crash", None)) is None
+    assert stored(("run", None, 1.0), model=MinimalRecord).find_beginning(ending()) is None
+    assert stored().find_beginning(ending("crash", None)) is None
+
+
+def load() -> str:
+    """Add attributes and events, and return something."""
+    run = current_run()
+    assert run is not None
+    run.set_attribute("rows", 1200)
+    run.set_attribute("odd \x00", float("nan"))
+    run.add_event("downloaded", {"bytes": 52_000, "from": "\ud800"})
+    run.add_event("done")
+    return "loaded"
+
+
+def report(loaded: str = Return("load")) -> None:
+    """Add what the other task has returned."""
+    run = current_run()
+    assert run is not None
+    run.set_attribute("read", loaded)
+
+
+def broken() -> None:
+    """Add something, and fail."""
+    run = current_run()
+    assert run is not None
+    run.set_attribute("rows", 0)
+    raise ValueError("boom")
+
+
+@pytest.mark.parametrize("url", ["memory://", "csv://{}/tasks.csv", "sqlite:///{}/tasks.db"])
+@pytest.mark.parametrize("execution", ["main", "async", "thread"])
+def test_stored_records_give_the_very_same_span(
+    url: str,
+    execution: Any,
+    telemetry: TelemetryCapture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With all that a body, hooks and dependencies add, a replay says what was said live."""
+    live: dict[str, SpanSignal] = {}
+
+    def remember(run: Run, ended: Any, detail: Any) -> SpanSignal:
+        signal = live[ended.task_name] = span_signal(run, ended, detail)
+        return signal
+
+    monkeypatch.setattr("rocketry_otel._telemetry.emitter.span_signal", remember)
+
+    def name_span(task: Any, record: Mapping[str, Any], outcome: str) -> str:
+        return f"{task.name} {outcome} at {record['created']}"
+
+    def enrich(task: Any, record: Mapping[str, Any], outcome: str) -> dict[str, object]:
+        return {"team": "data", "priority": task.priority, "rows": 3}
+
+    app = make_app(execution=execution)
+    app.session.create_task(func=load, name="load")
+    app.session.create_task(func=report, name="report", start_cond=after_success("load"))
+    app.session.create_task(func=broken, name="broken", start_cond=after_success("report"))
+    repo = open_repository(url.format(tmp_path))
+    instrument(app, repo=repo, name_span=name_span, enrich=enrich, **telemetry.providers)
+    run_tasks(app, "load", cycles=60)
+    uninstrument(app)
+    assert set(live) == {"load", "report", "broken"}
+    assert len(telemetry.spans) == 3
+
+    tracker = RunTracker()
+    replayed: dict[str, SpanSignal] = {}
+    for item in sorted(repo.filter_by().all(), key=lambda item: float(item.created)):
+        event = parse_event(fields_of(item))
+        step = tracker.observe(event)
+        if step.change == "ended" and step.run is not None:
+            replayed[event.task_name or ""] = span_signal(step.run, event, "full")
+            assert fields_of(item)["trace_id"] == step.run.identity.trace_hex
+    assert replayed == live
+
+    signal = replayed["load"]
+    assert signal.name.startswith("load success at 1")
+    assert {key: signal.attributes[key] for key in ("rows", "odd \\x00", "team", "priority")} == {
+        "rows": 3, "odd \\x00": "nan", "team": "data", "priority": 0,
+    }  # fmt: skip
+    assert [(event.name, event.attributes) for event in signal.events] == [
+        ("downloaded", (("bytes", 52_000), ("from", "\\ud800"))),
+        ("done", ()),
+    ]
+    assert signal.links == ()
+    context = telemetry.span("load").context
+    assert replayed["report"].links == (RunLink(context.trace_id, context.span_id, "dependency"),)
+    assert replayed["report"].attributes["read"] == "loaded"
+    context = telemetry.span("report").context
+    assert replayed["broken"].links == (RunLink(context.trace_id, context.span_id, "dependency"),)
+    assert replayed["broken"].error == "ValueError: boom"

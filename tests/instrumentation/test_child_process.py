@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import json
+import logging
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import _logs, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import get_current_span
+from redbird.repos import MemoryRepo
+
+from rocketry_otel import OTelRepoHandler, Settings, TaskEventRecord
+from rocketry_otel._export.providers import Providers
+from rocketry_otel._instrumentation import child_process
+from rocketry_otel._instrumentation.child_process import ChildRecords, ChildSide
+from rocketry_otel._model.annotations import RunEvent
+from rocketry_otel._model.event import parse_event
+from rocketry_otel._model.ids import identity_of
+from rocketry_otel._runtime import shutdown
+from rocketry_otel.testing import TelemetryCapture, capture_telemetry
+from tests.support.records import START, task_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BEGAN = parse_event({"task_name": "etl", "action": "run", "run_id": "r1", "created": START})
+
+
+@pytest.fixture(autouse=True)
+def _no_child_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process be a child that has not begun, and forget it afterwards."""
+    monkeypatch.setattr(ChildSide, "_only", None)
+    before = set(shutdown._open)
+    yield
+    for one in set(shutdown._open) - before:
+        shutdown.forget(one)
+
+
+def providers_of(telemetry: TelemetryCapture) -> Providers:
+    """Return the captured providers, as those of the application."""
+    three = Providers(**{name[: -len("_provider")]: it for name, it in telemetry.providers.items()})
+    three.borrowed.extend(telemetry.providers.values())
+    return three
+
+
+def handler_of(telemetry: TelemetryCapture) -> OTelRepoHandler:
+    """Return a handler that has found its providers, as a parent has before it forks."""
+    handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)
+    handler.handle(task_record("run", "other", run_id="r0"))
+    return handler
+
+
+def test_the_record_that_begins_the_run_is_noted_and_left_as_it_is() -> None:
+    """Its ids are those that the parent will find."""
+    records = ChildRecords()
+    assert records.began is None
+    record = task_record("run", run_id="r1", process=7)
+    before = dict(vars(record))
+    assert records.filter(record) is True
+    assert vars(record) == before
+    assert records.began == parse_event(before, "Task 'etl' status: 'run'", "process")
+    assert (records.began.run_id, records.began.execution) == ("r1", "process")
+
+
+@pytest.mark.parametrize("action", ["success", "fail", "terminate", "inaction", "crash"])
+def test_the_record_that_ends_the_run_takes_along_what_was_added(action: str) -> None:
+    """As the JSON that the parent reads from the record, and a repository keeps."""
+    records = ChildRecords()
+    records.filter(task_record("run", run_id="r1"))
+    records.additions.set_attribute("rows", 5)
+    records.additions.add_event("done", 7, {"k": 1})
+    record = task_record(action, run_id="r1")
+    assert records.filter(record) is True
+    assert json.loads(record.attributes) == {"rows": 5}
+    event = parse_event(vars(record))
+    assert event.attributes == (("rows", 5),)
+    assert event.events == (RunEvent("done", 7, (("k", 1),)),)
+
+
+def test_an_ending_to_which_nothing_was_added_is_left_as_it_is() -> None:
+    """No field appears that was not there, and one of the user's stays."""
+    records = ChildRecords()
+    records.filter(task_record("run", run_id="r1"))
+    record = task_record("success", run_id="r1", attributes="the user's")
+    before = dict(vars(record))
+    assert records.filter(record) is True
+    assert vars(record) == before
+
+
+@pytest.mark.parametrize("action", [None, "note"])
+def test_other_records_pass_untouched(action: str | None) -> None:
+    """What a body logs is none of ours, and does not begin another run."""
+    records = ChildRecords()
+    records.filter(task_record("run", run_id="r1"))
+    began = records.began
+    records.additions.set_attribute("rows", 5)
+    records.additions.add_event("done", 7, {})
+    record = task_record(action, run_id="r1")
+    before = dict(vars(record))
+    assert records.filter(record) is True
+    assert vars(record) == before
+    assert records.began is began
+
+
+def test_each_run_begins_with_nothing_added() -> None:
+    """A forked child inherits what its parent's filter has seen, and begins anew."""
+    records = ChildRecords()
+    records.filter(task_record("run", run_id="r1"))
+    records.additions.set_attribute("rows", 5)
+    records.filter(task_record("run", run_id="r2"))
+    record = task_record("success", run_id="r2")
+    records.filter(record)
+    assert not hasattr(record, "attributes")
+    assert records.began is not None
+    assert records.began.run_id == "r2"
+
+
+@pytest.mark.parametrize("keeps_run_id", [True, False])
+def test_ids_are_those_that_the_parent_will_have(
+    telemetry: TelemetryCapture, *, keeps_run_id: bool
+) -> None:
+    """From the run record alone, and as the parent's repository keeps run ids or not."""
+    side = ChildSide(providers_of(telemetry), Settings())
+    identity, context = side.context_of(BEGAN, keeps_run_id=keeps_run_id)
+    assert identity == identity_of("etl", "r1" if keeps_run_id else None, BEGAN.created)
+    span = get_current_span(context).get_span_context()
+    assert (span.trace_id, span.span_id) == identity
+    assert span.trace_flags.sampled
+    assert not span.is_remote
+
+
+def test_the_sampler_of_the_child_decides_as_that_of_the_parent() -> None:
+    """A body is not sampled where its run is not."""
+    with capture_telemetry(sampler=ALWAYS_OFF) as telemetry:
+        side = ChildSide(providers_of(telemetry), Settings())
+        _, context = side.context_of(BEGAN, keeps_run_id=True)
+        assert not get_current_span(context).get_span_context().trace_flags.sampled
+
+
+def test_a_run_without_a_name_has_ids_too(telemetry: TelemetryCapture) -> None:
+    """Nothing in a record makes a child stumble."""
+    side = ChildSide(providers_of(telemetry), Settings())
+    identity, _ = side.context_of(BEGAN._replace(task_name=None), keeps_run_id=True)
+    assert identity == identity_of("", "r1", BEGAN.created)
+
+
+def test_a_forked_child_uses_the_providers_of_its_parent(telemetry: TelemetryCapture) -> None:
+    """But for the meter provider, whose sums are the parent's; its bridge is not closed."""
+    handler = handler_of(telemetry)
+    bridge = handler._bridge
+    assert bridge in shutdown._open
+    side = ChildSide.of(bridge, Settings())
+    assert side._providers.tracer is telemetry.tracer_provider
+    assert side._providers.borrowed == [telemetry.tracer_provider, telemetry.logger_provider]
+    assert bridge.providers is not None
+    assert telemetry.meter_provider in bridge.providers.borrowed
+    assert bridge not in shutdown._open
+    assert side in shutdown._open
+    assert ChildSide.of(None, Settings()) is side
+
+
+@pytest.mark.parametrize("global_providers", [True, False])
+@pytest.mark.parametrize("unconnected", [True, False])
+def test_a_child_without_providers_finds_its_own(
+    telemetry: TelemetryCapture,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    global_providers: bool,
+    unconnected: bool,
+) -> None:
+    """One that was spawned, or forked before the first record, and makes them global if it may."""
+    made_global: list[Providers] = []
+    monkeypatch.setattr(child_process, "make_global", made_global.append)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)
+    settings = Settings(global_providers=global_providers, shutdown_timeout=3.0)
+    side = ChildSide.of(handler._bridge if unconnected else None, settings)
+    assert isinstance(side._providers.tracer, trace.NoOpTracerProvider)
+    assert made_global == ([side._providers] if global_providers else [])
+    assert side.shutdown_timeout == 3.0
+    assert ChildSide.of(handler._bridge, settings) is side
+
+
+class Slow(SpanProcessor):
+    """Takes its time to flush, and says how much it was given."""
+
+    def __init__(self, takes: float = 0.0) -> None:
+        self.takes = takes
+        self.given: list[int] = []
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        self.given.append(timeout_millis)
+        time.sleep(self.takes)
+        return True
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_flushing_and_closing_share_one_time_limit(telemetry: TelemetryCapture) -> None:
+    """What flushing has used up is not waited for once more when the child ends."""
+    slow = Slow(0.3)
+    telemetry.tracer_provider.add_span_processor(slow)
+    side = ChildSide(providers_of(telemetry), Settings(shutdown_timeout=30.0))
+    side.flush()
+    assert 0.0 < side.shutdown_timeout <= 29.7
+    side.flush()
+    assert side.shutdown_timeout <= 29.4
+    assert slow.given[1] <= 29_700 < slow.given[0] <= 30_000
+
+
+def test_a_child_waits_no_longer_than_it_may(telemetry: TelemetryCapture) -> None:
+    """Time that is up is up: nothing is left for the end, and never less than nothing."""
+    telemetry.tracer_provider.add_span_processor(Slow(0.5))
+    side = ChildSide(providers_of(telemetry), Settings(shutdown_timeout=0.05))
+    began = time.monotonic()
+    side.flush()
+    assert time.monotonic() - began < 0.4
+    assert side.shutdown_timeout == 0.0
+
+
+def test_time_is_used_up_though_flushing_fails(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in between does not give the child more time to end."""
+    clock = Clock()
+    monkeypatch.setattr(child_process, "time", clock)
+    side = ChildSide(providers_of(telemetry), Settings(shutdown_timeout=3.0))
+
+    def broken() -> None:
+        clock.now += 1.0
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(side, "_borrow_globals", broken)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        side.flush()
+    assert side.shutdown_timeout == 2.0
+
+
+def test_providers_that_were_set_late_are_flushed_too(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body may have set its own globally; placeholders and those known are left alone."""
+    late, late_logs = TracerProvider(shutdown_on_exit=False), LoggerProvider(shutdown_on_exit=False)
+    in_force: dict[str, Any] = {"tracer": trace.ProxyTracerProvider()}
+    in_force["logger"] = _logs.get_logger_provider()
+    monkeypatch.setattr(
+        child_process, "trace", SimpleNamespace(get_tracer_provider=lambda: in_force["tracer"])
+    )
+    monkeypatch.setattr(
+        child_process, "_logs", SimpleNamespace(get_logger_provider=lambda: in_force["logger"])
+    )
+    slow = Slow()
+    late.add_span_processor(slow)
+    providers = providers_of(telemetry)
+    before = list(providers.borrowed)
+    side = ChildSide(providers, Settings())
+    side.flush()
+    assert providers.borrowed == before
+    in_force.update(tracer=late, logger=late_logs)
+    side.flush()
+    side.flush()
+    assert providers.borrowed == [*before, late, late_logs]
+    assert len(slow.given) == 2
+    in_force.update(tracer=telemetry.tracer_provider, logger=telemetry.logger_provider)
+    side.flush()
+    assert providers.borrowed == [*before, late, late_logs]
+
+
+def test_a_side_that_was_closed_is_forgotten(telemetry: TelemetryCapture) -> None:
+    """The end of the child does not close it once more."""
+    side = ChildSide(providers_of(telemetry), Settings())
+    shutdown.remember(side)
+    side.close(1.0)
+    assert side not in shutdown._open
+
+
+def test_a_child_s_record_becomes_the_parent_s_span(telemetry: TelemetryCapture) -> None:
+    """What a body added in a child stands on the span that the parent makes, and in its record."""
+    handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)
+    logger = logging.Logger("rocketry.task._process")
+    logger.addFilter(records := ChildRecords())
+    logger.addHandler(handler)
+    logger.handle(task_record("run", run_id="r1", name=logger.name))
+    records.additions.set_attribute("rows", 5)
+    records.additions.add_event("done", int(START * 1e9), {"k": 1})
+    logger.handle(task_record("success", run_id="r1", name=logger.name, created=START + 1))
+    span = telemetry.span("etl")
+    assert span.attributes["rows"] == 5
+    assert [(event.name, event.timestamp, dict(event.attributes)) for event in span.events] == [
+        ("done", int(START * 1e9), {"k": 1})
+    ]
+    assert handler.repo.filter_by(action="success").last().attributes == '{"rows": 5}'
+
+
+def test_a_record_that_cannot_be_read_is_let_through() -> None:
+    """Whatever is wrong with it, the parent gets it, and the task goes on."""
+    records = ChildRecords()
+    record = task_record("run", run_id="r1", args=("does not fit",))
+    assert records.filter(record) is True
+    assert records.began is None

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
+from rocketry import Session
+from rocketry.conditions import DependFailure, DependFinish, DependSuccess, TaskStarted
+from rocketry.conds import (
+    after_all_fail,
+    after_all_finish,
+    after_all_success,
+    after_any_fail,
+    after_any_finish,
+    after_any_success,
+    after_fail,
+    after_finish,
+    after_success,
+    daily,
+    every,
+)
+from rocketry.core import Parameters, Task
+from rocketry.core.condition import Not
+
+from rocketry_otel._instrumentation.links import Awaited, Requests, awaited, dependency_links
+from rocketry_otel._model.annotations import RunLink
+from rocketry_otel._model.ids import Identity, identity_of
+from tests.support import apps
+from tests.support.apps import make_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SUCCESS = ("success",)
+FAIL = ("fail",)
+FINISH = ("success", "fail")
+LOAD = identity_of("load", "r1", 1)
+
+
+def awaited_by(condition: Any) -> list[Awaited]:
+    """Return all that a condition waits for."""
+    return list(awaited(condition))
+
+
+@pytest.mark.parametrize(
+    ("condition", "actions"),
+    [
+        (after_success("load"), SUCCESS),
+        (after_fail("load"), FAIL),
+        (after_finish("load"), FINISH),
+        (DependSuccess(depend_task="load", task="report"), SUCCESS),
+        (DependFailure(depend_task="load"), FAIL),
+        (DependFinish(depend_task="load"), FINISH),
+    ],
+    ids=str,
+)
+def test_a_dependency_waits_for_its_task(condition: Any, actions: tuple[str, ...]) -> None:
+    """Each condition of the kind names the task and the endings that let the run start."""
+    assert awaited_by(condition) == [Awaited("load", actions)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "actions"),
+    [
+        (after_all_success("a", "b"), SUCCESS),
+        (after_all_fail("a", "b"), FAIL),
+        (after_all_finish("a", "b"), FINISH),
+        (after_any_success("a", "b"), SUCCESS),
+        (after_any_fail("a", "b"), FAIL),
+        (after_any_finish("a", "b"), FINISH),
+    ],
+    ids=str,
+)
+def test_a_dependency_on_several_waits_for_each(condition: Any, actions: tuple[str, ...]) -> None:
+    """All of them or any of them: each is one that may have let the run start."""
+    assert awaited_by(condition) == [Awaited("a", actions), Awaited("b", actions)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        (after_success("a") & after_fail("b"), ["a", "b"]),
+        (after_success("a") | after_fail("b"), ["a", "b"]),
+        (daily & after_success("a"), ["a"]),
+        (every("10 min") | (daily.after("10:00") & after_success("a")), ["a"]),
+        (~after_success("a"), []),
+        (~~after_success("a"), ["a"]),
+        (Not(Not(after_success("a"))), ["a"]),
+        (Not(Not(Not(after_success("a")))), []),
+        (after_success("a") & ~after_success("b"), ["a"]),
+        (after_success("a") & ~(after_success("b") | ~after_success("c")), ["a", "c"]),
+        (after_any_success("a", "b") & ~after_all_fail("c", "d") & daily, ["a", "b"]),
+        (daily, []),
+        (every("1 hour") & TaskStarted(task="a"), []),
+        (TaskStarted(task="a") >= 2, []),
+        (None, []),
+        (True, []),
+    ],
+    ids=str,
+)
+def test_conditions_are_combined(condition: Any, names: list[str]) -> None:
+    """What stands below ``~`` is not waited for, but below two it is; times are no tasks."""
+    assert [one.task_name for one in awaited_by(condition)] == names
+
+
+def test_a_task_may_be_named_by_its_function_or_be_a_task() -> None:
+    """As Rocketry finds it: by the name that ``app.task`` gave the function, or the task's own."""
+    app = make_app()
+
+    @app.task(name="named")
+    def load() -> None: ...
+
+    task = app.session["named"]
+    assert awaited_by(after_success(load)) == [Awaited("named", SUCCESS)]
+    assert awaited_by(after_success(task)) == [Awaited("named", SUCCESS)]
+
+
+@pytest.mark.parametrize("task", [object(), 5, apps.succeed])
+def test_what_is_no_task_is_not_waited_for(task: object) -> None:
+    """Rocketry itself finds no task there."""
+    assert awaited_by(after_success(task)) == []
+
+
+def linked(condition: Any, since: int, endings: dict[str, tuple[Identity, int]]) -> Any:
+    """Return the links to runs that ended as given, by task."""
+    return dependency_links(condition, since, lambda one: endings.get(one.task_name))
+
+
+def test_a_run_links_to_what_ended_since_it_last_began() -> None:
+    """One that ended before that has had its run already; at the same moment too."""
+    condition = after_success("load")
+    for since, links in [
+        (0, (RunLink(LOAD.trace_id, LOAD.span_id, "dependency"),)),
+        (4, (RunLink(LOAD.trace_id, LOAD.span_id, "dependency"),)),
+        (5, ()),
+        (6, ()),
+    ]:
+        assert linked(condition, since, {"load": (LOAD, 5)}) == links
+    assert linked(condition, 0, {}) == ()
+
+
+def test_each_run_is_linked_once() -> None:
+    """However often a condition names it; two runs are two links, in the order of the tasks."""
+    other = identity_of("other", "r1", 1)
+    condition = after_any_success("other", "load") & after_finish("load")
+    assert linked(condition, 0, {"load": (LOAD, 5), "other": (other, 4)}) == (
+        RunLink(other.trace_id, other.span_id, "dependency"),
+        RunLink(LOAD.trace_id, LOAD.span_id, "dependency"),
+    )
+
+
+def test_the_endings_asked_for_are_those_of_the_condition() -> None:
+    """A failure is no reason for ``after_success``, nor a success for ``after_fail``."""
+    asked: list[Awaited] = []
+    condition = after_success("a") & after_fail("b") & after_finish("c")
+    assert dependency_links(condition, 0, asked.append) == ()  # type: ignore[arg-type]
+    assert asked == [Awaited("a", SUCCESS), Awaited("b", FAIL), Awaited("c", FINISH)]
+
+
+def test_there_are_no_more_links_than_a_record_is_read_with() -> None:
+    """A task that waits for 200 others has the same 128 links live and in a replay."""
+    names = [f"t{number}" for number in range(200)]
+    endings = {name: (identity_of(name, None, 1), 1) for name in names}
+    links = linked(after_all_success(*names), 0, endings)
+    assert [link.trace_id for link in links] == [
+        identity_of(name, None, 1).trace_id for name in names[:128]
+    ]
+
+
+class Watched(Task):
+    """A class of tasks of its own: what is watched here changes no other."""
+
+    def execute(self) -> None:
+        """Do nothing."""
+
+    def run(self, _params: Any = None, **kwargs: Any) -> str:
+        """Ask for a run."""
+        super().run(_params, **kwargs)
+        return "asked"
+
+
+@pytest.fixture
+def session() -> Session:
+    """Return a session of an application."""
+    return make_app().session
+
+
+@pytest.fixture
+def requests(session: Session) -> Iterator[Requests]:
+    """Requests that watch the tasks of a session."""
+    requests = Requests()
+    requests.watch(Watched, session)
+    yield requests
+    requests.unwatch(session)
+
+
+def span(number: int) -> Any:
+    """Return a context manager that makes a span with these ids the active one."""
+    context = SpanContext(number, number, is_remote=False, trace_flags=TraceFlags(1))
+    return use_span(NonRecordingSpan(context))
+
+
+def taken(requests: Requests, task: Task) -> tuple[bool, RunLink | None]:
+    """Do what happens at a launch: Rocketry takes the request, and then asks for the run's id."""
+    task._get_direct_params()
+    return requests.take(task)
+
+
+def link(number: int) -> RunLink:
+    """Return the link to a span that asked for a run."""
+    return RunLink(number, number, "request")
+
+
+def test_a_request_inside_a_span_leads_to_it(requests: Requests, session: Session) -> None:
+    """And the request itself is what it was before: parameters, return value, name."""
+    task = Watched(name="etl", session=session)
+    with span(7):
+        assert task.run({"a": 1}, b=2) == "asked"
+    assert task.batches == [Parameters(a=1, b=2)]
+    assert Watched.run.__doc__ == "Ask for a run."
+    assert taken(requests, task) == (True, link(7))
+    assert taken(requests, task) == (False, None)
+
+
+def test_a_request_outside_of_a_span_is_a_request_all_the_same(
+    requests: Requests, session: Session
+) -> None:
+    """Its run has no link, not even to what it could have waited for."""
+    assert not trace.get_current_span().get_span_context().is_valid
+    task = Watched(name="etl", session=session)
+    task.run()
+    assert taken(requests, task) == (True, None)
+
+
+def test_requests_are_taken_in_their_order(requests: Requests, session: Session) -> None:
+    """Each run that was asked for leads to the span that asked for it, task by task."""
+    first, second = (Watched(name=name, session=session) for name in "ab")
+    for number in (1, 2):
+        with span(number):
+            first.run()
+    with span(3):
+        second.run()
+    first.run()
+    assert [taken(requests, first) for _ in range(4)] == [
+        (True, link(1)),
+        (True, link(2)),
+        (True, None),
+        (False, None),
+    ]
+    assert taken(requests, second) == (True, link(3))
+
+
+def test_a_request_that_was_refused_is_none(requests: Requests, session: Session) -> None:
+    """What ``run`` raises is raised, and no run is expected."""
+    task = Watched(name="etl", session=session)
+    with span(7), pytest.raises(TypeError):
+        task.run(1, 2)  # type: ignore[call-arg]
+    assert requests._asked == {}
+
+
+def test_batches_set_by_hand_are_no_requests(requests: Requests, session: Session) -> None:
+    """Nobody knows who asked; a request that waits behind them keeps its span."""
+    task = Watched(name="etl", session=session)
+    task.batches = [Parameters()]
+    with span(7):
+        task.run()
+    assert taken(requests, task) == (False, None)
+    assert taken(requests, task) == (True, link(7))
+
+
+def test_requests_that_were_taken_back_lead_nowhere(requests: Requests, session: Session) -> None:
+    """A later request leads to its own span, and a run that nobody asked for to none."""
+    task = Watched(name="etl", session=session)
+    with span(1):
+        task.run()
+        task.run()
+    task.batches.clear()
+    with span(2):
+        task.run()
+    assert taken(requests, task) == (True, link(2))
+    assert taken(requests, task) == (False, None)
+
+
+def test_spans_are_remembered_for_a_bounded_number(requests: Requests, session: Session) -> None:
+    """Of very many requests the newest 1,000 lead somewhere, each to its own span."""
+    task = Watched(name="etl", session=session)
+    for number in range(1, 1003):
+        with span(number):
+            task.run()
+    assert [taken(requests, task) for _ in range(4)] == [
+        (False, None),
+        (False, None),
+        (True, link(3)),
+        (True, link(4)),
+    ]
+
+
+def test_tasks_that_are_gone_leave_nothing_behind(requests: Requests, session: Session) -> None:
+    """Neither the task nor what it was asked for stays, so a new task starts with nothing."""
+    task = Watched(name="etl", session=session)
+    task.run()
+    gone = weakref.ref(task)
+    assert len(requests._asked) == 1
+    session.tasks.clear()
+    del task
+    gc.collect()
+    assert gone() is None
+    assert requests._asked == {}
+
+
+def test_equal_tasks_are_told_apart(requests: Requests, session: Session) -> None:
+    """Two tasks are equal to pydantic if all that they hold is; here they are two."""
+    one = Watched(name="etl", session=session)
+    session.tasks.clear()
+    other = Watched(name="etl", session=session)
+    with span(1):
+        one.run()
+    other.batches = list(one.batches)
+    assert one == other
+    assert taken(requests, other) == (False, None)
+    assert taken(requests, one) == (True, link(1))
+
+
+def test_tasks_of_other_sessions_are_not_watched(requests: Requests) -> None:
+    """A session that is not instrumented costs nothing and keeps nothing."""
+    task = Watched(name="etl", session=make_app().session)
+    with span(7):
+        assert task.run() == "asked"
+    assert requests._asked == {}
+
+
+def test_the_last_session_gives_the_class_back(session: Session) -> None:
+    """As long as one is watched its requests are known; then ``run`` is the class's own."""
+    original = Watched.run
+    requests = Requests()
+    second = make_app().session
+    requests.watch(Watched, session)
+    wrapped = Watched.run
+    requests.watch(Watched, second)
+    assert Watched.run is wrapped
+    of_first, of_second = Watched(name="a", session=session), Watched(name="b", session=second)
+    of_first.run()
+    of_second.run()
+    requests.unwatch(session)
+    assert requests.take(of_first) == (False, None)
+    assert taken(requests, of_second) == (True, None)
+    requests.unwatch(second)
+    assert Watched.run is original
+    requests.unwatch(second)
+    assert Watched.run is original
+
+
+def test_a_class_that_somebody_else_wrapped_is_left_as_it_is(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taking ours away would take theirs away too; watched again, no request counts twice."""
+    monkeypatch.setattr(Watched, "run", Watched.run)
+    requests = Requests()
+    requests.watch(Watched, session)
+    ours = Watched.run
+
+    def theirs(task: Any, *args: Any, **kwargs: Any) -> Any:
+        return ours(task, *args, **kwargs)
+
+    Watched.run = theirs  # type: ignore[method-assign]
+    requests.unwatch(session)
+    assert Watched.run is theirs
+    task = Watched(name="etl", session=session)
+    task.run()
+    assert requests._asked == {}
+    task.batches.clear()
+    requests.watch(Watched, session)
+    task.run()
+    assert Watched.run is theirs
+    assert taken(requests, task) == (True, None)
+    assert taken(requests, task) == (False, None)

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rocketry_otel._model.annotations import (
+    Additions,
+    RunEvent,
+    RunLink,
+    attributes_as_text,
+    events_as_text,
+    links_as_text,
+    plain_attributes,
+    plain_value,
+    read_attributes,
+    read_events,
+    read_links,
+)
+from rocketry_otel._model.text import safe_text
+
+
+class Evil:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+    __getitem__ = __iter__ = __str__
+
+
+class EvilMapping(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+
+class OddText(str):
+    __slots__ = ()
+
+
+texts = st.text(st.characters(), max_size=20) | st.sampled_from(["\ud800", "a\x00b", "", "é"])
+values = (
+    texts
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([math.nan, math.inf, -0.0, 2**63, -(2**63), 10**400, None, OddText("x")])
+    | st.builds(Evil)
+    | st.lists(st.integers(), max_size=2)
+)
+attributes = st.dictionaries(texts | st.integers(), values, max_size=6).map(plain_attributes)
+events = st.lists(
+    st.builds(RunEvent, texts.map(safe_text), st.integers(0, 2**63 - 1), attributes), max_size=4
+).map(tuple)
+links = st.lists(
+    st.builds(RunLink, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), texts.map(safe_text)),
+    max_size=4,
+).map(tuple)
+json_like = st.recursive(
+    values | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+keyed = st.dictionaries(
+    st.sampled_from(["name", "time", "attributes", "trace_id", "span_id", "link"]), json_like
+)
+odd = (
+    json_like
+    | st.lists(keyed, max_size=3)
+    | st.sampled_from(
+        [
+            "[" * 100_000,
+            "1" * 5000,
+            '[{"name": "n", "time": 1e400, "attributes": {}}]',
+            '[{"name": "n", "time": NaN, "attributes": {}}]',
+            Evil(),
+            EvilMapping(a=1),
+        ]
+    )
+)
+
+
+@given(attributes)
+def test_attributes_survive_their_text(kept: tuple[tuple[str, Any], ...]) -> None:
+    """What a record keeps of attributes is read back as it was, types and order included."""
+    text = attributes_as_text(kept)
+    found = read_attributes(text) if text is not None else ()
+    assert found == kept
+    assert [type(value) for _, value in found] == [type(value) for _, value in kept]
+
+
+@given(events)
+def test_events_survive_their_text(kept: tuple[RunEvent, ...]) -> None:
+    """What a record keeps of events is read back as it was, in its order."""
+    text = events_as_text(kept)
+    assert (read_events(text) if text is not None else ()) == kept
+
+
+@given(links)
+def test_links_survive_their_text(kept: tuple[RunLink, ...]) -> None:
+    """What a record keeps of links is read back as it was, in its order."""
+    text = links_as_text(kept)
+    assert (read_links(text) if text is not None else ()) == kept
+
+
+def test_nothing_is_kept_of_nothing() -> None:
+    """A column stays empty where nothing was added."""
+    assert (attributes_as_text(()), events_as_text(()), links_as_text(())) == (None, None, None)
+
+
+def test_the_text_is_plain_json() -> None:
+    """A user can read a column, and find the trace of a link by what stands in it."""
+    assert attributes_as_text((("a", 1), ("b", "é"))) == '{"a": 1, "b": "\\u00e9"}'
+    assert events_as_text((RunEvent("e", 5, (("k", True),)),)) == (
+        '[{"name": "e", "time": 5, "attributes": {"k": true}}]'
+    )
+    assert links_as_text((RunLink(10, 11, "request"),)) == (
+        f'[{{"trace_id": "{10:032x}", "span_id": "{11:016x}", "link": "request"}}]'
+    )
+
+
+@settings(deadline=None)
+@given(odd)
+def test_whatever_a_column_holds_is_read_as_something_clean(stored: object) -> None:
+    """A column of the user's with our name raises nothing, and gives only what can be sent."""
+    pairs, its_events, its_links = read_attributes(stored), read_events(stored), read_links(stored)
+    assert plain_attributes(dict(pairs)) == pairs
+    for event in its_events:
+        assert safe_text(event.name) == event.name
+        assert 0 <= event.time < 2**63
+        assert plain_attributes(dict(event.attributes)) == event.attributes
+    for link in its_links:
+        assert 0 <= link.trace_id < 2**128
+        assert 0 <= link.span_id < 2**64
+        assert safe_text(link.kind) == link.kind
+    json.dumps([pairs, its_events, its_links], allow_nan=False).encode()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "no json", "[1]", "5", "null", '"x"', 5, [1], Evil(), EvilMapping(a=1), "[" * 100_000,
+        "1" * 5000, [{}], '[{"name": "n"}]', '[{"trace_id": "x", "span_id": "1", "link": "l"}]',
+        '[{"name": "n", "time": NaN, "attributes": {}}]',
+        '[{"name": "n", "time": 1, "attributes": "x"}]',
+    ],
+    ids=lambda value: str(type(value)) if isinstance(value, Evil | dict) else str(value)[:30],
+)  # fmt: skip
+def test_what_is_none_of_ours_gives_nothing(stored: object) -> None:
+    """Neither attributes nor events nor links are made up."""
+    assert (read_attributes(stored), read_events(stored), read_links(stored)) == ((), (), ())
+
+
+def test_columns_may_hold_what_a_database_has_parsed_already() -> None:
+    """A JSON column comes back as lists and dictionaries, not as text."""
+    assert read_attributes({"b": 1, "a": 2}) == (("a", 2), ("b", 1))
+    assert read_events([{"name": "e", "time": 1.0, "attributes": {"k": 1}}]) == (
+        RunEvent("e", 1, (("k", 1),)),
+    )
+    assert read_links([{"trace_id": "a", "span_id": "b", "link": "dependency"}]) == (
+        RunLink(10, 11, "dependency"),
+    )
+
+
+@pytest.mark.parametrize(("time", "kept"), [(-5, 0), (2**70, 2**63 - 1), ("7", 7)])
+def test_a_time_out_of_range_is_the_end_of_the_range(time: object, kept: int) -> None:
+    """Times of events are what OTLP can carry and backends can show."""
+    (event,) = read_events([{"name": "e", "time": time, "attributes": {}}])
+    assert event.time == kept
+
+
+def test_ids_out_of_range_are_cut() -> None:
+    """A link's ids fit their 128 and 64 bits, whatever stands in the column."""
+    (link,) = read_links([{"trace_id": "f" * 40, "span_id": "f" * 40, "link": "x"}])
+    assert (link.trace_id, link.span_id) == (2**128 - 1, 2**64 - 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (True, True),
+        (1, 1),
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (2**63, str(2**63)),
+        (-(2**63) - 1, str(-(2**63) - 1)),
+        (10**5000, "<int that cannot be shown>"),
+        (1.5, 1.5),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        ("x", "x"),
+        ("\ud800\x00", "\\ud800\\x00"),
+        (OddText("x"), "x"),
+        (None, "None"),
+        ([1, "a"], "[1, 'a']"),
+        (Evil(), "<Evil that cannot be shown>"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_is_of_a_type_that_otlp_carries(value: object, plain: object) -> None:
+    """Truth values and numbers in range stay what they are; all else is clean text."""
+    assert plain_value(value) == plain
+    assert type(plain_value(value)) is type(plain)
+
+
+def test_attributes_are_sorted_and_their_keys_are_text() -> None:
+    """One order and clean keys; of two keys that are the same text the later one counts."""
+    assert plain_attributes({"b": 1, 3: 2, "a\x00": 3, "a\\x00": 4}) == (
+        ("3", 2),
+        ("a\\x00", 4),
+        ("b", 1),
+    )
+
+
+def test_an_attribute_can_be_set_again() -> None:
+    """The last value counts, in the place of the first."""
+    additions = Additions()
+    additions.set_attribute("rows", 1)
+    additions.set_attribute("file", None)
+    additions.set_attribute("rows", 2)
+    assert list(additions.attributes.items()) == [("rows", 2), ("file", "None")]
+
+
+def test_a_key_that_is_no_text_becomes_one() -> None:
+    """Whatever a body gives as a key, it raises nothing."""
+    additions = Additions()
+    additions.set_attribute(5, 1)  # type: ignore[arg-type]
+    additions.set_attribute("\ud800", 2)
+    assert additions.attributes == {"5": 1, "\\ud800": 2}
+
+
+def test_beyond_128_no_attribute_is_taken_but_those_that_are_there_change() -> None:
+    """A body that adds without end costs no memory without end."""
+    additions = Additions()
+    for number in range(200):
+        additions.set_attribute(f"k{number}", number)
+    additions.set_attribute("k0", "changed")
+    assert list(additions.attributes) == [f"k{number}" for number in range(128)]
+    assert additions.attributes["k0"] == "changed"
+
+
+def test_beyond_128_no_event_is_taken() -> None:
+    """Those that came first stay, in their order and as plain values."""
+    additions = Additions()
+    for number in range(200):
+        additions.add_event(f"e{number}\x00", number, {"n": number, "a": None})
+    assert len(additions.events) == 128
+    assert additions.events[127] == RunEvent("e127\\x00", 127, (("a", "None"), ("n", 127)))
+
+
+def test_beyond_128_neither_events_nor_links_are_read() -> None:
+    """A column that somebody else filled gives no more than a body could have added."""
+    event = {"name": "e", "time": 1, "attributes": {}}
+    link = {"trace_id": "1", "span_id": "1", "link": "x"}
+    assert len(read_events(json.dumps([event] * 200))) == 128
+    assert len(read_links(json.dumps([link] * 200))) == 128

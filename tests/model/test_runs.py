@@ -1,0 +1,269 @@
+import pytest
+
+from rocketry_otel._model.event import TaskEvent, parse_event
+from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.runs import RunTracker, Step
+
+
+def event(action: str, run_id: str | None = None, at: float = 1.0, **fields: object) -> TaskEvent:
+    """Return an event of the task etl, seconds after the epoch."""
+    return parse_event(
+        {
+            "task_name": "etl",
+            "action": action,
+            "run_id": run_id,
+            "created": at,
+            "process": 1,
+            "thread": 1,
+            **fields,
+        }
+    )
+
+
+def ids_of(*events: TaskEvent) -> list[int]:
+    """Return what a tracker finds: for each event the beginning of its run."""
+    tracker = RunTracker()
+    steps = [tracker.observe(one) for one in events]
+    return [step.run.began.created if step.run and step.run.began else -1 for step in steps]
+
+
+def test_a_run_begins_and_ends() -> None:
+    """The ending closes the run that its id names, and nothing stays behind."""
+    tracker = RunTracker()
+    began = tracker.observe(event("run", "a", 1.0))
+    assert (began.change, began.given_up, tracker.open_count) == ("began", None, 1)
+    ended = tracker.observe(event("success", "a", 2.0))
+    assert (ended.change, ended.was_open, tracker.open_count) == ("ended", True, 0)
+    assert ended.run is began.run
+    assert ended.run is not None
+    assert ended.run.identity == identity_of("etl", "a", 1_000_000_000)
+    assert not ended.run.end_estimated
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_overlapping_runs_are_told_apart_by_their_ids(first: str) -> None:
+    """Each ending closes its own run, in whatever order they end."""
+    second = "b" if first == "a" else "a"
+    found = ids_of(
+        event("run", "a", 1.0), event("run", "b", 2.0),
+        event("success", first, 3.0), event("success", second, 4.0),
+    )  # fmt: skip
+    beginnings = {"a": 1_000_000_000, "b": 2_000_000_000}
+    assert found[2:] == [beginnings[first], beginnings[second]]
+
+
+def test_a_run_id_that_is_used_again_is_another_run() -> None:
+    """A function of the user's may give the same id each time: the beginning tells them apart."""
+    tracker = RunTracker()
+    runs = []
+    for at in (1.0, 3.0):
+        runs.append(tracker.observe(event("run", "1", at)).run)
+        assert tracker.observe(event("success", "1", at + 1)).change == "ended"
+    assert runs[0] is not None
+    assert runs[1] is not None
+    assert runs[0].identity != runs[1].identity
+
+
+def test_overlapping_runs_of_one_id_end_in_their_order() -> None:
+    """First begun, first ended, if that is all that can be known."""
+    assert ids_of(
+        event("run", "1", 1.0), event("run", "1", 2.0),
+        event("success", "1", 3.0), event("success", "1", 4.0),
+    )[2:] == [1_000_000_000, 2_000_000_000]  # fmt: skip
+
+
+def test_overlapping_runs_of_one_id_are_told_apart_by_their_place() -> None:
+    """Threads and child processes have one each, and each ending ends the run in its own."""
+    assert ids_of(
+        event("run", "1", 1.0, thread=5), event("run", "1", 2.0, thread=6),
+        event("success", "1", 3.0, thread=6), event("success", "1", 4.0, thread=5),
+    )[2:] == [2_000_000_000, 1_000_000_000]  # fmt: skip
+
+
+def test_ids_do_not_depend_on_run_ids_that_the_repository_does_not_keep() -> None:
+    """What can be computed from the repository later is what is sent now."""
+    step = RunTracker(keeps_run_id=False).observe(event("run", "a", 1.0))
+    assert step.run is not None
+    assert step.run.identity == identity_of("etl", None, 1_000_000_000)
+
+
+def test_a_second_ending_changes_nothing() -> None:
+    """Rocketry logs ``run, fail, success`` with one id when a handler fails: one run, one end."""
+    tracker = RunTracker()
+    run = tracker.observe(event("run", "a", 1.0)).run
+    tracker.observe(event("fail", "a", 2.0))
+    again = tracker.observe(event("success", "a", 3.0))
+    assert run is not None
+    assert again.run is not None
+    assert (again.change, again.run.identity) == ("repeated", run.identity)
+
+
+def test_a_second_ending_without_id_in_the_same_place_changes_nothing() -> None:
+    """A thread whose success could not be logged logs a failure without its id."""
+    tracker = RunTracker()
+    run = tracker.observe(event("run", "a", 1.0, thread=5)).run
+    tracker.observe(event("success", "a", 2.0, thread=5))
+    again = tracker.observe(event("fail", None, 3.0, thread=5))
+    assert run is not None
+    assert again.run is not None
+    assert (again.change, again.run.identity) == ("repeated", run.identity)
+
+
+def test_an_ending_without_id_ends_the_run_in_its_place() -> None:
+    """A thread or child that fails before the task's function logs no id: its place tells."""
+    found = ids_of(
+        event("run", "a", 1.0, process=7), event("run", "b", 2.0, process=8),
+        event("fail", None, 3.0, process=7), event("fail", None, 4.0, process=8),
+    )  # fmt: skip
+    assert found[2:] == [1_000_000_000, 2_000_000_000]
+
+
+def test_a_failed_pickling_is_one_run() -> None:
+    """Rocketry then logs a run and a failure without id, and another failure with one."""
+    tracker = RunTracker()
+    changes = [
+        tracker.observe(one).change
+        for one in (event("run", None, 1.0), event("fail", None, 2.0), event("fail", "x", 3.0))
+    ]
+    assert changes == ["began", "ended", "repeated"]
+
+
+def test_a_beginning_that_was_kept_without_its_id_is_found_by_its_place() -> None:
+    """Records carried over from a model without run ids are ended by records that have one."""
+    found = ids_of(
+        event("run", None, 1.0, thread=5), event("run", "b", 2.0, thread=5),
+        event("success", "a", 3.0, thread=5), event("success", "c", 4.0, thread=5),
+    )  # fmt: skip
+    assert found == [1_000_000_000, 2_000_000_000, 1_000_000_000, -1]
+
+
+def test_an_ending_without_a_run_stands_alone() -> None:
+    """A task that failed in its setup has a run of no length, every time anew."""
+    tracker = RunTracker()
+    steps = [tracker.observe(event("fail", None, at)) for at in (1.0, 2.0)]
+    for step, at in zip(steps, (1_000_000_000, 2_000_000_000), strict=True):
+        assert step.change == "ended"
+        assert not step.was_open
+        assert step.run is not None
+        assert step.run.began is None
+        assert step.run.identity == identity_of("etl", None, at)
+
+
+def test_a_new_run_in_a_place_used_before_is_not_a_second_ending() -> None:
+    """Identifiers of threads are used again: an ending with another id is another run."""
+    tracker = RunTracker()
+    tracker.observe(event("run", "a", 1.0))
+    tracker.observe(event("success", "a", 2.0))
+    assert tracker.observe(event("fail", "b", 3.0)).change == "ended"
+
+
+def test_records_without_id_and_place_pair_by_order() -> None:
+    """All that a minimal model keeps is the order."""
+    nowhere = {"process": None, "thread": None}
+    assert ids_of(
+        event("run", None, 1.0, **nowhere), event("run", None, 2.0, **nowhere),
+        event("success", None, 3.0, **nowhere), event("fail", None, 4.0, **nowhere),
+    )[2:] == [1_000_000_000, 2_000_000_000]  # fmt: skip
+
+
+def test_a_crash_ends_the_newest_run_of_the_task() -> None:
+    """It is logged with no id: Rocketry means the newest."""
+    tracker = RunTracker()
+    tracker.observe(event("run", "a", 1.0))
+    tracker.observe(event("run", "b", 2.0))
+    step = tracker.observe(event("crash", None, 9.0))
+    assert step.run is not None
+    assert step.run.began is not None
+    assert step.run.began.run_id == "b"
+    assert step.run.end_estimated
+
+
+def test_a_crash_after_a_restart_ends_the_run_that_the_repository_knows() -> None:
+    """A new tracker asks for the beginning, and the ids are those of the run that was cut off."""
+    cut_off = event("run", "a", 1.0)
+    step = RunTracker(
+        find_run=lambda ending: cut_off if ending.action == "crash" else None
+    ).observe(event("crash", None, 9.0))
+    assert step.run is not None
+    assert (step.run.began, step.change, step.was_open) == (cut_off, "ended", False)
+    assert step.run.identity == identity_of("etl", "a", 1_000_000_000)
+    assert step.run.end_estimated
+
+
+def test_a_crash_with_no_run_is_not_estimated() -> None:
+    """Without a beginning there is nothing whose end could be estimated."""
+    step = RunTracker().observe(event("crash", None, 9.0))
+    assert step.run is not None
+    assert not step.run.end_estimated
+
+
+def test_runs_that_never_end_do_not_pile_up() -> None:
+    """Beyond the limit the oldest run is given up, and its late ending stands alone."""
+    tracker = RunTracker(limit=2)
+    first = tracker.observe(event("run", "a", 1.0)).run
+    tracker.observe(event("run", "b", 2.0))
+    step = tracker.observe(event("run", "c", 3.0))
+    assert step.given_up is first
+    assert tracker.open_count == 2
+    late = tracker.observe(event("success", "a", 4.0))
+    assert (late.change, late.was_open) == ("ended", False)
+
+
+def test_a_new_run_under_an_old_id_is_not_taken_for_the_old_one() -> None:
+    """Not even when it was given up before it ended: its ending is its own, not a second one."""
+    tracker = RunTracker(limit=1)
+    for one in (event("run", "1", 1.0), event("success", "1", 2.0), event("run", "1", 3.0)):
+        tracker.observe(one)
+    assert tracker.observe(event("run", "2", 4.0)).given_up is not None
+    assert tracker.observe(event("success", "1", 5.0, thread=9)).change == "ended"
+
+
+def test_what_is_remembered_of_ended_runs_is_bounded() -> None:
+    """A second ending long after the first is not recognised, and memory does not grow."""
+    tracker = RunTracker()
+    for number in range(5000):
+        tracker.observe(event("run", f"r{number}", number + 1.0))
+        tracker.observe(event("success", f"r{number}", number + 1.5))
+    assert len(tracker._ended) <= 4096
+    assert tracker.observe(event("fail", "r4999")).change == "repeated"
+    assert tracker.observe(event("fail", "r0")).change == "ended"
+
+
+def test_a_record_without_action_belongs_to_the_one_run_around_it() -> None:
+    """What a body logs is part of its run, if no other run can be meant."""
+    tracker = RunTracker()
+    run = tracker.observe(event("run", "a", 1.0, thread=5)).run
+    assert tracker.observe(event("note", None, 2.0, thread=5)) == Step(run, "none")
+    assert tracker.observe(event("note", None, 2.0, thread=6)).run is None
+    tracker.observe(event("run", "b", 3.0, thread=5))
+    assert tracker.observe(event("note", None, 4.0, thread=5)).run is None
+
+
+def test_a_record_without_task_belongs_to_no_run() -> None:
+    """There is nothing to find its run by."""
+    assert RunTracker().observe(parse_event({"action": "run"})) == Step(None, "none")
+
+
+def test_an_open_run_is_found_by_its_task_and_id() -> None:
+    """The newest, if an id was given twice; not one that has ended, nor one of another task."""
+    tracker = RunTracker()
+    assert tracker.open_run("etl", "a") is None
+    first = tracker.observe(event("run", "a", 1.0)).run
+    nameless = tracker.observe(event("run", None, 2.0)).run
+    second = tracker.observe(event("run", "a", 3.0)).run
+    tracker.observe(parse_event({"task_name": "other", "action": "run", "run_id": "b"}))
+    assert tracker.open_run("etl", "a") is second
+    assert tracker.open_run("etl", None) is nameless
+    assert tracker.open_run("etl", "b") is None
+    tracker.observe(event("success", "a", 4.0))
+    assert tracker.open_run("etl", "a") is second
+    tracker.observe(event("success", "a", 5.0))
+    assert tracker.open_run("etl", "a") is None
+    assert first is not second
+
+
+def test_a_run_begins_with_nothing_added() -> None:
+    """Context, decision, additions and launcher are for others to fill in."""
+    run = RunTracker().observe(event("run", "a")).run
+    assert run is not None
+    assert (run.context, run.sampling, run.additions, run.launched_in) == (None, None, None, None)

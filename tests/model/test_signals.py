@@ -1,0 +1,314 @@
+import pytest
+from opentelemetry._logs import SeverityNumber
+
+from rocketry_otel._model.annotations import RunEvent, RunLink
+from rocketry_otel._model.event import TaskEvent, parse_event
+from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.runs import Run
+from rocketry_otel._model.signals import SpanSignal, beginning_attributes, log_signal, span_signal
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "x", line 1, in f\nValueError: boom'
+IDENTITY = identity_of("etl", "r1", 1)
+
+
+def event(action: str | None, at: float = 1.0, **fields: object) -> TaskEvent:
+    """Return an event of the task etl, seconds after the epoch."""
+    base = {"task_name": "etl", "action": action, "run_id": "r1", "created": at}
+    return parse_event(base | fields)
+
+
+def run_of(ended: TaskEvent, began: TaskEvent | None) -> Run:
+    """Return a run that has ended."""
+    return Run(IDENTITY, began=began, ended=ended)
+
+
+def span_of(ended: TaskEvent, began: TaskEvent | None = None, detail: str = "full") -> SpanSignal:
+    """Return the span of a run that has ended."""
+    return span_signal(run_of(ended, began), ended, detail)
+
+
+def test_a_success_is_a_plain_span() -> None:
+    """Name, times and attributes are the contract's, and the status is unset."""
+    signal = span_of(event("success", 3.0), event("run", 1.0, execution="thread"))
+    assert signal == SpanSignal(
+        name="run etl",
+        start=1_000_000_000,
+        end=3_000_000_000,
+        attributes={
+            "task_name": "etl",
+            "rocketry.run_id": "r1",
+            "rocketry.execution": "thread",
+            "rocketry.action": "success",
+        },
+        error=None,
+        exception=None,
+    )
+
+
+def test_an_inaction_is_no_error() -> None:
+    """A task that found nothing to do leaves the status unset and has no error type."""
+    signal = span_of(event("inaction", 3.0), event("run"))
+    assert signal.error is None
+    assert "error.type" not in signal.attributes
+    assert signal.attributes["rocketry.action"] == "inaction"
+
+
+def test_a_failure_has_its_exception() -> None:
+    """Type, message and traceback stand in the span's event, the type in ``error.type``."""
+    signal = span_of(event("fail", 3.0, exc_text=TRACEBACK), event("run"))
+    assert signal.attributes["error.type"] == "ValueError"
+    assert signal.error == "ValueError: boom"
+    assert signal.exception == {
+        "exception.type": "ValueError",
+        "exception.message": "boom",
+        "exception.stacktrace": TRACEBACK,
+    }
+
+
+@pytest.mark.parametrize(
+    ("detail", "keys", "error"),
+    [
+        (
+            "full",
+            ["exception.type", "exception.message", "exception.stacktrace"],
+            "ValueError: boom",
+        ),
+        ("message", ["exception.type", "exception.message"], "ValueError: boom"),
+        ("type", ["exception.type"], "ValueError"),
+    ],
+)
+def test_no_more_of_an_exception_leaves_than_is_allowed(
+    detail: str, keys: list[str], error: str
+) -> None:
+    """Span, status and log record all keep to the setting."""
+    ended = event("fail", 3.0, exc_text=TRACEBACK)
+    signal = span_of(ended, event("run"), detail)
+    assert list(signal.exception or {}) == keys
+    assert signal.error == error
+    logged = log_signal(ended, detail)
+    assert [key for key in logged.attributes if key.startswith("exception.")] == keys
+    if detail == "type":
+        assert "boom" not in repr(signal) + repr(logged)
+
+
+@pytest.mark.parametrize(
+    ("message", "error_type"),
+    [
+        ("Task 'etl' status: 'terminate' (timeouted)", "timeout"),
+        ("Task 'etl' status: 'terminate' (task terminated)", "terminated"),
+        ("Task 'etl' status: 'terminate' (forced termination)", "terminated"),
+    ],
+)
+def test_a_termination_says_why(message: str, error_type: str) -> None:
+    """A run whose time was up is told from one that was stopped."""
+    signal = span_of(event("terminate", 3.0, message=message), event("run"))
+    assert signal.attributes["error.type"] == error_type
+    assert signal.error == message
+
+
+def test_a_crash_is_an_estimated_error() -> None:
+    """Its end is the time of the crash record, and says that it is an estimate."""
+    signal = span_of(event("crash", 9.0), event("run", 1.0))
+    assert (signal.start, signal.end) == (1_000_000_000, 9_000_000_000)
+    assert signal.attributes["error.type"] == "crash"
+    assert signal.attributes["rocketry.end_estimated"] is True
+    assert signal.error is not None
+
+
+def test_an_ending_alone_has_no_length() -> None:
+    """A task that failed in its setup is a span from the failure to the failure."""
+    signal = span_of(event("fail", 3.0, execution="process"))
+    assert signal.start == signal.end == 3_000_000_000
+    assert signal.attributes == {
+        "task_name": "etl",
+        "rocketry.run_id": "r1",
+        "rocketry.execution": "process",
+        "rocketry.action": "fail",
+        "error.type": "_OTHER",
+    }
+    assert signal.exception is None
+    assert signal.error == "Task 'etl' status: 'fail'"
+
+
+def test_what_only_the_ending_knows_is_shown() -> None:
+    """Run id and execution come from the ending if the beginning had none."""
+    ended = event("success", 3.0, execution="main")
+    signal = span_of(ended, event("run", run_id=None))
+    assert signal.attributes["rocketry.run_id"] == "r1"
+    assert signal.attributes["rocketry.execution"] == "main"
+
+
+def test_a_clock_that_was_set_back_gives_no_negative_length() -> None:
+    """A span that ends before it starts is shown by no backend."""
+    signal = span_of(event("success", 1.0), event("run", 3.0))
+    assert signal.start == signal.end == 3_000_000_000
+
+
+def test_added_attributes_are_shown() -> None:
+    """What the task or a hook added stands behind our own."""
+    signal = span_of(event("success", 3.0, attributes='{"rows": 5}'), event("run"))
+    assert list(signal.attributes)[-1] == "rows"
+    assert signal.attributes["rows"] == 5
+
+
+@pytest.mark.parametrize(
+    ("action", "severity", "text"),
+    [
+        ("run", SeverityNumber.INFO, "INFO"),
+        ("success", SeverityNumber.INFO, "INFO"),
+        ("inaction", SeverityNumber.INFO, "INFO"),
+        ("terminate", SeverityNumber.WARN, "WARN"),
+        ("fail", SeverityNumber.ERROR, "ERROR"),
+        ("crash", SeverityNumber.ERROR, "ERROR"),
+    ],
+)
+def test_each_action_is_a_log_record(action: str, severity: SeverityNumber, text: str) -> None:
+    """Event name, severity, time, body and attributes are the contract's."""
+    signal = log_signal(event(action, message="m", levelno=50), "full")
+    assert (signal.event_name, signal.severity, signal.severity_text) == (
+        f"rocketry.task.{action}",
+        severity,
+        text,
+    )
+    assert (signal.timestamp, signal.body) == (1_000_000_000, "m")
+    assert signal.attributes == {
+        "task_name": "etl",
+        "rocketry.run_id": "r1",
+        "rocketry.action": action,
+    }
+
+
+@pytest.mark.parametrize(
+    ("level", "severity"),
+    [
+        (60, SeverityNumber.FATAL),
+        (50, SeverityNumber.FATAL),
+        (40, SeverityNumber.ERROR),
+        (30, SeverityNumber.WARN),
+        (20, SeverityNumber.INFO),
+        (None, SeverityNumber.INFO),
+        (10, SeverityNumber.DEBUG),
+        (5, SeverityNumber.TRACE),
+    ],
+)
+def test_a_record_without_action_has_the_severity_of_its_level(
+    level: int | None, severity: SeverityNumber
+) -> None:
+    """What a body logs is exported as it was logged, with no event name."""
+    signal = log_signal(event(None, levelno=level), "full")
+    assert (signal.severity, signal.severity_text) == (severity, severity.name)
+    assert signal.event_name is None
+    assert signal.attributes == {"task_name": "etl", "rocketry.run_id": "r1"}
+
+
+def test_a_record_without_task_has_no_name() -> None:
+    """Nothing is made up for a record that names no task."""
+    assert log_signal(parse_event({"message": "m"}), "full").attributes == {}
+
+
+def test_no_text_grows_beyond_what_a_collector_takes() -> None:
+    """A traceback of 10 MB, and names and messages of a megabyte, are shortened."""
+    long = "x" * 1_000_000
+    ended = event("fail", task_name=long, run_id=long, message=long, exc_type=long)
+    ended = ended._replace(
+        exception=ended.exception and type(ended.exception)(long, long, long * 10)
+    )
+    signal = span_of(ended)
+    sizes = {key: len(str(value)) for key, value in signal.attributes.items()}
+    assert max(sizes.values()) < 1_100
+    assert len(signal.name) < 1_100
+    assert len(signal.error or "") < 10_000
+    assert len(str((signal.exception or {})["exception.stacktrace"])) < 33_000
+    logged = log_signal(ended, "full")
+    assert len(logged.body) < 8_300
+    assert len(logged.event_name or "") < 100
+
+
+def test_what_is_known_at_the_beginning_comes_first() -> None:
+    """A sampler that is asked at the beginning sees what the span will begin with."""
+    began = event("run", execution="main")
+    signal = span_of(event("success", 2.0), began)
+    known = beginning_attributes(began)
+    assert list(signal.attributes.items())[: len(known)] == list(known.items())
+
+
+def test_a_hook_may_name_the_span() -> None:
+    """The name travels with the added attributes and is none itself."""
+    ended = event("success", 3.0, attributes={"rocketry.span_name": "load of etl", "rows": 5})
+    signal = span_of(ended, event("run"))
+    assert signal.name == "load of etl"
+    assert signal.attributes["rows"] == 5
+    assert "rocketry.span_name" not in signal.attributes
+    assert span_of(event("success", 3.0, attributes={"rocketry.span_name": 5})).name == "5"
+
+
+def test_a_name_given_by_a_hook_is_shortened_too() -> None:
+    """A megabyte is no name."""
+    signal = span_of(event("success", attributes={"rocketry.span_name": "x" * 1_000_000}))
+    assert 1_000 < len(signal.name) < 1_100
+
+
+def test_what_a_body_added_counts_for_a_sampler_no_more_than_it_did_at_the_beginning() -> None:
+    """Attributes of the ending are not among those that are known when the run begins."""
+    began = event("run", attributes={"rows": 5})
+    assert "rows" not in beginning_attributes(began)
+    assert "rows" not in span_of(event("success"), began).attributes
+
+
+def test_events_come_from_the_ending_and_links_from_the_beginning() -> None:
+    """That is when each is known; the exception is an event of its own kind."""
+    happened = (RunEvent("e", 5, (("k", 1),)),)
+    links = (RunLink(10, 11, "dependency"),)
+    began = event("run")._replace(links=links, events=(RunEvent("never", 1),))
+    ended = event("fail", 3.0, exc_text=TRACEBACK)._replace(
+        events=happened, links=(RunLink(1, 1, "never"),)
+    )
+    signal = span_of(ended, began)
+    assert signal.events == happened
+    assert signal.links == links
+    assert signal.exception is not None
+
+
+def test_an_ending_alone_has_its_own_links() -> None:
+    """Where no beginning is known the ending stands for it."""
+    links = (RunLink(10, 11, "request"),)
+    assert span_of(event("fail")._replace(links=links)).links == links
+
+
+def test_log_records_do_not_repeat_what_the_span_says() -> None:
+    """Added attributes, events and links stand on the span alone."""
+    ended = event("success", attributes={"rows": 5, "rocketry.span_name": "n"})
+    assert log_signal(ended, "full").attributes == {
+        "task_name": "etl",
+        "rocketry.run_id": "r1",
+        "rocketry.action": "success",
+    }
+
+
+def test_what_is_added_takes_nothing_away() -> None:
+    """Neither the place of our own attributes nor their values: a collector relies on them."""
+    added = {f"k{number:03}": number for number in range(200)}
+    own = {"task_name": "x", "rocketry.action": "x", "rocketry.run_id": "x"}
+    ended = event("success", attributes=added | own)
+    ended = ended._replace(events=tuple(RunEvent(f"e{number}", 1) for number in range(200)))
+    signal = span_of(ended, event("run"))
+    assert len(signal.attributes) == 128
+    assert [signal.attributes[key] for key in own] == ["etl", "success", "r1"]
+    assert list(signal.attributes)[-1] == "k124"
+    assert [len(signal.events), signal.events[0].name] == [128, "e0"]
+    failed = event("fail", exc_text=TRACEBACK)._replace(events=ended.events)
+    assert len(span_of(failed).events) == 127
+
+
+def test_what_is_added_is_shortened_too() -> None:
+    """A body that adds a response of 10 MB does not cost the batch."""
+    long = "x" * 10_000_000
+    ended = event("success", attributes={long: long, "rows": 5})
+    ended = ended._replace(events=(RunEvent(long, 1, ((long, long), ("n", 1))),))
+    signal = span_of(ended)
+    assert max(len(str(value)) for value in signal.attributes.values()) < 8_300
+    assert max(len(key) for key in signal.attributes) < 1_100
+    assert signal.attributes["rows"] == 5
+    ((name, at, (first, second)),) = signal.events
+    assert (len(name) < 1_100, at, second) == (True, 1, ("n", 1))
+    assert len(first[0]) + len(first[1]) < 9_400

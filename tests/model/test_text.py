@@ -1,0 +1,62 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rocketry_otel._model.text import safe_text, shortened
+
+
+class Evil:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class EvilText(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    def replace(self, *_: object) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("etl", "etl"),
+        ("größe", "größe"),
+        (5, "5"),
+        (None, "None"),
+        ("a\ud800b", "a\\ud800b"),
+        ("a\x00b", "a\\x00b"),
+        (Evil(), "<Evil that cannot be shown>"),
+        (EvilText("etl"), "etl"),
+        (10**5000, "<int that cannot be shown>"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_it_is_becomes_clean_text(value: object, text: str) -> None:
+    """Each value becomes an exact ``str`` that says what can be said of it."""
+    assert safe_text(value) == text
+    assert type(safe_text(value)) is str
+
+
+@given(st.text(st.characters()))
+def test_clean_text_can_be_encoded_and_stays_as_it_is(text: str) -> None:
+    """Any text, lone surrogates included, can be encoded after cleaning, and cleans to itself."""
+    clean = safe_text(text)
+    assert clean.encode("utf-8").decode("utf-8") == clean
+    assert "\x00" not in clean
+    assert safe_text(clean) == clean
+
+
+def test_a_short_text_is_not_shortened() -> None:
+    """A text within the limit is returned as it is."""
+    assert shortened("abcd", 4) == "abcd"
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
+    """A quarter of the room is the beginning's, the rest the end's, and the gap is told."""
+    assert (
+        shortened("ab" + "x" * 100 + "defghi", 8) == "ab\n[... 100 characters left out ...]\ndefghi"
+    )

@@ -1,0 +1,97 @@
+"""What the documentation says is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rocketry_otel import Settings, open_repository
+from rocketry_otel._cli.main import main
+from rocketry_otel._telemetry import heartbeat, metrics
+from rocketry_otel.testing import TelemetryCapture
+from tests.support.otlp_receiver import OTLPReceiver
+from tests.support.processes import run_python
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    """A setting that nobody can find is none, and one that is gone is not promised."""
+    variables = {f"ROCKETRY_OTEL_{name.upper()}" for name in Settings.__fields__}
+    table = set(re.findall(r"^\| `(ROCKETRY_OTEL_\w+)`", README, re.MULTILINE))
+    assert table == variables
+
+
+def test_every_metric_is_documented(telemetry: TelemetryCapture) -> None:
+    """The table has the names and no others."""
+    source = "".join(
+        Path(module.__file__).read_text(encoding="utf-8") for module in (metrics, heartbeat)
+    )
+    names = set(re.findall(r'"(rocketry\.(?:task|scheduler)\.\w+)"', source))
+    names |= {f"rocketry.bridge.{name}" for name in metrics.BRIDGE_COUNTERS}
+    names |= {"rocketry.bridge.waiting", "rocketry.bridge.waiting_time"}
+    assert set(re.findall(r"^\| `(rocketry\.\w+\.\w+)` \| \w", TELEMETRY, re.MULTILINE)) == names
+
+
+# The others need a server.
+LOCAL = [
+    url for url in re.findall(r"^\| `(\w+://[^`]*)` \|", README, re.MULTILINE) if "host" not in url
+]
+
+
+@pytest.mark.parametrize("url", LOCAL)
+def test_every_local_repository_url_of_the_readme_opens(url: str, tmp_path: Path) -> None:
+    """Each is an empty repository, at the path that it says."""
+    assert "/var/lib/app" in url or url == "memory://"
+    url = url.replace("/var/lib/app", str(tmp_path))
+    repo = open_repository(url)
+    repo.add({"task_name": "etl", "action": "run", "created": 1.0})
+    assert [record.task_name for record in repo.filter_by().all()] == ["etl"]
+    assert bool(list(tmp_path.iterdir())) == (url != "memory://")
+
+
+def test_the_readmes_recipe_by_hand_works(tmp_path: Path) -> None:
+    """The code is run as it stands there."""
+    (code,) = re.findall(r"```python\n(import logging\n.*?)```", README, re.DOTALL)
+    log = """
+record = logging.LogRecord("rocketry.task", 20, "x", 1, "m", None, None)
+record.action, record.task_name = "fail", "etl"
+logging.getLogger("rocketry.task").handle(record)
+print(len(handler.repo.filter_by(task_name="etl", action="fail").all()))
+"""
+    env = {"OTEL_SDK_DISABLED": "true"}
+    done = run_python(code + log, cwd=tmp_path, env=env, options=["-W", "error"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_the_recipe_of_a_replay_works(tmp_path: Path) -> None:
+    """The code is run as it stands there, on what a plain application has written."""
+    text = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    (plain, recipe) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    run = """
+from rocketry.conditions import SchedulerCycles
+app.session.create_task(func=lambda: None, name="etl-daily", execution="main").run()
+app.session.config.shut_cond = SchedulerCycles() >= 1
+app.run()
+"""
+    done = run_python(plain + run, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    with OTLPReceiver(grpc=False) as receiver:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
+        done = run_python(recipe, cwd=tmp_path, env=env, options=["-W", "error"])
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "1 runs: 1 spans and 2 log records accepted\n"
+        assert [it.span.name for it in receiver.spans] == ["run etl-daily"]
+
+
+def test_every_option_of_a_replay_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has the options and no others."""
+    with pytest.raises(SystemExit):
+        main(["replay", "--help"])
+    options = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    text = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)) == options

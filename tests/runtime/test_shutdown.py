@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rocketry_otel._runtime import shutdown
+from tests.support.otlp_receiver import Hang, Ok, OTLPReceiver, Status, attributes_of
+from tests.support.processes import Finished, run_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SHUTDOWN_TIMEOUT = 1.0
+PROTOCOLS = ("http/protobuf", "grpc")
+
+# Prints when it begins to leave; a child's end is printed by its parent.
+PROGRAM = """
+    import logging, multiprocessing, os, sys, time, uuid
+
+    from rocketry_otel import OTelRepoHandler, open_repository
+
+    logger = logging.getLogger("rocketry.task")
+    logger.setLevel("INFO")
+    logger.propagate = False
+    logger.addHandler(handler := OTelRepoHandler(open_repository("memory://")))
+
+
+    def run(task_name):
+        run_id = uuid.uuid4().hex
+        for action in ("run", "success"):
+            logger.info("", extra={"task_name": task_name, "action": action, "run_id": run_id})
+
+
+    def say(what):
+        print(what, time.time(), flush=True)
+
+
+    def child():
+        for _ in range(3):
+            run("child")
+        say("child leaves")
+
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            child()
+            sys.exit()
+        os.waitpid(pid, 0)
+
+
+    def start(method):
+        process = multiprocessing.get_context(method).Process(target=child)
+        process.start()
+        process.join()
+
+
+    if __name__ == "__main__":
+        how = sys.argv[1]
+        run("main")
+        # The parent's exporter is at work when the child is made.
+        handler.flush(float(sys.argv[2]))
+        if how != "main":
+            fork() if how == "os.fork" else start(how)
+            say("child is gone")
+        for _ in range(3):
+            run("main")
+        say("main leaves")
+"""
+
+
+def leave(
+    receiver: OTLPReceiver, protocol: str, how: str = "main", flush: float = 5, **env: str
+) -> tuple[Finished, dict[str, float], float]:
+    """Run the program; return how it went, what happened when, and when it had left."""
+    endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "ROCKETRY_OTEL_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT),
+    }
+    # Python 3.12 warns of any fork with threads: the program's own affair.
+    options = ("-W", "ignore:This process:DeprecationWarning")
+    done = run_python(PROGRAM, how, str(flush), env={**settings, **env}, options=options)
+    left = time.time()
+    lines = [line.rpartition(" ") for line in done.stdout.splitlines()]
+    return done, {what: float(when) for what, _, when in lines}, left
+
+
+def spans_of(receiver: OTLPReceiver, task_name: str) -> int:
+    """Count the spans of a task that have arrived."""
+    names = [attributes_of(it.span.attributes)["task_name"] for it in receiver.spans]
+    return names.count(task_name)
+
+
+@pytest.fixture
+def receiver() -> Iterator[OTLPReceiver]:
+    """A receiver, which the environment names where that matters."""
+    with OTLPReceiver() as receiver:
+        yield receiver
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("collector", ["dead", "hanging", "refusing", "closed for an hour"])
+@pytest.mark.parametrize("how", ["main", "os.fork", "fork"])
+def test_leaving_takes_the_shutdown_timeout_and_a_second_at_most(
+    receiver: OTLPReceiver, protocol: str, collector: str, how: str
+) -> None:
+    """Whatever the collector does, a program and its children leave in time and say one line."""
+    if collector == "dead":
+        receiver.stop()
+    faults = {"hanging": Hang(), "refusing": Status(503), "closed for an hour": Status(429, 3600)}
+    receiver.behave(faults.get(collector, Ok()))
+    done, times, left = leave(receiver, protocol, how, flush=0.3)
+    took = {"main": left - times["main leaves"]}
+    if how != "main":
+        took["child"] = times["child is gone"] - times["child leaves"]
+
+    assert done.returncode == 0
+    assert max(took.values()) <= SHUTDOWN_TIMEOUT + 1
+    lines = [line for line in done.stderr.splitlines() if "fork_posix.cc" not in line]
+    assert len(lines) <= len(took)
+    for line in lines:
+        # A child that was forked in the midst of a gRPC call must not use gRPC.
+        cut = "gRPC cannot be used in a process that was forked" in line
+        assert cut or line.startswith("Telemetry does not get through to http://127")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("how", ["main", "os.fork", "fork", "spawn", "forkserver"])
+def test_what_was_logged_last_is_sent_when_the_program_leaves(
+    receiver: OTLPReceiver, protocol: str, how: str
+) -> None:
+    """With a collector that is there nothing is lost, though nobody calls for a flush."""
+    done, _, _ = leave(receiver, protocol, how, ROCKETRY_OTEL_SHUTDOWN_TIMEOUT="10")
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "fork_posix.cc" not in line] == []
+    assert spans_of(receiver, "main") == 4
+    assert spans_of(receiver, "child") == (0 if how == "main" else 3)
+    assert len(receiver.log_records) == 2 * len(receiver.spans)
+    assert receiver.malformed == []
+
+
+class Closable:
+    shutdown_timeout = 3.0
+
+    def __init__(self, log: list[Any], work: Callable[[], None] = lambda: None) -> None:
+        self.log = log
+        self.work = work
+
+    def hurry(self) -> None:
+        self.log.append("hurry")
+
+    def close(self, timeout: float) -> None:
+        self.log.append(timeout)
+        shutdown.forget(self)
+        self.work()
+
+
+def test_the_time_limits_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one takes of the time the next one has less, and all send before one is waited for."""
+    now = [100.0]
+    monkeypatch.setattr(shutdown.time, "monotonic", lambda: now[0])
+    log: list[Any] = []
+
+    def take_two_seconds() -> None:
+        now[0] += 2.0
+
+    closables = [Closable(log, take_two_seconds) for _ in range(3)]
+    for closable in closables:
+        shutdown.remember(closable)
+        shutdown.remember_sender(closable)
+    shutdown.close_all()
+    assert log == ["hurry", "hurry", "hurry", 3.0, 1.0, 0.0]
+    log.clear()
+    closables.clear()
+    shutdown.close_all()
+    assert 3.0 not in log
+
+
+def test_one_that_cannot_be_closed_does_not_keep_the_others_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An error while leaving is told of, and all the others are closed."""
+    log: list[Any] = []
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    closables = [Closable(log, fail) for _ in range(2)]
+    for closable in closables:
+        shutdown.remember(closable)
+    shutdown.close_all()
+    assert len(log) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "Telemetry could not be ended"
+    ] * 2
+
+
+def test_what_is_forgotten_or_gone_is_not_closed() -> None:
+    """Leaving the program keeps nothing alive and closes nothing twice."""
+    log: list[Any] = []
+    forgotten, gone = Closable(log), Closable(log)
+    for closable in (forgotten, gone):
+        shutdown.remember(closable)
+    shutdown.forget(forgotten)
+    alive = weakref.ref(gone)
+    del gone, closable
+    gc.collect()
+    assert alive() is None
+    shutdown.close_all()
+    assert log == []

@@ -1,0 +1,30 @@
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from rocketry_otel._model.signals import LogSignal
+from rocketry_otel._telemetry.logs import EventLogger
+from rocketry_otel.testing import TelemetryCapture
+
+SIGNAL = LogSignal(5, SeverityNumber.WARN, "WARN", "body", {"task_name": "etl"}, "rocketry.task.x")
+
+
+def test_a_signal_is_sent_as_it_is(telemetry: TelemetryCapture) -> None:
+    """Every part of it stands in the log record, with the ids of the context's span."""
+    span = NonRecordingSpan(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1)))
+    EventLogger(telemetry.logger_provider).record(SIGNAL, set_span_in_context(span, Context()))
+    (record,) = telemetry.log_records
+    assert (record.timestamp, record.observed_timestamp) == (5, 5)
+    assert (record.severity_number, record.severity_text) == (SeverityNumber.WARN, "WARN")
+    assert (record.body, record.event_name) == ("body", "rocketry.task.x")
+    assert dict(record.attributes) == {"task_name": "etl"}
+    assert (record.trace_id, record.span_id, record.trace_flags) == (1, 2, 1)
+
+
+def test_a_record_of_no_run_is_of_no_trace(telemetry: TelemetryCapture) -> None:
+    """It does not inherit a span that happens to be current."""
+    logger = EventLogger(telemetry.logger_provider)
+    with telemetry.tracer_provider.get_tracer("app").start_as_current_span("outer"):
+        logger.record(SIGNAL, None)
+    (record,) = telemetry.log_records
+    assert (record.trace_id, record.span_id, record.trace_flags) == (0, 0, 0)
