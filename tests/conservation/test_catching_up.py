@@ -32,12 +32,12 @@ def test_killed_while_it_catches_up_an_application_goes_on_where_it_was(tmp_path
     """Each life goes on about where the one before was killed, and not from the beginning."""
     with behind(tmp_path, MANY) as (one, collector):
         for _ in range(4):
-            life = one.begin(CONSERVATION_PAUSED="1")
+            generation = one.begin(CONSERVATION_PAUSED="1")
             before = len(collector.log_records_seen)
             assert collector.wait_for(
                 lambda _, before=before: len(collector.log_records_seen) >= before + MANY // 6, 60
             ), one.report([f"nothing more arrives after {before} records"])
-            one.kill(life)
+            one.kill(generation)
         one.begin(CONSERVATION_PAUSED="1")
         count = await_all(one, collector, 60)
         # From the beginning each time it would be more than twice as many.

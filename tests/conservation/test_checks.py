@@ -12,8 +12,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.support.arrivals import Arrivals
 from tests.support.committed import Committed
-from tests.support.delivered import Delivered
 from tests.support.otlp_receiver import Arrival
 
 RUN = Committed("etl", "run", 1_700_000_000.25, "r1", "ab" * 16, "cd" * 8)
@@ -58,12 +58,12 @@ def span() -> Span:
     )
 
 
-def delivered(spans: Sequence[Span], log_records: Sequence[LogRecord]) -> Delivered:
+def delivered(spans: Sequence[Span], log_records: Sequence[LogRecord]) -> Arrivals:
     """Return what is seen of a delivery."""
     traces, logs = ExportTraceServiceRequest(), ExportLogsServiceRequest()
     traces.resource_spans.add().scope_spans.add().spans.extend(spans)
     logs.resource_logs.add().scope_logs.add().log_records.extend(log_records)
-    found = Delivered()
+    found = Arrivals()
     arrivals = [
         Arrival("http", "traces", traces, {}, taken=True),
         Arrival("http", "logs", logs, {}, taken=True),

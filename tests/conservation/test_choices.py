@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.arrivals import span_key
 from tests.support.committed import Committed, Store
-from tests.support.delivered import span_key
 from tests.support.otlp_receiver import Ok, Status
-from tests.support.trial import Trial, trial
+from tests.support.scenario import Scenario, trial
 
 from .shared import SMALL_QUEUES, full_run
 
 LOW_BITS = 2**64
 
 
-class Chosen(Trial):
+class Chosen(Scenario):
     """A trial in which not all that is committed is to arrive."""
 
     chosen: Callable[[str, Committed], bool]
@@ -26,19 +26,19 @@ class Chosen(Trial):
         return [(signal, one) for signal, one in missing if self.chosen(signal, one)]
 
 
-def overflow_and_kill(one: Trial) -> None:
+def overflow_and_kill(one: Scenario) -> None:
     """Let more than the queues hold wait twice: in a life that is killed and in one that is not."""
     one.collector.stop()
-    life = one.begin()
-    life.await_records()
-    one.kill(life)
-    life = one.begin()
-    life.await_records()
-    life.pause()
+    generation = one.begin()
+    generation.await_records()
+    one.kill(generation)
+    generation = one.begin()
+    generation.await_records()
+    generation.pause()
     one.collector.get_well()
     one.settle()
-    assert life.say("flush", 20) is True
-    told = life.say("delivery")
+    assert generation.say("flush", 20) is True
+    told = generation.say("delivery")
     assert told["traces"]["waiting"] == told["logs"]["waiting"] == 0
 
 
@@ -86,13 +86,13 @@ def test_one_signal_does_not_wait_for_the_other(
     """While log records are refused spans get through, those from the repository as well."""
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         one.collector.stop()
-        life = one.begin()
-        life.await_records()
-        one.kill(life)
+        generation = one.begin()
+        generation.await_records()
+        one.kill(generation)
         one.collector.behave(lambda _, signal: Status(503) if signal == "logs" else Ok())
-        life = one.begin()
-        life.await_records()
-        life.pause()
+        generation = one.begin()
+        generation.await_records()
+        generation.pause()
         committed = one.committed()
 
         def spans_are_there(_: object) -> bool:

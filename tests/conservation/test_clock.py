@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.committed import Store
-from tests.support.trial import trial
+from tests.support.scenario import trial
 
 from .shared import SMALL_QUEUES, full_run
 
@@ -37,16 +37,16 @@ def test_a_clock_that_jumps_costs_nothing(
 ) -> None:
     """The clock jumps in mid-life, then comes a kill: all that was committed arrives."""
     with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
-        life = one.begin()
-        life.await_records(100)
+        generation = one.begin()
+        generation.await_records(100)
         if is_away:
             one.collector.stop()
-            life.await_records(60)
-        life.say("clock", jump)
+            generation.await_records(60)
+        generation.say("clock", jump)
         one.note(f"the clock jumps by {jump} s")
         # Long enough that what is delivered is noted, at the time that the clock shows now.
-        life.await_records(200)
-        one.kill(life)
+        generation.await_records(200)
+        one.kill(generation)
         one.collector.get_well()
         # With the true time again.
         one.begin(CONSERVATION_PAUSED="1")
@@ -59,12 +59,12 @@ def test_a_clock_that_is_set_right_delivers_what_was_written_before(
     """In one life the clock goes back and forth in an outage; all arrives without a restart."""
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         one.collector.stop()
-        life = one.begin()
+        generation = one.begin()
         for jump in (-HOUR, 0, HOUR, 0):
-            life.await_records(60)
-            life.say("clock", jump)
-        life.await_records(60)
-        life.pause()
+            generation.await_records(60)
+            generation.say("clock", jump)
+        generation.await_records(60)
+        generation.pause()
         one.collector.get_well()
         one.settle()
-        assert life.say("flush", 20) is True
+        assert generation.say("flush", 20) is True

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import committed
+from tests.support.arrivals import Arrivals, record_key, span_key
 from tests.support.committed import Store
-from tests.support.delivered import Delivered, record_key, span_key
-from tests.support.trial import SETTLE_SECONDS, Trial, trial
+from tests.support.scenario import SETTLE_SECONDS, Scenario, trial
 
 from .shared import SMALL_QUEUES, full_run
 
@@ -50,7 +50,7 @@ def fill(place: Path) -> Path:
     return filler
 
 
-def unfit(one: Trial, delivered: Delivered) -> list[str]:
+def unfit(one: Scenario, delivered: Arrivals) -> list[str]:
     """Return what is wrong with what arrived, but for spans of which the full disk has a part.
 
     What could not be written is sent all the same. So an ending that arrived may be missing in
@@ -61,7 +61,7 @@ def unfit(one: Trial, delivered: Delivered) -> list[str]:
     known = {span_key(it) for it in rows if it.action == "run"}
     known &= {span_key(it) for it in rows if it.action not in {"run", "crash"}}
     keys = {record_key(it) for it in rows}
-    return Delivered(
+    return Arrivals(
         {key: copies for key, copies in delivered.spans.items() if key in known},
         {key: copies for key, copies in delivered.log_records.items() if key in keys},
     ).untrue(rows)
@@ -90,11 +90,11 @@ def test_a_limit_of_the_size_of_files_loses_nothing_of_what_was_committed(
         # Tasks in the scheduler's own thread: the first to fail is the same each time.
         more = {"CONSERVATION_TASKS": "main", "CONSERVATION_HANDLER": handler}
         with trial(path, makers[kind](path), **more) as one:
-            life = one.begin()
-            life.await_records()
-            life.say("file_size", file_size(kind, path))
+            generation = one.begin()
+            generation.await_records()
+            generation.say("file_size", file_size(kind, path))
             one.note("no file may grow")
-            ends[handler] = life.await_failure()
+            ends[handler] = generation.await_failure()
             if handler == "ours":
                 one.begin(CONSERVATION_PAUSED="1")
                 one.await_arrival(one.committed(), SETTLE_SECONDS)
@@ -120,24 +120,24 @@ def test_a_full_disk_loses_nothing_of_what_was_committed(
         }
         with trial(tmp_path, makers[kind](disk), **SMALL_QUEUES, **TASKS) as one:
             one.environment["ROCKETRY_OTEL_STATE_DIR"] = str(disk / "state")
-            life = one.begin()
-            life.await_records(100)
+            generation = one.begin()
+            generation.await_records(100)
             if is_away:
                 one.collector.stop()
-                life.await_records(60)
+                generation.await_records(60)
             filler = fill(disk)
             one.note("the disk is full")
-            assert "TaskLoggingError" in life.await_failure()
+            assert "TaskLoggingError" in generation.await_failure()
             # Nor can it start, or it starts and cannot log the crashes of the tasks it cut off.
-            life = one.start(CONSERVATION_PAUSED="1")
-            life.is_over_within(3)
-            one.kill(life)
+            generation = one.start(CONSERVATION_PAUSED="1")
+            generation.is_over_within(3)
+            one.kill(generation)
             filler.unlink()
             one.note("there is space again")
             one.collector.get_well()
-            life = one.begin()
-            life.await_records(60)
-            life.pause()
+            generation = one.begin()
+            generation.await_records(60)
+            generation.pause()
             one.await_arrival(one.committed(), SETTLE_SECONDS)
             assert not unfit(one, one.delivered())
 
@@ -151,23 +151,23 @@ def test_a_full_disk_under_the_state_alone_stops_no_task(
         trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one,
     ):
         one.environment["ROCKETRY_OTEL_STATE_DIR"] = str(disk / "state")
-        life = one.begin()
-        life.await_records(100)
+        generation = one.begin()
+        generation.await_records(100)
         filler = fill(disk)
         one.note("the disk is full")
         one.collector.stop()
-        life.await_records(150)
+        generation.await_records(150)
         one.collector.get_well()
-        life.await_records(20)
+        generation.await_records(20)
         one.settle()
-        one.kill(life)
+        one.kill(generation)
         # With the disk still full: what the first has left waits until it can be noted.
-        life = one.begin(CONSERVATION_PAUSED="1")
+        generation = one.begin(CONSERVATION_PAUSED="1")
         filler.unlink()
         one.note("there is space again")
         one.settle()
-        assert life.stop() == 0
-        assert "Traceback" not in life.stderr
+        assert generation.stop() == 0
+        assert "Traceback" not in generation.stderr
 
 
 def test_a_slow_disk_under_the_state_loses_nothing(
@@ -177,11 +177,11 @@ def test_a_slow_disk_under_the_state_loses_nothing(
     slow = {"CONSERVATION_SLOW_DISK": "0.3"}
     with trial(tmp_path, make_store("sqlite"), **slow, **SMALL_QUEUES) as one:
         one.collector.stop()
-        life = one.begin()
-        life.await_records()
+        generation = one.begin()
+        generation.await_records()
         one.collector.get_well()
         # Its tasks go on while it begins to catch up.
-        life.await_records(300)
-        life.pause()
+        generation.await_records(300)
+        generation.pause()
         one.settle()
-        assert life.say("flush", 20) is True
+        assert generation.say("flush", 20) is True

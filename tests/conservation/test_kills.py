@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.committed import Store
 from tests.support.conservation_app import USUAL
-from tests.support.trial import Trial, trial
+from tests.support.scenario import Scenario, trial
 from tests.support.troubles import TROUBLES, rotation
 
 from .shared import full_run
@@ -31,22 +31,24 @@ KILLS_OF_FEW = 2
 
 
 def live(
-    one: Trial, chance: random.Random, troubles: Iterator[tuple[str, float]], environment: dict
+    one: Scenario, chance: random.Random, troubles: Iterator[tuple[str, float]], environment: dict
 ) -> None:
     """Let the application live for a while, with all kinds of trouble, and kill it."""
-    life = one.start(**environment)
+    generation = one.start(**environment)
     if chance.random() < 0.2:
         left = chance.uniform(0.0, LONGEST_LIFE)  # it may not have come far by then
     else:
-        life.await_ready()
+        generation.await_ready()
         left = chance.uniform(0.0, LONGEST_LIFE)
     end = time.monotonic() + left
     while (left := end - time.monotonic()) > 0:
         name, seconds = next(troubles)
         TROUBLES[name](one.collector)
         one.note(f"the collector: {name}")
-        assert not life.is_over_within(min(seconds, left)), one.report([f"{life.name} ended"])
-    one.kill(life)
+        assert not generation.is_over_within(min(seconds, left)), one.report(
+            [f"{generation.name} ended"]
+        )
+    one.kill(generation)
 
 
 def run(case: str, kills: int, store: Store, path: Path, seed: str, chance: random.Random) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.committed import Committed, Store
 from tests.support.otlp_receiver import Fault, Hang, Redirect, Reset, Status
-from tests.support.trial import Life, Trial, trial
+from tests.support.scenario import AppProcess, Scenario, trial
 from tests.support.troubles import POISON, leave_out_poison, refuse_poison
 
 from .shared import SMALL_QUEUES, full_run
@@ -29,12 +29,12 @@ def store(request: pytest.FixtureRequest, make_store: Callable[[str], Store]) ->
 def test_an_application_in_no_trouble_delivers_all(store: Store, tmp_path: Path) -> None:
     """Without any fault all is delivered by the end, and nothing twice."""
     with trial(tmp_path, store) as one:
-        life = one.begin()
-        life.await_records()
-        assert life.stop() == 0
+        generation = one.begin()
+        generation.await_records()
+        assert generation.stop() == 0
         delivered = one.settle(seconds=1)
         assert delivered.sent_again == 0
-        assert one.set_aside() == []
+        assert one.add_dead_letters() == []
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_more_than_the_queues_hold_arrives_without_a_restart(
             one.collector.stop()
         else:
             one.collector.behave(fault)
-        life = one.begin()
-        life.await_records()
-        life.pause()
+        generation = one.begin()
+        generation.await_records()
+        generation.pause()
         one.collector.get_well()
         one.settle()
-        assert life.say("flush", 20) is True
-        assert life.stop() == 0
+        assert generation.say("flush", 20) is True
+        assert generation.stop() == 0
         one.check()
 
 
@@ -73,27 +73,27 @@ def test_a_collector_that_comes_and_goes_gets_all(
 ) -> None:
     """Outages come one after another while tasks go on, and while it is still catching up."""
     with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
-        life = one.begin()
+        generation = one.begin()
         for _ in range(8):
             one.collector.stop()
-            life.await_records(60)
+            generation.await_records(60)
             one.collector.get_well()
-            life.await_records(40)
-        life.pause()
+            generation.await_records(40)
+        generation.pause()
         one.settle()
-        assert life.say("flush", 20) is True
-        assert life.stop() == 0
+        assert generation.say("flush", 20) is True
+        assert generation.stop() == 0
         one.check()
 
 
-class InMemory(Trial):
+class InMemory(Scenario):
     """A trial whose repository is in the memory of one life."""
 
-    life: Life
+    generation: AppProcess
 
     def committed(self) -> list[Committed]:
         """Ask the application itself."""
-        return [Committed.of(row) for row in self.life.say("records")]
+        return [Committed.of(row) for row in self.generation.say("records")]
 
 
 @pytest.mark.parametrize("url", ["memory://"])
@@ -106,13 +106,13 @@ def test_in_memory_more_than_the_queues_hold_arrives(url: str, tmp_path: Path) -
     with trial(tmp_path, Store(url, rows), kind=InMemory, **SMALL_QUEUES) as one:
         assert isinstance(one, InMemory)
         one.collector.stop()
-        one.life = one.begin()
-        one.life.await_records()
-        one.life.pause()
+        one.generation = one.begin()
+        one.generation.await_records()
+        one.generation.pause()
         one.collector.get_well()
         one.settle()
-        assert one.life.say("flush", 20) is True
-        assert one.life.stop() == 0
+        assert one.generation.say("flush", 20) is True
+        assert one.generation.stop() == 0
         assert one.databases() == []
 
 
@@ -120,9 +120,9 @@ def test_what_is_refused_is_set_aside_alone(store: Store, tmp_path: Path) -> Non
     """A record that is refused with 400 costs no other one, and is kept with the reason."""
     with trial(tmp_path, store, CONSERVATION_TASKS="main,poison") as one:
         one.collector.behave_by(refuse_poison)
-        life = one.begin()
-        life.await_records()
-        life.pause()
+        generation = one.begin()
+        generation.await_records()
+        generation.pause()
         delivered = one.settle()
         poison = [it for it in one.committed() if it.task_name == POISON]
         assert len(poison) > 2
@@ -130,17 +130,17 @@ def test_what_is_refused_is_set_aside_alone(store: Store, tmp_path: Path) -> Non
         assert [it for _, it in delivered.missing(one.committed())] == [
             it for _, it in delivered.missing(poison)
         ]
-        aside = one.set_aside()
+        aside = one.add_dead_letters()
         assert {row["task_name"] for row in aside} == {POISON}
         assert all("400" in row["reason"] for row in aside)
-        told = life.say("delivery")
+        told = generation.say("delivery")
         endings = [it for it in poison if it.action != "run"]
         assert told["logs"]["refused"] == len(poison)
         assert told["traces"]["refused"] == len(endings)
         assert told["logs"]["waiting"] == told["traces"]["waiting"] == 0
         # What is set aside is not sent again, in another life either.
         one.collector.get_well()
-        one.kill(life)
+        one.kill(generation)
         one.begin(CONSERVATION_PAUSED="1")
         one.settle()
 
@@ -150,18 +150,18 @@ def test_what_a_partial_success_leaves_out_is_set_aside(store: Store, tmp_path: 
     """What the collector leaves out of a batch is counted, kept with the reason, never resent."""
     with trial(tmp_path, store, CONSERVATION_TASKS="main,poison") as one:
         one.collector.behave_by(leave_out_poison)
-        life = one.begin()
-        life.await_records()
-        life.pause()
+        generation = one.begin()
+        generation.await_records()
+        generation.pause()
         one.settle()
         poison = [it for it in one.committed() if it.task_name == POISON]
         endings = [it for it in poison if it.action != "run"]
-        told = life.say("delivery")
+        told = generation.say("delivery")
         assert told["logs"]["refused"] == len(poison)
         assert told["traces"]["refused"] == len(endings)
-        assert any("poison" in row["reason"] for row in one.set_aside())
+        assert any("poison" in row["reason"] for row in one.add_dead_letters())
         one.collector.get_well()
-        assert life.stop() == 0
+        assert generation.stop() == 0
         one.begin(CONSERVATION_PAUSED="1")
         one.settle()
         assert not [key for key in one.check().log_records if key[0] == POISON]
@@ -174,17 +174,17 @@ def test_a_collector_that_refuses_everything_is_an_outage(
     """400 to all there is speaks of the collector: nothing is set aside, and all arrives."""
     with trial(tmp_path, make_store("sqlite"), protocol=protocol) as one:
         one.collector.behave(Status(400))
-        life = one.begin()
-        life.await_records()
-        life.pause()
-        assert life.say("flush", 1) is False
-        told = life.say("delivery")
+        generation = one.begin()
+        generation.await_records()
+        generation.pause()
+        assert generation.say("flush", 1) is False
+        told = generation.say("delivery")
         assert told["logs"]["refused"] == told["traces"]["refused"] == 0
         assert told["logs"]["waiting"] == len(one.committed())
         assert told["logs"]["last_error"]
         one.collector.get_well()
         one.settle()
-        assert one.set_aside() == []
+        assert one.add_dead_letters() == []
 
 
 @full_run
@@ -200,13 +200,13 @@ def test_delivery_resumes_soon_after_an_outage(
             one.collector.stop()
         else:
             one.collector.behave(fault)
-        life = one.begin(CONSERVATION_PACE="0.2")
+        generation = one.begin(CONSERVATION_PACE="0.2")
         # By then the pauses are some ten seconds long.
-        assert not life.is_over_within(20)
-        life.pause()
+        assert not generation.is_over_within(20)
+        generation.pause()
         one.collector.get_well()
         one.note("the collector is well")
         began = time.monotonic()
         one.settle(seconds=RESUMED_WITHIN)
         one.note(f"all arrived {time.monotonic() - began:.1f} s later")
-        assert life.say("flush", 10) is True
+        assert generation.say("flush", 10) is True

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.committed import Store
-from tests.support.trial import trial
+from tests.support.scenario import trial
 
 from .shared import SMALL_QUEUES, full_run
 
@@ -23,15 +23,15 @@ def test_process_tasks_lose_nothing_in_a_kill(
     with trial(tmp_path, make_store("sqlite"), CONSERVATION_TASKS=PROCESSES) as one:
         one.collector.stop()
         for _ in range(2):
-            life = one.begin()
-            life.await_records(60)
-            one.kill(life)
+            generation = one.begin()
+            generation.await_records(60)
+            one.kill(generation)
         one.collector.get_well()
-        life = one.begin()
-        life.await_records(60)
-        life.pause()
+        generation = one.begin()
+        generation.await_records(60)
+        generation.pause()
         one.settle()
-        assert life.say("flush", 20) is True
+        assert generation.say("flush", 20) is True
         assert {"process", "process fails"} <= {it.task_name for it in one.committed()}
 
 
@@ -43,14 +43,14 @@ def test_a_child_that_outlives_its_parent_holds_nothing_up(
     """A killed parent counts as dead, though a child of its own goes on for long."""
     with trial(tmp_path, make_store(kind), CONSERVATION_TASKS="main,orphan") as one:
         one.collector.stop()
-        life = one.begin()
-        life.await_records(60)
-        one.kill(life)
-        assert life.has_children
+        generation = one.begin()
+        generation.await_records(60)
+        one.kill(generation)
+        assert generation.has_children
         one.collector.get_well()
         one.begin(CONSERVATION_PAUSED="1")
         one.settle()
-        assert life.has_children
+        assert generation.has_children
 
 
 @pytest.mark.parametrize(
@@ -91,16 +91,16 @@ def test_two_applications_share_the_work(
     with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
         one.collector.stop()
         lives = [one.begin(CONSERVATION_PREFIX=f"{name} ") for name in ("first", "second")]
-        for life in lives:
-            life.await_records()
+        for generation in lives:
+            generation.await_records()
         one.collector.get_well()
         one.settle()
-        for life in lives:
-            life.pause()
+        for generation in lives:
+            generation.pause()
         one.settle()
-        for life in lives:
-            assert life.say("flush", 20) is True
-            assert life.stop() == 0
+        for generation in lives:
+            assert generation.say("flush", 20) is True
+            assert generation.stop() == 0
         one.check()
 
 
@@ -112,10 +112,10 @@ def test_the_newest_of_two_takes_on_what_both_have_left(
     with trial(tmp_path, make_store("postgresql"), **SMALL_QUEUES) as one:
         one.collector.stop()
         lives = [one.begin(CONSERVATION_PREFIX=f"{name} ") for name in ("first", "second")]
-        for life in lives:
-            life.await_records(60)
-        for life in lives:
-            one.kill(life)
+        for generation in lives:
+            generation.await_records(60)
+        for generation in lives:
+            one.kill(generation)
         one.collector.get_well()
         one.begin(CONSERVATION_PREFIX="third ", CONSERVATION_PAUSED="1")
         one.settle()

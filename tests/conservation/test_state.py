@@ -12,37 +12,37 @@ from pathlib import Path
 import pytest
 
 from tests.support.committed import Store
-from tests.support.trial import Life, Trial, trial
+from tests.support.scenario import AppProcess, Scenario, trial
 
 from .shared import SMALL_QUEUES, full_run
 
 YEAR_2100 = 4_102_444_800 * 10**9
 
 
-def lose(one: Trial) -> None:
+def lose(one: Scenario) -> None:
     """Remove all of it."""
     shutil.rmtree(one.state)
 
 
-def fill_with_garbage(one: Trial) -> None:
+def fill_with_garbage(one: Scenario) -> None:
     """Write what means nothing over each file."""
     for path in _files(one):
         path.write_bytes(os.urandom(5_000))
 
 
-def truncate(one: Trial) -> None:
+def truncate(one: Scenario) -> None:
     """Cut each file in half."""
     for path in _files(one):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def empty(one: Trial) -> None:
+def empty(one: Scenario) -> None:
     """Leave nothing in any file."""
     for path in _files(one):
         path.write_bytes(b"")
 
 
-def damage_a_page(one: Trial) -> None:
+def damage_a_page(one: Scenario) -> None:
     """Write over the middle of the databases, so that they still open."""
     for path in one.databases():
         data = bytearray(path.read_bytes())
@@ -50,7 +50,7 @@ def damage_a_page(one: Trial) -> None:
         path.write_bytes(data)
 
 
-def put_into_the_future(one: Trial) -> None:
+def put_into_the_future(one: Scenario) -> None:
     """Say that all is delivered until the year 2100."""
     for path in one.databases():
         with closing(sqlite3.connect(path)) as connection, connection:
@@ -58,7 +58,7 @@ def put_into_the_future(one: Trial) -> None:
                 connection.execute(f"UPDATE {table} SET since = ?", (YEAR_2100,))  # noqa: S608
 
 
-def take_away_the_locks(one: Trial) -> None:
+def take_away_the_locks(one: Scenario) -> None:
     """Remove the files by which processes know of each other."""
     for path in one.state.glob("**/*.lock"):
         path.unlink()
@@ -75,11 +75,11 @@ HARMS = [
 ]
 
 
-def _files(one: Trial) -> list[Path]:
+def _files(one: Scenario) -> list[Path]:
     return [path for path in one.state.glob("**/*") if path.is_file()]
 
 
-def await_state(one: Trial) -> None:
+def await_state(one: Scenario) -> None:
     """See that something is known by now."""
     assert one.databases(), one.report(["nothing is kept of the delivery"])
 
@@ -88,7 +88,7 @@ def await_state(one: Trial) -> None:
     "harm", [lose, *(pytest.param(harm, marks=full_run) for harm in HARMS if harm is not lose)]
 )
 def test_without_its_state_an_application_delivers_all_the_same(
-    harm: Callable[[Trial], None], make_store: Callable[[str], Store], tmp_path: Path
+    harm: Callable[[Scenario], None], make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
     """Whatever happens to the state between two lives: all that was committed arrives."""
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
@@ -108,18 +108,18 @@ def test_without_its_state_an_application_delivers_all_the_same(
 @full_run
 @pytest.mark.parametrize("harm", [lose, fill_with_garbage])
 def test_state_that_is_harmed_in_mid_life_costs_nothing(
-    harm: Callable[[Trial], None], make_store: Callable[[str], Store], tmp_path: Path
+    harm: Callable[[Scenario], None], make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
     """An application whose state is harmed goes on, and delivers all, also when killed then."""
     with trial(tmp_path, make_store("csv"), **SMALL_QUEUES) as one:
         one.collector.stop()
-        life = one.begin()
-        life.await_records()
+        generation = one.begin()
+        generation.await_records()
         await_state(one)
         harm(one)
         one.note(harm.__name__)
-        life.await_records()
-        one.kill(life)
+        generation.await_records()
+        one.kill(generation)
         one.collector.get_well()
         one.begin(CONSERVATION_PAUSED="1")
         one.settle()
@@ -133,27 +133,27 @@ def test_beside_the_repository_is_where_state_is_kept(
     with trial(tmp_path, make_store("sqlite")) as one:
         del one.environment["ROCKETRY_OTEL_STATE_DIR"]
         one.collector.stop()
-        life = one.begin()
-        life.await_records()
+        generation = one.begin()
+        generation.await_records()
         assert one.databases() == [tmp_path / "tasks.db.delivery" / "delivery.db"]
-        one.kill(life)
+        one.kill(generation)
         one.collector.get_well()
         one.begin(CONSERVATION_PAUSED="1")
         one.settle()
 
 
-def _is_as_ever(one: Trial, life: Life) -> None:
+def _is_as_ever(one: Scenario, generation: AppProcess) -> None:
     """See that tasks go on, all that they do is delivered, and there is one warning."""
-    life.await_records()
+    generation.await_records()
     one.collector.stop()
-    life.await_records()
-    life.pause()
+    generation.await_records()
+    generation.pause()
     one.collector.get_well()
     one.settle()
-    assert life.stop() == 0
-    warnings = [line for line in life.stderr.splitlines() if "cannot be noted" in line]
-    assert len(warnings) == 1, life.stderr
-    assert "Traceback" not in life.stderr
+    assert generation.stop() == 0
+    warnings = [line for line in generation.stderr.splitlines() if "cannot be noted" in line]
+    assert len(warnings) == 1, generation.stderr
+    assert "Traceback" not in generation.stderr
 
 
 def test_where_no_state_can_be_kept_tasks_go_on(
@@ -163,8 +163,8 @@ def test_where_no_state_can_be_kept_tasks_go_on(
     (tmp_path / "file").touch()
     place = str(tmp_path / "file" / "state")
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
-        life = one.begin(ROCKETRY_OTEL_STATE_DIR=place)
-        _is_as_ever(one, life)
+        generation = one.begin(ROCKETRY_OTEL_STATE_DIR=place)
+        _is_as_ever(one, generation)
 
 
 @full_run
@@ -176,5 +176,5 @@ def test_in_a_read_only_folder_tasks_go_on(
         pytest.skip("no permission is lacking to root: see the test before")
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         one.state.mkdir(mode=0o500)
-        life = one.begin()
-        _is_as_ever(one, life)
+        generation = one.begin()
+        _is_as_ever(one, generation)

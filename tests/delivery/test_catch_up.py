@@ -14,12 +14,12 @@ from rocketry.log import MinimalRunRecord
 
 from rocketry_otel import Settings, TaskEventRecord
 from rocketry_otel._delivery.catch_up import CatchUp
-from rocketry_otel._delivery.checkpoint import Backlog, Progress
+from rocketry_otel._delivery.checkpoint import Backlog, Checkpoint
 from rocketry_otel._delivery.state import State
 from rocketry_otel._export.buffer import QueueLimits
-from rocketry_otel._export.counters import Counts
-from rocketry_otel._export.record_ref import Passage, current_passage
-from rocketry_otel._history.run_lookup import StoredRuns
+from rocketry_otel._export.counters import Counters
+from rocketry_otel._export.record_ref import RecordRef, current_record_ref
+from rocketry_otel._history.run_lookup import RunLookup
 from tests.support.channels import ACCEPTED, UNAVAILABLE, channel, flush
 
 LOGS, TRACES = "logs http://c", "traces http://c"
@@ -33,37 +33,37 @@ class Recorder:
     def __init__(self, queues: list[Any]) -> None:
         self._queues = queues
 
-    def send(self, event: Any, step: Any, passage: Any) -> None:
+    def send(self, event: Any, step: Any, record_ref: Any) -> None:
         """Hand over what the sender would."""
-        assert current_passage() is None
+        assert current_record_ref() is None
         for queue in self._queues:
             if queue.signal == "logs" or step.change == "ended":
-                queue.put(event.run_id, passage)
+                queue.put(event.run_id, record_ref)
 
 
 class Bench:
     """What catches up on two channels, with a repository in memory."""
 
     def __init__(self, stack: ExitStack, folder: Path | None, model: Any, **limits: Any) -> None:
-        self.counts = Counts()
+        self.counters = Counters()
         limits_ = QueueLimits(**{"delay": 0.0, **limits})
-        self.logs, self.log_collector = stack.enter_context(channel("logs", limits_, self.counts))
+        self.logs, self.log_collector = stack.enter_context(channel("logs", limits_, self.counters))
         self.traces, self.trace_collector = stack.enter_context(
-            channel("traces", limits_, self.counts)
+            channel("traces", limits_, self.counters)
         )
         self.model = model
         self.repo = MemoryRepo(model=model)
         self.state = State(folder)
         queues = [self.logs, self.traces]
-        sender: Any = Recorder(queues)
+        emitter: Any = Recorder(queues)
         self.catch_up = CatchUp(
             self.repo,
-            StoredRuns(self.repo),
+            RunLookup(self.repo),
             self.state,
             Settings(exclude=("secret",)),
             queues,
-            sender,
-            self.counts,
+            emitter,
+            self.counters,
         )
         self.pauses: list[float] = []
 
@@ -135,7 +135,7 @@ def test_what_a_backlog_says_is_sent_and_no_more(
     assert bench.arrived(2)[0] == texts(5, 6, 7)
     assert bench.trace_collector.accepted == texts(2, 3, 4, 5, 6)
     assert bench.state.backlogs() == {} == bench.catch_up.backlogs
-    assert bench.counts.of("logs", "replayed") == {"": 3}
+    assert bench.counters.of("logs", "replayed") == {"": 3}
     begin, end = [record.getMessage() for record in caplog.records]
     assert begin.startswith("What did not get through since 2023-11-14 ")
     assert begin.endswith(" is sent from the repository.")
@@ -147,7 +147,7 @@ def test_what_a_dead_process_has_left_is_sent(make: Callable[..., Bench], tmp_pa
     bench = make()
     bench.write(*range(4))
     dead = State(tmp_path)
-    dead.save({LOGS: Progress(at(1), 3), TRACES: Progress(at(3), 1)}, 0)
+    dead.save({LOGS: Checkpoint(at(1), 3), TRACES: Checkpoint(at(3), 1)}, 0)
     dead.end()
     bench.run()
     assert bench.log_collector.accepted == texts(1, 2, 3)
@@ -161,27 +161,27 @@ def test_what_a_queue_had_no_room_for_is_sent(make: Callable[..., Bench]) -> Non
     bench.write(*range(10))
     bench.log_collector.answer = lambda _: UNAVAILABLE
     for number in range(8):
-        bench.logs.put(str(number), Passage(at(number), "etl", "inaction"))
+        bench.logs.put(str(number), RecordRef(at(number), "etl", "inaction"))
     bench.log_collector.wait_for_tries(1)
-    left = bench.logs.ask(lambda held: held.left)
+    left = bench.logs.ask(lambda held: held.overflow)
     assert left is not None
     assert bench.catch_up.is_possible is False
     bench.run()
-    assert bench.logs.ask(lambda held: held.left) == left
+    assert bench.logs.ask(lambda held: held.overflow) == left
     bench.log_collector.answer = lambda _: ACCEPTED
     flush(bench.logs)
     assert bench.catch_up.is_possible is True
     bench.run()
     assert sorted(bench.log_collector.accepted) == texts(*range(8))
-    assert bench.logs.ask(lambda held: held.left) is None
+    assert bench.logs.ask(lambda held: held.overflow) is None
     assert bench.catch_up.is_possible is False
-    assert bench.counts.of("logs", "dropped") == {}
+    assert bench.counters.of("logs", "dropped") == {}
 
 
 def leave(queue: Any, *numbers: int) -> None:
     """Let a queue leave records that are in the repository."""
     for number in numbers:
-        queue.ask(lambda held, number=number: held.leave(Passage(at(number), "etl", "inaction")))
+        queue.ask(lambda held, number=number: held.leave(RecordRef(at(number), "etl", "inaction")))
 
 
 def test_without_a_state_what_this_process_has_left_is_sent(
@@ -192,16 +192,16 @@ def test_without_a_state_what_this_process_has_left_is_sent(
     (tmp_path / "file").touch()
     bench.write(*range(100))
     leave(bench.logs, *range(10, 90))
-    owed = []
+    handed_over = []
 
     def look() -> bool:
-        owed.append(bench.logs.ask(lambda held: held.oldest()))
+        handed_over.append(bench.logs.ask(lambda held: held.oldest()))
         return True
 
     bench.run(look)
     assert bench.log_collector.accepted == texts(*range(10, 90))
-    assert set(owed) == {at(10)}
-    assert bench.logs.has_left is False
+    assert set(handed_over) == {at(10)}
+    assert bench.logs.has_overflow is False
     assert bench.catch_up.backlogs == {}
 
 
@@ -217,13 +217,13 @@ def test_without_a_state_it_goes_on_where_it_was_stopped(
     assert bench.log_collector.accepted == texts(*range(50))
     bench.run()
     assert bench.log_collector.accepted == texts(*range(100))
-    assert bench.logs.has_left is False
+    assert bench.logs.has_overflow is False
     leave(bench.logs, 110)
     bench.run(bench.stop)
     leave(bench.logs, 120)
     bench.run()
     assert {"110", "120"} <= set(bench.log_collector.accepted)
-    assert bench.logs.has_left is False
+    assert bench.logs.has_overflow is False
 
 
 def test_a_state_that_can_be_used_again_takes_on_what_is_owed(
@@ -235,10 +235,10 @@ def test_a_state_that_can_be_used_again_takes_on_what_is_owed(
     bench.write(*range(100))
     leave(bench.logs, *range(100))
     bench.run(bench.stop)
-    assert bench.logs.has_left is True
+    assert bench.logs.has_overflow is True
     (tmp_path / "file").unlink()
     bench.run(bench.stop)
-    assert bench.logs.has_left is False
+    assert bench.logs.has_overflow is False
     assert bench.state.backlogs()[LOGS].since == at(0)
     bench.run()
     assert set(bench.log_collector.accepted) == set(texts(*range(100)))
@@ -251,10 +251,10 @@ def test_what_a_repository_has_dropped_since_is_counted(make: Callable[..., Benc
     leave(bench.logs, *range(5))
     bench.write(3, 4)
     bench.run()
-    assert bench.counts.of("logs", "dropped") == {"not_in_repository": 3}
+    assert bench.counters.of("logs", "dropped") == {"not_in_repository": 3}
     leave(bench.logs, 4)
     bench.run()
-    assert bench.counts.of("logs", "dropped") == {"not_in_repository": 3}
+    assert bench.counters.of("logs", "dropped") == {"not_in_repository": 3}
 
 
 def test_only_what_is_to_be_exported_and_is_ours_is_sent(make: Callable[..., Bench]) -> None:
@@ -309,7 +309,7 @@ def test_a_note_of_the_future_is_not_believed(
     now = (time.time_ns() - START) // SECOND
     bench.write(now - 10)
     dead = State(tmp_path)
-    dead.save({LOGS: Progress(at(now + 3600), 0)}, 0)
+    dead.save({LOGS: Checkpoint(at(now + 3600), 0)}, 0)
     dead.end()
     bench.run()
     assert bench.log_collector.accepted == texts(now - 10)
@@ -459,7 +459,7 @@ def test_nothing_is_sent_again_while_an_earlier_turn_is_under_way(
         return ACCEPTED
 
     bench.log_collector.answer = answer
-    bench.logs.put("1", Passage(at(1), "etl", "inaction", {LOGS: 0}))
+    bench.logs.put("1", RecordRef(at(1), "etl", "inaction", {LOGS: 0}))
     assert asked.wait(20)
     bench.run(lambda: False)
     assert bench.logs.sent_again == 1
@@ -485,7 +485,7 @@ def test_whoever_waits_too_long_for_another_process_sends_its_own(
         monkeypatch.setattr("rocketry_otel._delivery.catch_up._PATIENCE", 0.0)
         bench.run()
         assert bench.log_collector.accepted == texts(5, 6)
-        assert bench.logs.has_left is False
+        assert bench.logs.has_overflow is False
     bench.run()
     assert set(bench.log_collector.accepted) == set(texts(*range(10)))
     assert bench.state.backlogs() == {}

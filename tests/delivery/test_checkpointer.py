@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from rocketry_otel._delivery.checkpoint import Progress, Refusal
-from rocketry_otel._delivery.checkpointer import Ledger
+from rocketry_otel._delivery.checkpoint import Checkpoint, DeadLetter
+from rocketry_otel._delivery.checkpointer import Checkpointer
 from rocketry_otel._delivery.state import State
 from rocketry_otel._delivery.state_db import FILE, StateError
-from rocketry_otel._export.record_ref import Passage
+from rocketry_otel._export.record_ref import RecordRef
 from tests.support.channels import ACCEPTED, UNAVAILABLE, channel, flush
 
 SECOND = 1_000_000_000
@@ -31,18 +31,18 @@ class Bench:
         self.traces, _ = stack.enter_context(channel("traces"))
         self.state = State(folder)
         self.told: list[StateError | None] = []
-        self.ledger = Ledger(self.state, [self.logs, self.traces], self.told.append)
+        self.checkpointer = Checkpointer(self.state, [self.logs, self.traces], self.told.append)
         self._folder = folder
 
-    def noted(self) -> dict[str, Progress]:
+    def noted(self) -> dict[str, Checkpoint]:
         """Return what another process reads of this one."""
         return next(iter(State(self._folder).writers().values()), {})
 
     def write(self, created: int) -> None:
         """Do with a record what the handler does."""
-        number = self.ledger.expect(created)
-        self.logs.put(created, Passage(created, "etl", "run"))
-        self.ledger.settle(number)
+        number = self.checkpointer.expect(created)
+        self.logs.put(created, RecordRef(created, "etl", "run"))
+        self.checkpointer.settle(number)
 
 
 @pytest.fixture
@@ -54,12 +54,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_a_record_is_noted_before_it_is_written(bench: Bench) -> None:
     """A process that is killed in the midst of writing leaves word of it."""
-    number = bench.ledger.expect(NOW)
-    assert bench.noted() == {LOGS: Progress(NOW - MARGIN, 0), TRACES: Progress(NOW - MARGIN, 0)}
-    bench.ledger.expect(NOW + SECOND)
-    bench.ledger.settle(number)
-    bench.ledger.save()
-    assert bench.noted()[LOGS] == Progress(NOW + SECOND - MARGIN, 0)
+    number = bench.checkpointer.expect(NOW)
+    assert bench.noted() == {LOGS: Checkpoint(NOW - MARGIN, 0), TRACES: Checkpoint(NOW - MARGIN, 0)}
+    bench.checkpointer.expect(NOW + SECOND)
+    bench.checkpointer.settle(number)
+    bench.checkpointer.save()
+    assert bench.noted()[LOGS] == Checkpoint(NOW + SECOND - MARGIN, 0)
     assert bench.told == [None, None]
 
 
@@ -69,23 +69,23 @@ def test_what_waits_holds_its_own_channel_back_alone(bench: Bench) -> None:
     for seconds in range(3):
         bench.write(NOW + seconds * SECOND)
     bench.collector.wait_for_tries(1)
-    bench.ledger.save()
+    bench.checkpointer.save()
     assert bench.noted() == {
-        LOGS: Progress(NOW - MARGIN, 3),
-        TRACES: Progress(NOW + 2 * SECOND - MARGIN, 0),
+        LOGS: Checkpoint(NOW - MARGIN, 3),
+        TRACES: Checkpoint(NOW + 2 * SECOND - MARGIN, 0),
     }
-    assert (bench.ledger.is_settled, bench.ledger.is_noted) == (False, True)
+    assert (bench.checkpointer.is_settled, bench.checkpointer.is_noted) == (False, True)
     bench.collector.answer = lambda _: ACCEPTED
     assert flush(bench.logs) is True
-    assert (bench.ledger.is_settled, bench.ledger.is_noted) == (True, False)
-    bench.ledger.save()
-    assert bench.noted()[LOGS] == Progress(NOW + 2 * SECOND - MARGIN, 0)
+    assert (bench.checkpointer.is_settled, bench.checkpointer.is_noted) == (True, False)
+    bench.checkpointer.save()
+    assert bench.noted()[LOGS] == Checkpoint(NOW + 2 * SECOND - MARGIN, 0)
 
 
 def test_a_clock_that_was_set_back_is_noted_before_the_record_is_written(bench: Bench) -> None:
     """What is noted is never ahead of what is written next."""
     bench.write(NOW)
-    bench.ledger.save()
+    bench.checkpointer.save()
     bench.write(NOW - SECOND)
     assert bench.noted()[TRACES].since == NOW - MARGIN
     bench.write(NOW - 3600 * SECOND)
@@ -98,23 +98,26 @@ def test_no_record_relies_on_a_note_that_is_being_made(
     """With a clock that was set back it is earlier than the one that stands until then."""
     bench.write(NOW)
     assert flush(bench.logs) is True
-    bench.ledger.save()
+    bench.checkpointer.save()
     save, relied_on = State.save, []
 
-    def look(state: State, progress: Any, first: int) -> None:
-        relied_on.append(bench.ledger._noted_until)
-        save(state, progress, first)
+    def look(state: State, checkpoint: Any, first: int) -> None:
+        relied_on.append(bench.checkpointer._noted_until)
+        save(state, checkpoint, first)
 
     monkeypatch.setattr(State, "save", look)
     bench.write(NOW - 100 * SECOND)
-    assert [*relied_on, bench.ledger._noted_until] == [NOW - MARGIN, NOW - 100 * SECOND - MARGIN]
+    assert [*relied_on, bench.checkpointer._noted_until] == [
+        NOW - MARGIN,
+        NOW - 100 * SECOND - MARGIN,
+    ]
 
 
 def test_a_process_that_has_delivered_everything_leaves_nothing_behind(bench: Bench) -> None:
     """At its end there is nothing for others to see to; what it writes later is noted anew."""
     bench.write(NOW)
     assert flush(bench.logs) is True
-    bench.ledger.close()
+    bench.checkpointer.close()
     assert bench.noted() == {}
     bench.write(NOW + SECOND)
     assert bench.noted()[TRACES].since == NOW + SECOND - MARGIN
@@ -125,10 +128,10 @@ def test_a_process_that_has_not_says_so_at_its_end(bench: Bench) -> None:
     bench.collector.answer = lambda _: UNAVAILABLE
     bench.write(NOW)
     bench.collector.wait_for_tries(1)
-    bench.ledger.close()
+    bench.checkpointer.close()
     state = State(bench.state.folder)
     (writer,) = state.writers()
-    assert state.writers()[writer][LOGS] == Progress(NOW - MARGIN, 1)
+    assert state.writers()[writer][LOGS] == Checkpoint(NOW - MARGIN, 1)
     assert state.is_alive(writer) is False
 
 
@@ -139,23 +142,23 @@ def test_a_record_that_comes_while_a_process_leaves_is_noted_behind_it(
     bench.write(NOW)
     assert flush(bench.logs) is True
     leave = State.leave
-    late = threading.Thread(target=lambda: bench.ledger.expect(NOW + SECOND))
+    late = threading.Thread(target=lambda: bench.checkpointer.expect(NOW + SECOND))
 
     def leave_while_another_comes(state: State) -> None:
         late.start()
-        while not bench.ledger._expected:
+        while not bench.checkpointer._expected:
             late.join(0.001)
         leave(state)
 
     monkeypatch.setattr(State, "leave", leave_while_another_comes)
-    bench.ledger.close()
+    bench.checkpointer.close()
     late.join()
-    assert bench.noted()[LOGS] == Progress(NOW + SECOND - MARGIN, 0)
+    assert bench.noted()[LOGS] == Checkpoint(NOW + SECOND - MARGIN, 0)
 
 
 def test_nothing_is_noted_of_a_ledger_without_records(bench: Bench) -> None:
     """Neither a folder nor a file is made for it."""
-    bench.ledger.close()
+    bench.checkpointer.close()
     assert bench.state.folder is not None
     assert list(bench.state.folder.iterdir()) == []
 
@@ -177,12 +180,12 @@ def test_a_note_that_was_removed_is_made_again(bench: Bench) -> None:
     began = time.time_ns()
     bench.write(NOW)
     assert flush(bench.logs) is True
-    bench.ledger.save()
+    bench.checkpointer.save()
     assert bench.state.folder is not None
     (bench.state.folder / FILE).unlink()
-    bench.ledger.save()
+    bench.checkpointer.save()
     assert bench.noted() == {}
-    bench.ledger.save(once_more=True)
+    bench.checkpointer.save(once_more=True)
     assert bench.noted()[LOGS].since == NOW - MARGIN
     # What others left meanwhile is not known either.
     unknown_until = bench.state.unknown_until()
@@ -197,8 +200,8 @@ def test_a_state_that_cannot_be_written_costs_a_record_little(
     calls = []
     save = State.save
 
-    def fail(_: State, progress: Any, __: int) -> None:
-        calls.append(progress)
+    def fail(_: State, checkpoint: Any, __: int) -> None:
+        calls.append(checkpoint)
         raise StateError("disk full")
 
     monkeypatch.setattr(State, "save", fail)
@@ -206,10 +209,10 @@ def test_a_state_that_cannot_be_written_costs_a_record_little(
         bench.write(NOW + seconds * SECOND)
     assert len(calls) == 1
     assert [str(error) for error in bench.told] == ["disk full"]
-    bench.ledger.save()
+    bench.checkpointer.save()
     assert len(calls) == 2
     monkeypatch.setattr(State, "save", save)
-    bench.ledger.save()
+    bench.checkpointer.save()
     assert bench.told[-1] is None
     assert bench.noted()[TRACES].since == NOW + 99 * SECOND - MARGIN
 
@@ -220,15 +223,15 @@ def test_what_was_refused_is_noted_though_nothing_else_has_changed(
     """It is tried until it can be, and nothing rests before."""
     bench.write(NOW)
     assert flush(bench.logs) is True
-    bench.ledger.save()
-    assert bench.ledger.is_noted is True
+    bench.checkpointer.save()
+    assert bench.checkpointer.is_noted is True
     with monkeypatch.context() as patch:
-        patch.setattr(bench.state.refused._store, "_folder", Path("/proc/nowhere"))
+        patch.setattr(bench.state.refused._db, "_folder", Path("/proc/nowhere"))
         with pytest.raises(StateError):
-            bench.state.refused.set_aside(LOGS, [Refusal(NOW, "etl", "run", "no")], 1.0)
-    assert bench.ledger.is_noted is False
-    bench.ledger.save()
-    assert bench.ledger.is_noted is True
+            bench.state.refused.add_dead_letters(LOGS, [DeadLetter(NOW, "etl", "run", "no")], 1.0)
+    assert bench.checkpointer.is_noted is False
+    bench.checkpointer.save()
+    assert bench.checkpointer.is_noted is True
     assert [one.reason for _, one in State(bench.state.folder).refused.all()] == ["no"]
 
 
@@ -241,7 +244,7 @@ def test_an_end_that_cannot_be_noted_is_told(bench: Bench, monkeypatch: pytest.M
         raise StateError("disk full")
 
     monkeypatch.setattr(State, "leave", fail)
-    bench.ledger.close()
+    bench.checkpointer.close()
     assert str(bench.told[-1]) == "disk full"
 
 
@@ -250,9 +253,9 @@ def test_in_memory_nothing_is_noted() -> None:
     with ExitStack() as stack:
         bench = Bench(None, stack)
         bench.write(NOW)
-        bench.ledger.save()
+        bench.checkpointer.save()
         assert bench.state.writers() == {}
-        assert (bench.ledger.is_noted, bench.told) == (True, [])
+        assert (bench.checkpointer.is_noted, bench.told) == (True, [])
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -264,7 +267,7 @@ def test_a_forked_child_is_a_writer_of_its_own(bench: Bench) -> None:
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with bench.ledger._lock, bench.ledger._saving:
+        with bench.checkpointer._lock, bench.checkpointer._saving:
             held.set()
             let_go.wait(20)
 
@@ -273,8 +276,8 @@ def test_a_forked_child_is_a_writer_of_its_own(bench: Bench) -> None:
     assert held.wait(20)
     pid = os.fork()
     if pid == 0:
-        was_settled = bench.ledger.is_settled
-        bench.ledger.expect(NOW + SECOND)
+        was_settled = bench.checkpointer.is_settled
+        bench.checkpointer.expect(NOW + SECOND)
         writers = State(bench.state.folder).writers()
         ok = was_settled and len(writers) == 2
         os._exit(0 if ok else 1)
@@ -291,12 +294,12 @@ def test_expecting_while_another_thread_notes_is_in_order(bench: Bench) -> None:
     def write(start: int) -> None:
         barrier.wait()
         for number in range(200):
-            bench.ledger.expect(start - number * SECOND)
+            bench.checkpointer.expect(start - number * SECOND)
 
     def save() -> None:
         barrier.wait()
         for _ in range(50):
-            bench.ledger.save()
+            bench.checkpointer.save()
 
     threads = [threading.Thread(target=write, args=[NOW + n]) for n in range(2)]
     threads.append(threading.Thread(target=save))

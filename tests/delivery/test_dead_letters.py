@@ -5,23 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from rocketry_otel._delivery.checkpoint import Backlog, Refusal
-from rocketry_otel._delivery.dead_letters import Refused
+from rocketry_otel._delivery.checkpoint import Backlog, DeadLetter
+from rocketry_otel._delivery.dead_letters import DeadLetters
 from rocketry_otel._delivery.state import State
-from rocketry_otel._delivery.state_db import FILE, StateError, Store
+from rocketry_otel._delivery.state_db import FILE, StateDB, StateError
 
 LOGS, TRACES = "logs http://c", "traces http://c"
-ONE = Refusal(2, "etl", "fail", "HTTP 400")
+ONE = DeadLetter(2, "etl", "fail", "HTTP 400")
 
 
 def test_what_was_refused_is_kept_with_its_reason(tmp_path: Path) -> None:
     """Once for each record and channel, and the newest alone of very many."""
-    refused = Refused(Store(tmp_path))
-    one = Refusal(2, "etl", "fail", "HTTP 400")
-    other = Refusal(1, "etl", "run", "HTTP 413")
-    refused.set_aside(TRACES, [one, other], 5.0)
-    refused.set_aside(TRACES, [one._replace(reason="HTTP 422")], 6.0)
-    refused.set_aside(LOGS, [one], 7.0)
+    refused = DeadLetters(StateDB(tmp_path))
+    one = DeadLetter(2, "etl", "fail", "HTTP 400")
+    other = DeadLetter(1, "etl", "run", "HTTP 413")
+    refused.add_dead_letters(TRACES, [one, other], 5.0)
+    refused.add_dead_letters(TRACES, [one._replace(reason="HTTP 422")], 6.0)
+    refused.add_dead_letters(LOGS, [one], 7.0)
     assert refused.all() == [
         (TRACES, other),
         (TRACES, one._replace(reason="HTTP 422")),
@@ -36,8 +36,8 @@ def test_not_more_is_kept_than_there_is_room_for(
 ) -> None:
     """A collector that refuses for years fills no disk."""
     monkeypatch.setattr("rocketry_otel._delivery.dead_letters._MOST_REFUSED", 3)
-    refused = Refused(Store(tmp_path))
-    refused.set_aside(TRACES, [Refusal(n, "etl", "run", "no") for n in range(5)], 1.0)
+    refused = DeadLetters(StateDB(tmp_path))
+    refused.add_dead_letters(TRACES, [DeadLetter(n, "etl", "run", "no") for n in range(5)], 1.0)
     assert [refusal.created for _, refusal in refused.all()] == [2, 3, 4]
 
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_noted_is_noted_in_one_step_with_the_next_thing(tmp_path:
     state = State(folder)
     assert state.refused.is_noted is True
     with pytest.raises(StateError, match="state"):
-        state.refused.set_aside(TRACES, [ONE], 5.0)
+        state.refused.add_dead_letters(TRACES, [ONE], 5.0)
     with pytest.raises(StateError, match="state"):
         state.take_on({TRACES: Backlog(3)})
     assert state.refused.is_noted is False
@@ -72,7 +72,7 @@ def test_what_cannot_be_noted_is_noted_in_one_step_with_the_next_thing(tmp_path:
 
 def test_what_is_refused_anew_while_it_is_noted_is_noted_the_next_time(tmp_path: Path) -> None:
     """Of two reasons for one record the later one stays."""
-    refused = Refused(Store(tmp_path))
+    refused = DeadLetters(StateDB(tmp_path))
     again = ONE._replace(reason="HTTP 422")
     with refused.noting():
         pass
@@ -81,7 +81,7 @@ def test_what_is_refused_anew_while_it_is_noted_is_noted_the_next_time(tmp_path:
     folder.unlink()
     folder.mkdir()
     with pytest.raises(StateError):
-        refused.set_aside(TRACES, [ONE], 5.0)
+        refused.add_dead_letters(TRACES, [ONE], 5.0)
     folder.rmdir()
     folder.write_bytes(kept)
     with refused.noting():
@@ -98,10 +98,10 @@ def test_while_nothing_can_be_noted_memory_is_bounded(
     """The newest are kept there, too."""
     monkeypatch.setattr("rocketry_otel._delivery.dead_letters._MOST_REFUSED", 3)
     folder = in_the_way(tmp_path)
-    refused = Refused(Store(folder))
+    refused = DeadLetters(StateDB(folder))
     for number in range(5):
         with pytest.raises(StateError):
-            refused.set_aside(TRACES, [ONE._replace(created=number)], 5.0)
+            refused.add_dead_letters(TRACES, [ONE._replace(created=number)], 5.0)
     folder.unlink()
     with refused.noting():
         pass
@@ -111,9 +111,9 @@ def test_while_nothing_can_be_noted_memory_is_bounded(
 def test_what_a_parent_could_not_note_is_the_parents(tmp_path: Path) -> None:
     """A forked child notes what it was refused itself."""
     folder = in_the_way(tmp_path)
-    refused = Refused(Store(folder))
+    refused = DeadLetters(StateDB(folder))
     with pytest.raises(StateError):
-        refused.set_aside(TRACES, [ONE], 5.0)
+        refused.add_dead_letters(TRACES, [ONE], 5.0)
     if (child := os.fork()) == 0:
         os._exit(0 if refused.is_noted else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

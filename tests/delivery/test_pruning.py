@@ -10,7 +10,7 @@ import pytest
 from redbird.repos import CSVFileRepo
 
 from rocketry_otel import OTelRepoHandler, Settings, TaskEventRecord, open_repository
-from rocketry_otel._delivery.checkpoint import Progress
+from rocketry_otel._delivery.checkpoint import Checkpoint
 from rocketry_otel._delivery.state import State
 from rocketry_otel._delivery.state_path import state_folder
 from tests.support.otlp_receiver import Ok, OTLPReceiver, Status
@@ -56,7 +56,7 @@ def wait_for_runs(handler: OTelRepoHandler, *run_ids: str) -> None:
     deadline = time.monotonic() + LONG
     while runs_in(handler) != list(run_ids):
         assert time.monotonic() < deadline, runs_in(handler)
-        handler._bridge.write_ahead.wait(time.monotonic() + 0.02)
+        handler._bridge.delivery_worker.wait(time.monotonic() + 0.02)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/tasks.db", "csv://{}/tasks.csv", "memory://"])
@@ -83,7 +83,7 @@ def test_what_another_process_has_not_delivered_stays(
     """One that lives and lags behind is waited for."""
     repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
     other = State(state_folder(repo, None))
-    other.save({"logs http://other": Progress(int((time.time() - 3 * HOUR) * 1e9), 1)}, 0)
+    other.save({"logs http://other": Checkpoint(int((time.time() - 3 * HOUR) * 1e9), 1)}, 0)
     handler = handler_of(repo)
     write(handler, "a", hours_ago=2)
     write(handler, "b")
@@ -102,7 +102,7 @@ def test_what_is_for_a_signal_that_nobody_sends_stays_for_some_days(
     repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
     since = int((time.time() - 5 * HOUR) * 1e9)
     other = State(state_folder(repo, None))
-    other.save({"logs http://other": Progress(since, 9)}, 0)
+    other.save({"logs http://other": Checkpoint(since, 9)}, 0)
     handler = handler_of(repo, catch_up="3h")
     write(handler, "older", hours_ago=6)
     write(handler, "a", hours_ago=4)
@@ -129,7 +129,7 @@ def test_with_a_lost_state_nothing_is_removed_before_it_is_sent_again(
     shutil.rmtree(folder)
     handler = handler_of(repo)
     handler._bridge.start([])
-    handler._bridge.write_ahead.wait(time.monotonic() + 0.2)
+    handler._bridge.delivery_worker.wait(time.monotonic() + 0.2)
     assert runs_in(handler) == ["a", "b"]
     receiver.behave(Ok())
     write(handler, "c")
@@ -166,9 +166,9 @@ def test_a_repository_that_cannot_be_pruned_is_told_once(
     deadline = time.monotonic() + LONG
     while "cannot be removed" not in caplog.text:
         assert time.monotonic() < deadline
-        handler._bridge.write_ahead.wait(time.monotonic() + 0.02)
+        handler._bridge.delivery_worker.wait(time.monotonic() + 0.02)
     for _ in range(10):
-        handler._bridge.write_ahead.wait(time.monotonic() + 0.02)
+        handler._bridge.delivery_worker.wait(time.monotonic() + 0.02)
     assert runs_in(handler) == ["a", "b"]
     handler.close()
     assert caplog.text.count("Old records cannot be removed from the repository at present") == 1

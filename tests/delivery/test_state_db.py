@@ -7,80 +7,80 @@ from pathlib import Path
 
 import pytest
 
-from rocketry_otel._delivery.state_db import FILE, StateError, Store
+from rocketry_otel._delivery.state_db import FILE, StateDB, StateError
 
 LONG = 20.0
 
 
-def put(store: Store, *names: str | None) -> None:
+def put(db: StateDB, *names: str | None) -> None:
     """Write something; without a name it fails in the midst."""
-    with store.transaction() as connection:
+    with db.transaction() as connection:
         for name in names:
             connection.execute("INSERT INTO channel VALUES (?)", [name.strip()])  # type: ignore[union-attr]
 
 
-def names(store: Store) -> list[str]:
+def names(db: StateDB) -> list[str]:
     """Return what was written."""
-    with store.transaction() as connection:
+    with db.transaction() as connection:
         return [name for (name,) in connection.execute("SELECT name FROM channel ORDER BY name")]
 
 
 @pytest.mark.parametrize("folder", ["state/deep", None])
 def test_what_is_written_is_read_again(folder: str | None, tmp_path: Path) -> None:
     """On disk by whoever opens it, in memory by the one who has it."""
-    store = Store(None if folder is None else tmp_path / folder)
-    put(store, "a")
-    other = store if folder is None else Store(tmp_path / folder)
+    db = StateDB(None if folder is None else tmp_path / folder)
+    put(db, "a")
+    other = db if folder is None else StateDB(tmp_path / folder)
     assert names(other) == ["a"]
 
 
 @pytest.mark.parametrize("folder", ["state", None])
 def test_an_error_takes_everything_back(folder: str | None, tmp_path: Path) -> None:
     """A transaction is kept in whole or not at all, and the next one works."""
-    store = Store(None if folder is None else tmp_path / folder)
-    put(store, "a")
+    db = StateDB(None if folder is None else tmp_path / folder)
+    put(db, "a")
     with pytest.raises(StateError, match="UNIQUE"):
-        put(store, "b", "a")
+        put(db, "b", "a")
     with pytest.raises(AttributeError):
-        put(store, "c", None)
-    assert names(store) == ["a"]
+        put(db, "c", None)
+    assert names(db) == ["a"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense" * 1000, b"SQLite format 3\0" + b"\xff" * 9000])
 def test_a_damaged_file_is_put_away(damage: bytes, tmp_path: Path) -> None:
     """What it said is lost, and what is written next is kept."""
-    store = Store(tmp_path)
-    put(store, "a")
+    db = StateDB(tmp_path)
+    put(db, "a")
     (tmp_path / FILE).write_bytes(damage)
     (tmp_path / f"{FILE}-journal").write_bytes(damage)
-    assert names(store) == []
-    put(store, "b")
-    assert names(store) == ["b"]
+    assert names(db) == []
+    put(db, "b")
+    assert names(db) == ["b"]
 
 
 def test_damage_that_shows_later_is_an_error_once(tmp_path: Path) -> None:
     """A file whose first page is whole is put away when the damage is met."""
-    store = Store(tmp_path)
+    db = StateDB(tmp_path)
     for number in range(300):
-        put(store, f"{number:0500}")
+        put(db, f"{number:0500}")
     content = (tmp_path / FILE).read_bytes()
     (tmp_path / FILE).write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
     with pytest.raises(StateError, match="malformed"):
-        names(store)
+        names(db)
     assert (tmp_path / f"{FILE}.damaged").exists()
-    assert names(store) == []
+    assert names(db) == []
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     """To go back a version loses nothing of what the newer one knows."""
-    store = Store(tmp_path)
-    put(store, "a")
+    db = StateDB(tmp_path)
+    put(db, "a")
     connection = sqlite3.connect(tmp_path / FILE)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     for _ in range(2):
         with pytest.raises(StateError, match="was made by a newer version"):
-            names(store)
+            names(db)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
@@ -88,7 +88,7 @@ def test_a_file_that_cannot_be_opened_is_no_damage(tmp_path: Path) -> None:
     """It is left where it is."""
     (tmp_path / FILE).mkdir()
     with pytest.raises(StateError, match="unable to open database file"):
-        names(Store(tmp_path))
+        names(StateDB(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
@@ -96,15 +96,15 @@ def test_a_file_that_another_holds_is_an_error_of_the_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not waited for without end, and not put away."""
-    store = Store(tmp_path)
-    put(store, "a")
+    db = StateDB(tmp_path)
+    put(db, "a")
     monkeypatch.setattr("rocketry_otel._delivery.state_db._LOCK_TIMEOUT", 0.01)
     connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     with pytest.raises(StateError, match="database is locked"):
-        names(store)
+        names(db)
     connection.close()
-    assert names(store) == ["a"]
+    assert names(db) == ["a"]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -113,12 +113,12 @@ def test_a_forked_child_waits_for_no_lock_of_its_parents(
     folder: str | None, tmp_path: Path
 ) -> None:
     """On disk it sees what its parent wrote, in memory it begins with nothing."""
-    store = Store(None if folder is None else tmp_path / folder)
-    put(store, "a")
+    db = StateDB(None if folder is None else tmp_path / folder)
+    put(db, "a")
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with store._lock:
+        with db._lock:
             held.set()
             let_go.wait(LONG)
 
@@ -127,10 +127,10 @@ def test_a_forked_child_waits_for_no_lock_of_its_parents(
     assert held.wait(LONG)
     pid = os.fork()
     if pid == 0:
-        put(store, "b")
-        os._exit(0 if names(store) == (["b"] if folder is None else ["a", "b"]) else 1)
+        put(db, "b")
+        os._exit(0 if names(db) == (["b"] if folder is None else ["a", "b"]) else 1)
     let_go.set()
     holder.join()
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert names(store) == (["a"] if folder is None else ["a", "b"])
+    assert names(db) == (["a"] if folder is None else ["a", "b"])

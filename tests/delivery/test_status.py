@@ -12,8 +12,8 @@ import pytest
 
 from rocketry_otel import Delivery, OTelRepoHandler, SignalDelivery, open_repository
 from rocketry_otel._delivery.checkpoint import Backlog
-from rocketry_otel._delivery.status import report
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._delivery.status import status_of
+from rocketry_otel._export.counters import Counters
 from tests.support.otlp_receiver import Ok, OTLPReceiver, PartialSuccess, Status
 from tests.support.records import START, task_record
 
@@ -111,7 +111,7 @@ def test_what_waits_in_the_repository_counts(handler: OTelRepoHandler) -> None:
     name = providers.queues[1].name
     assert name.startswith("logs ")
     backlogs = {name: Backlog(since, waiting=5), "logs of another process": Backlog(0, waiting=1)}
-    delivery = report(providers.queues, backlogs, Counts())
+    delivery = status_of(providers.queues, backlogs, Counters())
     assert (delivery.traces.waiting, delivery.logs.waiting) == (0, 5)
     assert delivery.logs.oldest_waiting == datetime.fromtimestamp(START - 100, timezone.utc)
 

@@ -16,7 +16,7 @@ from rocketry_otel import Delivery, OTelRepoHandler, open_repository
 from rocketry_otel._delivery.checkpoint import Backlog
 from rocketry_otel._delivery.state import State
 from rocketry_otel._export.batch import Entry
-from rocketry_otel._export.record_ref import Passage
+from rocketry_otel._export.record_ref import RecordRef
 from rocketry_otel._export.status import delivery_of
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.otlp_receiver import Ok, OTLPReceiver, PartialSuccess, Status, attributes_of
@@ -89,7 +89,7 @@ def runs_at(receiver: OTLPReceiver) -> set[Any]:
 
 def folder_of(handler: OTelRepoHandler) -> Path:
     """Return where it is noted what was delivered."""
-    state = handler._bridge.write_ahead._state
+    state = handler._bridge.delivery_worker._state
     assert state is not None
     assert state.folder is not None
     return state.folder
@@ -124,7 +124,7 @@ def test_what_was_delivered_is_not_sent_again_by_the_next_process(
     run(second, "b")
     assert second.flush(LONG) is True
     assert len(receiver.spans) == 2
-    assert second._bridge.counts.total("traces", "replayed") == 0
+    assert second._bridge.counters.total("traces", "replayed") == 0
 
 
 def test_what_waits_at_the_end_is_the_next_ones_and_not_counted_as_lost(
@@ -162,7 +162,7 @@ def test_what_was_committed_though_the_repository_raised_the_next_process_sends(
         with pytest.raises(OSError, match="the connection is lost"):
             handler.handle(task_record("fail", run_id="b"))
     handler.close()
-    assert handler._bridge.counts.of("logs", "dropped") == {}
+    assert handler._bridge.counters.of("logs", "dropped") == {}
     receiver.behave(Ok())
     make()._bridge.start([])
     assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b"}, LONG)
@@ -182,14 +182,14 @@ def test_what_comes_while_a_handler_closes_costs_nothing_that_waits(
         closing.join(0.001)
     # Not `handle`, which waits for `logging`'s lock of the handler if that is what closes it.
     handler.emit(task_record("success", run_id="c"))
-    assert queue.has_left is True
+    assert queue.has_overflow is True
     closing.join()
     receiver.behave(Ok())
     run(handler, "d")
     assert handler.flush(LONG) is True
     assert runs_at(receiver) == {"a", "b", "c", "d"}
-    assert handler._bridge.counts.of("traces", "dropped") == {}
-    assert handler._bridge.counts.of("logs", "dropped") == {}
+    assert handler._bridge.counters.of("traces", "dropped") == {}
+    assert handler._bridge.counters.of("logs", "dropped") == {}
 
 
 def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(
@@ -208,8 +208,8 @@ def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(
     receiver.behave(Status(503))
     run(handler, "c")
     handler._bridge.close(0.5)
-    assert handler._bridge.counts.of("logs", "dropped") == {"shutdown": 2}
-    assert handler._bridge.counts.of("traces", "dropped") == {"shutdown": 1}
+    assert handler._bridge.counters.of("logs", "dropped") == {"shutdown": 2}
+    assert handler._bridge.counters.of("traces", "dropped") == {"shutdown": 1}
 
 
 def test_a_record_after_the_very_end_is_the_next_processs(
@@ -251,14 +251,14 @@ def test_of_a_part_that_was_refused_all_are_set_aside(receiver: OTLPReceiver, ma
     run(handler, "a")
     assert handler.flush(LONG) is True
     (queue,) = [one for one in handler._bridge.providers.queues if one.signal == "logs"]
-    part = [Entry(n, Passage(n, "etl", "run")) for n in (1, 2)] + [Entry(3, None)]
-    queue.set_aside(queue, part, 1, "too old")
-    queue.set_aside(queue, part[2:], 1, "of a body")
+    part = [Entry(n, RecordRef(n, "etl", "run")) for n in (1, 2)] + [Entry(3, None)]
+    queue.add_dead_letters(queue, part, 1, "too old")
+    queue.add_dead_letters(queue, part[2:], 1, "of a body")
     assert [refusal.reason for _, refusal in State(folder_of(handler)).refused.all()] == [
         "1 of 3: too old"
     ] * 2
-    handler._bridge.write_ahead._state._store._folder = Path("/proc/nowhere")
-    queue.set_aside(queue, part, 1, "too old")
+    handler._bridge.delivery_worker._state._db._folder = Path("/proc/nowhere")
+    queue.add_dead_letters(queue, part, 1, "too old")
 
 
 def test_a_fault_of_ours_holds_no_note_back(
@@ -272,13 +272,13 @@ def test_a_fault_of_ours_holds_no_note_back(
     handler = make()
     run(handler, "a")
     with monkeypatch.context() as patch:
-        patch.setattr("rocketry_otel._telemetry.emitter.Sender.send", broken)
+        patch.setattr("rocketry_otel._telemetry.emitter.SignalEmitter.send", broken)
         run(handler, "b")
     run(handler, "c")
     assert handler.flush(LONG) is True
     assert runs_at(receiver) == {"a", "c"}
-    assert handler._bridge.write_ahead._ledger.is_settled is True
-    assert handler._bridge.counts.of("logs", "dropped") == {"error": 2}
+    assert handler._bridge.delivery_worker._checkpointer.is_settled is True
+    assert handler._bridge.counters.of("logs", "dropped") == {"error": 2}
 
 
 def test_a_state_that_cannot_be_kept_is_told_once_and_costs_nothing_else(
@@ -357,9 +357,9 @@ def test_a_repository_that_cannot_be_read_is_told_once_and_tried_again(
         patch.setattr("rocketry_otel._history.reconstruct.records", fail)
         for queue in handler._bridge.providers.queues:
             State(folder_of(handler)).take_on({queue.name: Backlog(0, waiting=1)})
-        handler._bridge.write_ahead.wait(0.0)
+        handler._bridge.delivery_worker.wait(0.0)
         while len(failures) < 3:
-            handler._bridge.write_ahead.wait(time.monotonic() + 0.1)
+            handler._bridge.delivery_worker.wait(time.monotonic() + 0.1)
         assert handler.flush(0.0) is False
     assert handler.flush(LONG) is True
     assert caplog.text.count("cannot be sent from the repository at present") == 1
@@ -414,9 +414,9 @@ def test_without_channels_of_ours_nothing_is_followed(
 def test_how_delivery_stands_keeps_nobody_alive(make: Any) -> None:
     """Instruments of an application's provider live as long as the program."""
     handler = make("memory://")
-    tell = delivery_of(handler._bridge.write_ahead)
+    tell = delivery_of(handler._bridge.delivery_worker)
     assert tell() == Delivery()
-    handler._bridge.write_ahead = None
+    handler._bridge.delivery_worker = None
     gc.collect()
     assert tell() == Delivery()
 
@@ -447,14 +447,14 @@ def test_a_forked_child_follows_its_own_records(receiver: OTLPReceiver, make: An
 def test_nothing_is_begun_after_the_end(make: Any) -> None:
     """There is no thread any more, whoever asks for one."""
     handler = make()
-    write_ahead = handler._bridge.write_ahead
+    delivery_worker = handler._bridge.delivery_worker
     handler._bridge._connect()
-    write_ahead.stop(0.0)
-    write_ahead.begin()
-    assert write_ahead._thread is None
-    write_ahead.reopen()
-    write_ahead.begin()
-    assert write_ahead._thread.is_alive()
+    delivery_worker.stop(0.0)
+    delivery_worker.begin()
+    assert delivery_worker._thread is None
+    delivery_worker.reopen()
+    delivery_worker.begin()
+    assert delivery_worker._thread.is_alive()
 
 
 def test_how_far_it_has_come_is_noted_while_it_catches_up(

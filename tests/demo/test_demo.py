@@ -460,12 +460,12 @@ def test_quiet_undoes_everything_after_an_error():
 def test_run_counter():
     """Runs are counted as they begin and end; a crash of an earlier process ends none of ours."""
     counter = RunCounter()
-    counts = []
+    counters = []
     for action in ("crash", "run", "run", "success", "fail"):
         counter.emit(logging.makeLogRecord({"action": action}))
-        counts.append((counter.ended, counter.under_way))
+        counters.append((counter.ended, counter.in_flight))
 
-    assert counts == [(1, 0), (1, 1), (1, 2), (2, 1), (3, 0)]
+    assert counters == [(1, 0), (1, 1), (1, 2), (2, 1), (3, 0)]
 
 
 # --------------------------------------------------------------------------- delivery

@@ -51,8 +51,8 @@ class Bench:
         self.logger.addHandler(self.handler)
 
     @property
-    def counts(self) -> Any:
-        return self.handler._bridge.counts
+    def counters(self) -> Any:
+        return self.handler._bridge.counters
 
     def log(self, action: str, run_id: str, task_name: str = "etl", **extra: Any) -> None:
         extra = {"task_name": task_name, "action": action, "run_id": run_id, **extra}
@@ -188,8 +188,8 @@ def test_a_refusal_makes_flush_false_at_once_and_one_line(bench: Bench, lines: A
     ]
     assert lines()[0].startswith(bench.endpoint)
     for signal in ("traces", "logs"):
-        assert bench.counts.of(signal, "failed") == {"refused": 2}
-        assert bench.counts.total(signal, "dropped") == 0
+        assert bench.counters.of(signal, "failed") == {"refused": 2}
+        assert bench.counters.total(signal, "dropped") == 0
 
 
 def test_a_slow_collector_is_no_trouble(bench: Bench, lines: Any) -> None:
@@ -214,15 +214,15 @@ def test_emit_returns_while_the_collector_hangs_and_the_queue_is_full(
     assert bench.receiver.wait_for(lambda it: {"traces", "logs"} <= {r.signal for r in it.requests})
     bench.run(200)
     assert not any(it.taken for it in bench.receiver.requests)
-    assert bench.counts.of("traces", "delivered") == {}
+    assert bench.counters.of("traces", "delivered") == {}
     assert len(bench.handler.repo.filter_by().all()) == 402
     bench.receiver.behave(Ok())
     bench.receiver.release()
     assert bench.flush() is True
     for signal, items in {"traces": 201, "logs": 402}.items():
-        assert bench.counts.of(signal, "dropped") == {}
-        assert bench.counts.of(signal, "delivered") == {"": items}
-        assert bench.counts.total(signal, "replayed") >= items - 100
+        assert bench.counters.of(signal, "dropped") == {}
+        assert bench.counters.of(signal, "delivered") == {"": items}
+        assert bench.counters.total(signal, "replayed") >= items - 100
     arrived = {attributes_of(it.span.attributes)["rocketry.run_id"] for it in bench.receiver.spans}
     assert arrived == {r.run_id for r in bench.handler.repo.filter_by(action="success").all()}
 
@@ -251,7 +251,7 @@ def test_after_an_outage_shorter_than_the_queue_everything_arrives(
     ]
     assert len(bench.receiver.log_records) == 1600
     assert [line[: len(BEGIN)] for line in lines()] == [BEGIN, END + lines()[1][len(END) :][:8]]
-    assert bench.counts.total("traces", "dropped") == 0
+    assert bench.counters.total("traces", "dropped") == 0
 
 
 def test_a_batch_that_is_too_large_is_halved(bench: Bench, lines: Any) -> None:
@@ -288,8 +288,8 @@ def test_a_poison_item_does_not_cost_its_neighbours(bench: Bench, lines: Any) ->
     assert bench.flush() is False
     bench.end()
     assert Counter(it.span.name for it in bench.receiver.spans) == {"run etl": 40}
-    assert bench.counts.of("traces", "failed") == {"refused": 1}
-    assert bench.counts.of("traces", "delivered") == {"": 40}
+    assert bench.counters.of("traces", "failed") == {"refused": 1}
+    assert bench.counters.of("traces", "delivered") == {"": 40}
     assert len(lines()) == 1
     assert " refused 1 of the traces: " in lines()[0]
 
@@ -538,5 +538,5 @@ def test_after_the_end_records_are_stored_but_not_sent(bench: Bench) -> None:
     bench.run()
     assert len(bench.receiver.spans) == 1
     assert len(bench.handler.repo.filter_by().all()) == 4
-    assert bench.counts.of("logs", "dropped") == {"closed": 2}
+    assert bench.counters.of("logs", "dropped") == {"closed": 2}
     assert bench.flush(0.0) is True

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rocketry_otel._export.batch import Entry, dispatch
+from rocketry_otel._export.batch import Entry, send_batch
 from rocketry_otel._export.responses import Answer, Result
 
 ACCEPTED = Result(Answer.ACCEPTED)
@@ -14,7 +14,7 @@ REFUSED = Result(Answer.REFUSED, "HTTP 400")
 UNENCODABLE = Result(Answer.REFUSED, "it cannot be encoded", certain=True)
 
 
-class Trial:
+class Scenario:
     """A batch of numbers before a destination that answers as it is told."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Trial:
     def run(self, size: int) -> tuple[list[int], Result | None]:
         """Dispatch a batch; return what is left and what stopped it."""
         batch = [Entry(number, None) for number in range(size)]
-        left, doubtful, stopped_by = dispatch(
+        left, doubtful, stopped_by = send_batch(
             batch,
             self._send,
             self._settle,
@@ -53,14 +53,14 @@ class Trial:
 
 def test_a_batch_that_is_accepted_goes_in_one() -> None:
     """Nothing is split without a reason."""
-    trial = Trial(lambda _: ACCEPTED)
+    trial = Scenario(lambda _: ACCEPTED)
     assert trial.run(5) == ([], None)
     assert (trial.tried, trial.accepted) == ([[0, 1, 2, 3, 4]], [0, 1, 2, 3, 4])
 
 
 def test_what_is_refused_among_others_is_refused_for_good() -> None:
     """Its neighbours arrive, and show that it is not the destination that is amiss."""
-    trial = Trial(lambda items: REFUSED if {3, 11} & set(items) else ACCEPTED)
+    trial = Scenario(lambda items: REFUSED if {3, 11} & set(items) else ACCEPTED)
     assert trial.run(16) == ([], None)
     assert sorted(trial.accepted) == [n for n in range(16) if n not in {3, 11}]
     assert trial.refused == [3, 11]
@@ -68,7 +68,7 @@ def test_what_is_refused_among_others_is_refused_for_good() -> None:
 
 def test_a_destination_that_refuses_everything_is_as_good_as_away() -> None:
     """After four items alone none is given up; they go behind the others for the next time."""
-    trial = Trial(lambda _: REFUSED)
+    trial = Scenario(lambda _: REFUSED)
     left, stopped_by = trial.run(8)
     assert stopped_by is REFUSED
     assert left == [4, 5, 6, 7, 0, 1, 2, 3]
@@ -79,14 +79,14 @@ def test_a_destination_that_refuses_everything_is_as_good_as_away() -> None:
 def test_a_destination_that_takes_nothing_of_a_batch_shows_nothing() -> None:
     """A partial success that leaves all of it out is no sign that others are accepted."""
     nothing = Result(Answer.ACCEPTED, "quota", rejected=2)
-    trial = Trial(lambda items: nothing if items == [0, 1] else REFUSED)
+    trial = Scenario(lambda items: nothing if items == [0, 1] else REFUSED)
     assert trial.run(4) == ([2, 3], REFUSED)
     assert (trial.accepted, trial.refused) == ([0, 1], [])
 
 
 def test_one_item_alone_that_is_refused_waits_for_others() -> None:
     """Without a neighbour it cannot be told what is amiss."""
-    trial = Trial(lambda _: REFUSED)
+    trial = Scenario(lambda _: REFUSED)
     assert trial.run(1) == ([0], REFUSED)
     assert trial.refused == []
 
@@ -94,7 +94,7 @@ def test_one_item_alone_that_is_refused_waits_for_others() -> None:
 @pytest.mark.parametrize("size", [1, 3, 6])
 def test_what_was_accepted_before_shows_what_is_amiss(size: int) -> None:
     """If that is still accepted it is not the destination, though nothing else is there."""
-    trial = Trial(lambda items: ACCEPTED if items == [99] else REFUSED, known_good=99)
+    trial = Scenario(lambda items: ACCEPTED if items == [99] else REFUSED, known_good=99)
     assert trial.run(size) == ([], None)
     assert trial.refused == list(range(size))
     assert trial.accepted == []
@@ -104,14 +104,14 @@ def test_what_was_accepted_before_shows_what_is_amiss(size: int) -> None:
 @pytest.mark.parametrize(("size", "order"), [(1, [0]), (6, [4, 5, 0, 1, 2, 3])])
 def test_what_was_accepted_before_shows_an_outage(size: int, order: list[int]) -> None:
     """If even that is refused nothing is given up."""
-    trial = Trial(lambda _: REFUSED, known_good=99)
+    trial = Scenario(lambda _: REFUSED, known_good=99)
     assert trial.run(size) == (order, REFUSED)
     assert (trial.refused, trial.tried.count([99])) == ([], 1)
 
 
 def test_what_cannot_be_encoded_is_refused_for_good_though_it_is_alone() -> None:
     """There is no doubt about that, for it was never sent."""
-    trial = Trial(lambda _: UNENCODABLE)
+    trial = Scenario(lambda _: UNENCODABLE)
     assert trial.run(2) == ([], None)
     assert trial.refused == [0, 1]
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_encoded_is_refused_for_good_though_it_is_alone() -> None
 def test_an_outage_in_the_midst_leaves_the_rest_and_the_doubtful() -> None:
     """What was not sent is sent first the next time, what is doubtful last."""
     answers = iter([REFUSED, REFUSED, REFUSED, REFUSED, ACCEPTED, UNAVAILABLE])
-    trial = Trial(lambda _: next(answers))
+    trial = Scenario(lambda _: next(answers))
     assert trial.run(8) == ([2, 3, 4, 5, 6, 7, 0], UNAVAILABLE)
     assert trial.accepted == [1]
     assert trial.refused == []
@@ -127,6 +127,6 @@ def test_an_outage_in_the_midst_leaves_the_rest_and_the_doubtful() -> None:
 
 def test_at_the_end_nothing_more_is_sent() -> None:
     """Whoever ends it has seen to what is left."""
-    trial = Trial(lambda items: UNENCODABLE if len(items) > 1 else ACCEPTED, over_after=1)
+    trial = Scenario(lambda items: UNENCODABLE if len(items) > 1 else ACCEPTED, over_after=1)
     assert trial.run(4) == ([], None)
     assert trial.tried == [[0, 1, 2, 3]]

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 from rocketry_otel._export.batch import Entry
-from rocketry_otel._export.buffer import Holding, Left
-from rocketry_otel._export.record_ref import Passage
+from rocketry_otel._export.buffer import Buffer, Overflow
+from rocketry_otel._export.record_ref import RecordRef
 
 CHANNEL = "traces http://c"
 
 
 def live(created: int) -> Entry:
     """Return an entry from a stored record that is sent as it is written."""
-    return Entry(created, Passage(created, "etl", "run"))
+    return Entry(created, RecordRef(created, "etl", "run"))
 
 
 def again(position: int) -> Entry:
     """Return an entry from a stored record that is sent again."""
-    return Entry(position, Passage(position, "etl", "run", {CHANNEL: position}))
+    return Entry(position, RecordRef(position, "etl", "run", {CHANNEL: position}))
 
 
 def unstored(item: int = 0) -> Entry:
@@ -24,7 +24,7 @@ def unstored(item: int = 0) -> Entry:
 
 def test_what_finds_no_room_is_left_and_all_that_follows() -> None:
     """The repository is read from one time on: nothing after it may be taken in."""
-    held = Holding(2)
+    held = Buffer(2)
     assert [held.add(live(created)) for created in (10, 20, 30, 5, 40)] == [
         True,
         True,
@@ -32,31 +32,31 @@ def test_what_finds_no_room_is_left_and_all_that_follows() -> None:
         False,
         False,
     ]
-    assert held.left == Left(since=5, items=3, until=40)
+    assert held.overflow == Overflow(since=5, items=3, until=40)
     held.take(2)
     assert held.add(live(50)) is False
-    assert held.owe() == Left(since=5, items=4, until=50)
-    assert (held.left, held.add(live(60))) == (None, True)
+    assert held.hand_over() == Overflow(since=5, items=4, until=50)
+    assert (held.overflow, held.add(live(60))) == (None, True)
 
 
 def test_what_is_owed_holds_back_until_it_is_owed_no_more() -> None:
     """More of it may come before that is seen to, and then it goes on being owed."""
-    held = Holding(0)
-    assert held.owe() is None
+    held = Buffer(0)
+    assert held.hand_over() is None
     held.add(live(20))
-    first = held.owe()
+    first = held.hand_over()
     assert (held.oldest(), held.count()) == (20, 0)
     held.add(live(10))
-    assert held.owe() == Left(since=10, items=2, until=20)
-    assert held.owe_no_more(first) is False
+    assert held.hand_over() == Overflow(since=10, items=2, until=20)
+    assert held.confirm_handed_over(first) is False
     assert held.oldest() == 10
-    assert held.owe_no_more(held.owe()) is True
+    assert held.confirm_handed_over(held.hand_over()) is True
     assert held.oldest() is None
 
 
 def test_what_no_repository_has_makes_way_oldest_first() -> None:
     """Only what can be read again is sure of its place."""
-    held = Holding(2)
+    held = Buffer(2)
     for number in range(4):
         held.add(unstored(number))
     assert held.trim() == 2
@@ -68,7 +68,7 @@ def test_what_no_repository_has_makes_way_oldest_first() -> None:
 
 def test_what_a_repository_has_is_never_dropped() -> None:
     """A batch that comes back may make more of it than there is room for."""
-    held = Holding(1)
+    held = Buffer(1)
     held.add(live(2))
     held.put_back([live(1)])
     assert held.trim() == 0
@@ -77,7 +77,7 @@ def test_what_a_repository_has_is_never_dropped() -> None:
 
 def test_what_is_sent_again_is_taken_in_though_others_are_left() -> None:
     """Whoever sends it has seen to it that there is room."""
-    held = Holding(1)
+    held = Buffer(1)
     held.add(live(1))
     held.add(live(2))
     assert held.add(again(0)) is True
@@ -86,7 +86,7 @@ def test_what_is_sent_again_is_taken_in_though_others_are_left() -> None:
 
 def test_the_oldest_is_among_all_that_is_live() -> None:
     """What waits, what is under way and what was left is not delivered yet."""
-    held = Holding(3)
+    held = Buffer(3)
     assert (held.oldest(), held.first_position(CHANNEL)) == (None, None)
     for entry in (unstored(), live(20), live(30)):
         held.add(entry)
@@ -97,7 +97,7 @@ def test_the_oldest_is_among_all_that_is_live() -> None:
     assert held.oldest() == 30
     for created in (40, 50, 10):
         held.add(live(created))
-    assert held.left == Left(10, 1, 10)
+    assert held.overflow == Overflow(10, 1, 10)
     assert held.oldest() == 10
     held.give_up()
     assert held.oldest() == 10
@@ -105,7 +105,7 @@ def test_the_oldest_is_among_all_that_is_live() -> None:
 
 def test_positions_are_those_of_what_is_sent_again() -> None:
     """Live entries have none."""
-    held = Holding(9)
+    held = Buffer(9)
     for entry in (live(1), again(7), again(5)):
         held.add(entry)
     assert held.first_position(CHANNEL) == 5
@@ -118,7 +118,7 @@ def test_positions_are_those_of_what_is_sent_again() -> None:
 
 def test_what_is_settled_is_here_no_more() -> None:
     """Of a batch that goes in parts each part comes to its end by itself."""
-    held = Holding(9)
+    held = Buffer(9)
     for created in (10, 20, 30):
         held.add(live(created))
     batch = held.take(3)
@@ -130,10 +130,10 @@ def test_what_is_settled_is_here_no_more() -> None:
 
 def test_giving_up_leaves_what_a_repository_has() -> None:
     """Of the rest it says how much is lost; what was sent again is known elsewhere."""
-    held = Holding(9)
+    held = Buffer(9)
     for entry in (live(10), unstored(), live(20), again(0)):
         held.add(entry)
     held.take(2)
     assert held.give_up() == 1
-    assert held.left == Left(since=10, items=2, until=20)
-    assert (list(held.waiting), held.under_way) == ([], [])
+    assert held.overflow == Overflow(since=10, items=2, until=20)
+    assert (list(held.waiting), held.in_flight) == ([], [])

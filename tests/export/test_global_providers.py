@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider
 
 from rocketry_otel._export import global_providers
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.global_providers import make_global
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.providers import Providers, resolve
@@ -107,8 +107,8 @@ def test_a_global_provider_of_ours_goes_on_with_the_next_handler(
     """It cannot be replaced; what it makes after an ``uninstrument`` leaves by the new channels."""
     with OTLPReceiver(grpc=False) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
-        counts = Counts()
-        before, after = (resolve(None, None, None, counts, Outage(counts)) for _ in range(2))
+        counters = Counters()
+        before, after = (resolve(None, None, None, counters, Outage(counters)) for _ in range(2))
         in_force = {
             "trace.get_tracer_provider": before.tracer,
             "_logs.get_logger_provider": before.logger,

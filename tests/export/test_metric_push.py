@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rocketry_otel._export import metric_push
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.metric_push import MetricPush
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.responses import Answer, Result
@@ -34,7 +34,7 @@ class Parts:
 
     def push(self, interval: float = 3600.0) -> MetricPush:
         # The source is looked up each time, so that a test can change it.
-        push = MetricPush(lambda: self.collect(), self, interval, Outage(Counts()))  # noqa: PLW0108
+        push = MetricPush(lambda: self.collect(), self, interval, Outage(Counters()))  # noqa: PLW0108
         self.pushes.append(push)
         return push
 

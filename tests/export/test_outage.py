@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.outage import Outage
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ BEGIN = (
 
 
 @pytest.fixture
-def counts() -> Counts:
+def counters() -> Counters:
     """Counts of nothing yet."""
-    return Counts()
+    return Counters()
 
 
 @pytest.fixture
-def outage(counts: Counts) -> Outage:
+def outage(counters: Counters) -> Outage:
     """An outage that has not begun."""
-    return Outage(counts)
+    return Outage(counters)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -60,13 +60,13 @@ def test_an_outage_of_all_signals_is_one_line_at_its_begin_and_one_at_its_end(
 
 
 def test_the_end_tells_how_much_was_dropped_meanwhile(
-    outage: Outage, counts: Counts, caplog: pytest.LogCaptureFixture
+    outage: Outage, counters: Counters, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Only what was dropped between begin and end is told of, of all signals together."""
-    counts.add("traces", "dropped", 100, "queue_full")
+    counters.add("traces", "dropped", 100, "queue_full")
     outage.failed("traces", "http://c", "refused")
-    counts.add("traces", "dropped", 2, "queue_full")
-    counts.add("logs", "dropped", 3, "queue_full")
+    counters.add("traces", "dropped", 2, "queue_full")
+    counters.add("logs", "dropped", 3, "queue_full")
     outage.succeeded("traces", "http://c")
     assert lines(caplog)[1] == (
         "Telemetry gets through to http://c again after 0 s; 5 items were dropped meanwhile."

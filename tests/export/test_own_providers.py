@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags
 from rocketry_otel import Delivery
 from rocketry_otel._export import own_providers as own
 from rocketry_otel._export.buffer import QueueLimits
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.metric_push import MetricPush
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
@@ -33,15 +33,15 @@ class Made:
     """Providers of our own, which are closed when the test is over."""
 
     def __init__(self) -> None:
-        self.counts = Counts()
-        self.outage = Outage(self.counts)
+        self.counters = Counters()
+        self.outage = Outage(self.counters)
         self.channels: list[own.Channel] = []
 
     def tracer(self) -> Any:
-        return self._made(own.tracer_provider(self.counts, self.outage))
+        return self._made(own.tracer_provider(self.counters, self.outage))
 
     def logger(self) -> Any:
-        return self._made(own.logger_provider(self.counts, self.outage))
+        return self._made(own.logger_provider(self.counters, self.outage))
 
     def meter(self) -> Any:
         return self._made(own.meter_provider(self.outage))
@@ -140,7 +140,7 @@ def test_spans_that_are_not_sampled_are_not_sent(
     made.tracer().get_tracer("test").start_span("unseen").end()
     made.close()
     assert receiver.requests == []
-    assert made.counts.of("traces", "delivered") == {}
+    assert made.counters.of("traces", "delivered") == {}
 
 
 def test_spans_that_are_recorded_but_not_sampled_are_not_sent(
@@ -437,12 +437,12 @@ def test_the_providers_ask_nothing_of_their_processors(made: Made) -> None:
     provider.get_logger("test").emit(body="hello")
     assert provider.force_flush(1) is True
     provider.shutdown()
-    assert made.counts.of("logs", "delivered") == {}
+    assert made.counters.of("logs", "delivered") == {}
 
 
 def test_a_forked_child_measures_nothing_with_our_own_provider(made: Made) -> None:
     """The SDK's locks may have been held at the fork: no measurement asks for them in the child."""
-    metrics = TaskMetrics(made.meter(), made.counts, Delivery)
+    metrics = TaskMetrics(made.meter(), made.counters, Delivery)
     measured = metrics._active
     metrics._measure_nothing()  # what happens in a child; there is no other difference
     assert metrics._active is not measured
@@ -453,7 +453,7 @@ def test_a_borrowed_meter_provider_measures_in_a_child_too() -> None:
     """What an application's provider does in a child is the application's affair."""
     provider = MeterProvider(shutdown_on_exit=False)
     before = len(forks._methods)
-    metrics = TaskMetrics(provider, Counts(), Delivery)
+    metrics = TaskMetrics(provider, Counters(), Delivery)
     assert len(forks._methods) == before + 1  # that of the counts
     assert type(metrics._active) is not NoOpUpDownCounter
 
@@ -475,7 +475,7 @@ def test_each_channel_has_a_name_of_its_own(made: Made, monkeypatch: pytest.Monk
     """By which it is known in other processes, though two exporters send to the same place."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp,otlp_proto_http,otlp_proto_grpc")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
-    _, channels = own.tracer_provider(made.counts, made.outage)
+    _, channels = own.tracer_provider(made.counters, made.outage)
     made.channels += channels
     assert [channel.name for channel in channels if isinstance(channel, ExportQueue)] == [
         "traces http://localhost:4318/v1/traces",

@@ -12,7 +12,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.own_providers import OwnMeterProvider
 from rocketry_otel._export.providers import Providers, resolve
@@ -28,8 +28,8 @@ def make() -> Iterator[Resolve]:
     made: list[Providers] = []
 
     def make(tracer: Any = None, logger: Any = None, meter: Any = None) -> Providers:
-        counts = Counts()
-        made.append(resolve(tracer, logger, meter, counts, Outage(counts)))
+        counters = Counters()
+        made.append(resolve(tracer, logger, meter, counters, Outage(counters)))
         return made[-1]
 
     yield make

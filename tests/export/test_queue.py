@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from rocketry_otel._export.buffer import Holding, QueueLimits
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.buffer import Buffer, QueueLimits
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
-from rocketry_otel._export.record_ref import Passage
+from rocketry_otel._export.record_ref import RecordRef
 from rocketry_otel._export.responses import Answer, Result
 
 ACCEPTED = Result(Answer.ACCEPTED)
@@ -65,13 +65,13 @@ class Parts:
 
     def __init__(self) -> None:
         self.collector = Collector()
-        self.counts = Counts()
-        self.outage = Outage(self.counts)
+        self.counters = Counters()
+        self.outage = Outage(self.counters)
         self.queues: list[ExportQueue[Any]] = []
 
     def queue(self, limits: QueueLimits = AT_ONCE) -> ExportQueue[Any]:
         queue: ExportQueue[Any] = ExportQueue(
-            "traces", self.collector, limits, self.counts, self.outage
+            "traces", self.collector, limits, self.counters, self.outage
         )
         self.queues.append(queue)
         return queue
@@ -133,7 +133,7 @@ def test_items_arrive_in_their_order_and_are_counted(parts: Parts) -> None:
         queue.put(number)
     assert flush(queue) is True
     assert parts.collector.accepted == list(range(10))
-    assert parts.counts.of("traces", "delivered") == {"": 10}
+    assert parts.counters.of("traces", "delivered") == {"": 10}
 
 
 def test_a_flush_of_nothing_is_true_and_makes_no_request(parts: Parts) -> None:
@@ -182,8 +182,8 @@ def test_a_flush_stays_false_once_something_was_lost(parts: Parts, result: Resul
     parts.collector.answer = lambda _: ACCEPTED
     queue.put(2)
     assert flush(queue) is False
-    assert parts.counts.of("traces", "failed") == {"refused": 1}
-    assert parts.counts.of("traces", "delivered") == {"": 1}
+    assert parts.counters.of("traces", "failed") == {"refused": 1}
+    assert parts.counters.of("traces", "delivered") == {"": 1}
 
 
 def test_a_partial_success_counts_both_parts(
@@ -195,8 +195,8 @@ def test_a_partial_success_counts_both_parts(
     for number in range(5):
         queue.put(number)
     assert flush(queue) is False
-    assert parts.counts.of("traces", "delivered") == {"": 3}
-    assert parts.counts.of("traces", "failed") == {"refused": 2}
+    assert parts.counters.of("traces", "delivered") == {"": 3}
+    assert parts.counters.of("traces", "failed") == {"refused": 2}
     end(queue)
     assert [record.getMessage() for record in caplog.records] == [
         (
@@ -212,8 +212,8 @@ def test_a_collector_cannot_refuse_more_than_it_got(parts: Parts) -> None:
     parts.collector.answer = lambda _: Result(Answer.ACCEPTED, "", rejected=1000)
     queue.put(1)
     assert flush(queue) is False
-    assert parts.counts.of("traces", "failed") == {"refused": 1}
-    assert parts.counts.of("traces", "delivered") == {}
+    assert parts.counters.of("traces", "failed") == {"refused": 1}
+    assert parts.counters.of("traces", "delivered") == {}
 
 
 def test_what_did_not_get_through_is_tried_again_in_its_order(
@@ -242,8 +242,8 @@ def test_a_poison_item_does_not_cost_its_neighbours(parts: Parts) -> None:
         queue.put(number)
     assert flush(queue) is False
     assert parts.collector.accepted == [number for number in range(20) if number != 13]
-    assert parts.counts.of("traces", "failed") == {"refused": 1}
-    assert parts.counts.of("traces", "delivered") == {"": 19}
+    assert parts.counters.of("traces", "failed") == {"refused": 1}
+    assert parts.counters.of("traces", "delivered") == {"": 19}
 
 
 def test_what_is_refused_at_the_head_lets_others_pass(parts: Parts) -> None:
@@ -255,7 +255,7 @@ def test_what_is_refused_at_the_head_lets_others_pass(parts: Parts) -> None:
         queue.put(number)
     assert flush(queue) is False
     assert sorted(parts.collector.accepted) == sorted([*range(4, 20), parts.collector.accepted[-1]])
-    assert parts.counts.of("traces", "failed") == {"refused": 4}
+    assert parts.counters.of("traces", "failed") == {"refused": 4}
 
 
 def test_an_outage_in_the_midst_of_halves_loses_nothing(parts: Parts) -> None:
@@ -285,7 +285,7 @@ def test_the_oldest_are_dropped_from_a_full_queue(parts: Parts) -> None:
     assert gate.asked.wait(LONG)
     for number in range(5):
         queue.put(number)
-    assert parts.counts.of("traces", "dropped") == {"queue_full": 2}
+    assert parts.counters.of("traces", "dropped") == {"queue_full": 2}
     gate.opened.set()
     assert flush(queue) is False
     assert parts.collector.accepted == ["under way", 2, 3, 4]
@@ -305,7 +305,7 @@ def test_the_oldest_are_dropped_when_a_batch_comes_back_to_a_full_queue(parts: P
     assert flush(queue) is False
     assert len(parts.collector.accepted) == 3
     assert parts.collector.accepted[-2:] == [0, 1]
-    assert parts.counts.of("traces", "dropped") == {"queue_full": 1}
+    assert parts.counters.of("traces", "dropped") == {"queue_full": 1}
 
 
 def test_closing_sends_what_waits_and_shuts_the_destination_down_once(parts: Parts) -> None:
@@ -317,7 +317,7 @@ def test_closing_sends_what_waits_and_shuts_the_destination_down_once(parts: Par
     queue.put(2)
     assert parts.collector.accepted == [1]
     assert parts.collector.shutdowns == 1
-    assert parts.counts.of("traces", "dropped") == {"closed": 1}
+    assert parts.counters.of("traces", "dropped") == {"closed": 1}
     assert flush(queue) is True
 
 
@@ -325,47 +325,49 @@ def test_what_comes_from_a_repository_after_the_end_is_left_to_it(parts: Parts) 
     """What is sent again is not: whoever sends it knows that it was not taken."""
     queue = parts.queue()
     close(queue)
-    queue.put(1, Passage(10, "etl", "run"))
-    queue.put(2, Passage(20, "etl", "run", {queue.name: 0}))
-    assert queue.ask(lambda held: held.left) == (10, 1, 10)
-    life = queue.life
-    assert queue.settled_until(1, life) is None
-    assert parts.counts.of("traces", "dropped") == {}
+    queue.put(1, RecordRef(10, "etl", "run"))
+    queue.put(2, RecordRef(20, "etl", "run", {queue.name: 0}))
+    assert queue.ask(lambda held: held.overflow) == (10, 1, 10)
+    generation = queue.generation
+    assert queue.settled_until(1, generation) is None
+    assert parts.counters.of("traces", "dropped") == {}
     queue.reopen()
-    assert queue.has_left is True
-    assert queue.settled_until(1, life) is None  # whoever handed it over does not know that it went
-    assert queue.settled_until(1, queue.life) == 1
+    assert queue.has_overflow is True
+    assert (
+        queue.settled_until(1, generation) is None
+    )  # whoever handed it over does not know that it went
+    assert queue.settled_until(1, queue.generation) == 1
 
 
 def test_no_more_is_settled_than_was_handed_over(parts: Parts) -> None:
     """What an earlier turn has handed over has positions of its own, which may be further on."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue()
-    queue.put(1, Passage(10, "etl", "run", {queue.name: 40}))
-    assert queue.settled_until(5, queue.life) == 5
-    assert queue.settled_until(50, queue.life) == 40
+    queue.put(1, RecordRef(10, "etl", "run", {queue.name: 40}))
+    assert queue.settled_until(5, queue.generation) == 5
+    assert queue.settled_until(50, queue.generation) == 40
     gate.opened.set()
     assert flush(queue) is True
-    assert queue.settled_until(50, queue.life) == 50
+    assert queue.settled_until(50, queue.generation) == 50
 
 
 def test_an_answer_from_before_a_reopening_is_nobodys(parts: Parts) -> None:
     """What comes after it is under way all the same, and sent by one thread."""
     parts.collector.answer = before = Gate(UNAVAILABLE)
     queue = parts.queue()
-    queue.put(1, Passage(10, "etl", "run"))
+    queue.put(1, RecordRef(10, "etl", "run"))
     assert before.asked.wait(LONG)
-    former = queue._thread
+    previous = queue._thread
     close(queue, 0.01)
     queue.reopen()
     parts.collector.answer = after = Gate()
     queue.put(2, None)
     assert after.asked.wait(LONG)
     before.opened.set()
-    assert former is not None
-    former.join(LONG)
-    assert former.is_alive() is False
-    assert queue.ask(lambda held: [entry.item for entry in held.under_way]) == [2]
+    assert previous is not None
+    previous.join(LONG)
+    assert previous.is_alive() is False
+    assert queue.ask(lambda held: [entry.item for entry in held.in_flight]) == [2]
     after.opened.set()
     assert flush(queue, 0.0) is False  # what was left is somebody's to send again
     assert parts.collector.tried == [[1], [2]]
@@ -380,7 +382,7 @@ def test_a_queue_that_is_closing_is_not_opened(parts: Parts) -> None:
     queue.put(2)
     queue.begin_closing(time.monotonic() + LONG)
     queue.reopen()
-    assert queue.ask(Holding.count) == 2
+    assert queue.ask(Buffer.count) == 2
     gate.opened.set()
     queue.finish_closing()
     assert parts.collector.accepted == [1, 2]
@@ -389,7 +391,7 @@ def test_a_queue_that_is_closing_is_not_opened(parts: Parts) -> None:
 def test_a_record_that_is_not_for_a_queue_passes_it_by(parts: Parts) -> None:
     """Each channel sends again what it has missed itself."""
     queue = parts.queue()
-    queue.put(1, Passage(10, "etl", "run", {"logs http://c": 0}))
+    queue.put(1, RecordRef(10, "etl", "run", {"logs http://c": 0}))
     assert flush(queue) is True
     assert (parts.collector.tried, queue.sent_again) == ([], 0)
 
@@ -408,7 +410,7 @@ def test_nothing_is_taken_in_while_closing(parts: Parts) -> None:
     queue = parts.queue()
     queue.begin_closing(soon())
     queue.put(1)
-    assert parts.counts.of("traces", "dropped") == {"closed": 1}
+    assert parts.counters.of("traces", "dropped") == {"closed": 1}
     queue.finish_closing()
     assert parts.collector.tried == []
 
@@ -421,12 +423,12 @@ def test_closing_keeps_its_time_limit_and_counts_what_is_lost(parts: Parts) -> N
         queue.put(number)
     assert gate.asked.wait(LONG)
     close(queue, 0.05)
-    assert parts.counts.of("traces", "dropped") == {"shutdown": 5}
+    assert parts.counters.of("traces", "dropped") == {"shutdown": 5}
     assert flush(queue, 0.0) is False
     gate.opened.set()
     join(queue)
     assert len(parts.collector.tried) == 1
-    assert parts.counts.of("traces", "delivered") == {}
+    assert parts.counters.of("traces", "delivered") == {}
 
 
 def test_a_batch_that_fails_after_the_end_is_not_tried_again(parts: Parts) -> None:
@@ -439,7 +441,7 @@ def test_a_batch_that_fails_after_the_end_is_not_tried_again(parts: Parts) -> No
     gate.opened.set()
     join(queue)
     assert parts.collector.tried == [[1]]
-    assert parts.counts.of("traces", "dropped") == {"shutdown": 1}
+    assert parts.counters.of("traces", "dropped") == {"shutdown": 1}
 
 
 def test_halves_that_are_left_at_the_end_are_not_sent(parts: Parts) -> None:
@@ -466,7 +468,7 @@ def test_closing_does_not_wait_for_a_collector_that_wants_to_be_left_alone(parts
     began = time.monotonic()
     close(queue, LONG)
     assert time.monotonic() - began < LONG / 2
-    assert parts.counts.of("traces", "dropped") == {"shutdown": 1}
+    assert parts.counters.of("traces", "dropped") == {"shutdown": 1}
     assert len(parts.collector.tried) == 1
 
 
@@ -478,7 +480,7 @@ def test_closing_tries_again_as_long_as_there_is_time(parts: Parts) -> None:
     queue.put(1)
     close(queue)
     assert parts.collector.accepted == [1]
-    assert parts.counts.of("traces", "dropped") == {}
+    assert parts.counters.of("traces", "dropped") == {}
 
 
 def test_a_flush_does_not_hurry_a_collector_that_wants_to_be_left_alone(parts: Parts) -> None:
@@ -513,7 +515,7 @@ def test_the_end_cuts_a_pause_short(parts: Parts, monkeypatch: pytest.MonkeyPatc
     parts.collector.wait_for_tries(1)
     close(queue, 0.0)
     join(queue)
-    assert parts.counts.of("traces", "dropped") == {"shutdown": 1}
+    assert parts.counters.of("traces", "dropped") == {"shutdown": 1}
 
 
 def test_put_returns_while_the_collector_hangs_and_the_queue_is_full(parts: Parts) -> None:
@@ -523,11 +525,11 @@ def test_put_returns_while_the_collector_hangs_and_the_queue_is_full(parts: Part
     for number in range(1000):
         queue.put(number)
     assert gate.opened.is_set() is False
-    dropped = parts.counts.of("traces", "dropped")["queue_full"]
+    dropped = parts.counters.of("traces", "dropped")["queue_full"]
     assert 985 <= dropped <= 990
     gate.opened.set()
     assert flush(queue) is False
-    assert parts.counts.total("traces", "delivered") == 1000 - dropped
+    assert parts.counters.total("traces", "delivered") == 1000 - dropped
 
 
 def test_a_thread_that_cannot_be_started_is_tried_again(
@@ -560,7 +562,7 @@ def test_closing_without_a_thread_loses_what_waits(
         patch.setattr(threading.Thread, "start", fail)
         queue.put(1)
         close(queue, 3600.0)
-    assert parts.counts.of("traces", "dropped") == {"shutdown": 1}
+    assert parts.counters.of("traces", "dropped") == {"shutdown": 1}
     assert parts.collector.shutdowns == 1
 
 
@@ -569,7 +571,7 @@ def test_a_signal_handler_that_logs_in_between_does_not_deadlock(parts: Parts) -
     queue = parts.queue(LATER)
     with queue._changed:
         queue.put("from the signal handler")
-        parts.counts.add("traces", "replayed")
+        parts.counters.add("traces", "replayed")
     assert flush(queue) is True
     assert parts.collector.accepted == ["from the signal handler"]
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import threading
 
-from rocketry_otel._export.record_ref import Passage, current_passage, enter
+from rocketry_otel._export.record_ref import RecordRef, current_record_ref, enter
 
-LIVE = Passage(1, "etl", "run")
-AGAIN = Passage(1, "etl", "run", {"traces a": 0})
+LIVE = RecordRef(1, "etl", "run")
+AGAIN = RecordRef(1, "etl", "run", {"traces a": 0})
 
 
 def test_a_live_record_is_for_all_channels_and_one_sent_again_for_some() -> None:
@@ -18,11 +18,11 @@ def test_what_is_handed_over_belongs_to_the_record_at_hand() -> None:
     """It does until another is entered, and in that thread alone."""
     elsewhere = []
     assert enter(LIVE) is None
-    thread = threading.Thread(target=lambda: elsewhere.append(current_passage()))
+    thread = threading.Thread(target=lambda: elsewhere.append(current_record_ref()))
     thread.start()
     thread.join()
     assert enter(AGAIN) is LIVE
-    assert current_passage() is AGAIN
+    assert current_record_ref() is AGAIN
     assert enter(LIVE) is AGAIN
     assert enter(None) is LIVE
-    assert (current_passage(), elsewhere) == (None, [None])
+    assert (current_record_ref(), elsewhere) == (None, [None])

@@ -7,9 +7,9 @@ from redbird.repos import MemoryRepo
 from rocketry.log import MinimalRecord, MinimalRunRecord
 
 from rocketry_otel import OTelRepoHandler, TaskEventRecord
-from rocketry_otel._history.reconstruct import retold
-from rocketry_otel._history.run_lookup import StoredRuns
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._model.ids import ids_of
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.records import START, task_record
 
@@ -39,9 +39,9 @@ def history(model: Any, *rows: tuple[str, float, str | None]) -> MemoryRepo:
 
 def steps(repo: MemoryRepo, since: float = 0.0, until: float | None = None) -> list[Any]:
     """Return what the records did: the change, and when the run began, in seconds."""
-    told = retold(
+    told = reconstruct(
         repo,
-        StoredRuns(repo),
+        RunLookup(repo),
         nanoseconds(since),
         None if until is None else nanoseconds(until),
     )
@@ -93,10 +93,10 @@ class Live:
 
     def ids(self, since: float) -> list[tuple[str, str | None]]:
         """Return what changed since then, and the trace id that each run has."""
-        told = retold(self.repo, StoredRuns(self.repo), nanoseconds(since))
-        return [(one.step.change, one.step.run and one.step.run.identity.trace_hex) for one in told]
+        told = reconstruct(self.repo, RunLookup(self.repo), nanoseconds(since))
+        return [(one.step.change, one.step.run and one.step.run.ids.trace_hex) for one in told]
 
-    def stored(self, *indices: int) -> list[Any]:
+    def run_lookup(self, *indices: int) -> list[Any]:
         """Return the trace ids that records have."""
         return [self.repo.collection[index].trace_id for index in indices]
 
@@ -108,7 +108,7 @@ def test_with_trace_ids_a_clock_that_was_set_back_confuses_nothing(
     live = Live(telemetry)
     live.log("run", 100, "a")
     live.log("success", 5, "a")
-    (trace_id, same) = live.stored(0, 1)
+    (trace_id, same) = live.run_lookup(0, 1)
     assert trace_id == same
     assert live.ids(0) == [("began", trace_id), ("ended", trace_id)]
     live.repo.collection.reverse()
@@ -121,7 +121,7 @@ def test_with_trace_ids_a_second_ending_is_known_as_such(telemetry: TelemetryCap
     live.log("run", 0, "a")
     live.log("success", 1, "a")
     live.log("fail", 2, "a")
-    (trace_id,) = set(live.stored(0, 1, 2))
+    (trace_id,) = set(live.run_lookup(0, 1, 2))
     assert live.ids(0.5)[-1][0] == "repeated"
     assert live.ids(1.5) == [("repeated", trace_id)]
 
@@ -131,8 +131,8 @@ def test_with_trace_ids_an_ending_alone_stays_alone(telemetry: TelemetryCapture)
     live = Live(telemetry)
     live.log("fail", 1, "a")
     live.log("run", 2, "a")
-    assert live.stored(0) == [identity_of("etl", "a", nanoseconds(1)).trace_hex]
-    assert live.ids(0)[0] == ("ended", live.stored(0)[0])
+    assert live.run_lookup(0) == [ids_of("etl", "a", nanoseconds(1)).trace_hex]
+    assert live.ids(0)[0] == ("ended", live.run_lookup(0)[0])
 
 
 def test_with_trace_ids_a_crash_ends_what_it_ended(telemetry: TelemetryCapture) -> None:
@@ -141,7 +141,7 @@ def test_with_trace_ids_a_crash_ends_what_it_ended(telemetry: TelemetryCapture) 
     live.log("run", 0, "a")
     live.log("crash", 1, None)
     live.log("run", 2, "b")
-    assert live.ids(0.5)[0] == ("ended", live.stored(0)[0])
+    assert live.ids(0.5)[0] == ("ended", live.run_lookup(0)[0])
     del live.repo.collection[0]
     assert live.ids(0.5)[0][0] == "ended"
 
@@ -165,13 +165,13 @@ def test_with_trace_ids_an_ending_keeps_its_own_though_the_beginning_was_refused
             with pytest.raises(OSError, match="no space left"):
                 live.log(action, seconds, "a")
     live.log("success", 5, "a")
-    (trace_id,) = live.stored(0)
-    assert trace_id == identity_of("etl", "a", nanoseconds(0)).trace_hex
+    (trace_id,) = live.run_lookup(0)
+    assert trace_id == ids_of("etl", "a", nanoseconds(0)).trace_hex
     assert live.ids(0) == [("ended", trace_id)]
     for damage in ({"span_id": None}, {"span_id": "0" * 16}, {"trace_id": "x"}):
         before = live.repo.collection[0]
         live.repo.collection[0] = before.copy(update=damage)
-        assert live.ids(0) == [("ended", identity_of("etl", "a", nanoseconds(5)).trace_hex)], damage
+        assert live.ids(0) == [("ended", ids_of("etl", "a", nanoseconds(5)).trace_hex)], damage
         live.repo.collection[0] = before
 
 

@@ -211,18 +211,18 @@ def test_in_a_thread_beside_the_one_that_adds(make_repo: Make, kind: str) -> Non
     """The thread that adds to the same object is not disturbed, nor is the one that reads."""
     repo = make_repo(kind)
     fill(repo, [1.0] * 50)
-    counts: list[int] = []
+    counters: list[int] = []
     done = threading.Event()
 
     def read() -> None:
         while not done.is_set():
-            counts.append(len(numbers(repo)))
+            counters.append(len(numbers(repo)))
 
     reader = threading.Thread(target=read)
     reader.start()
     fill(repo, [2.0] * 150, first=50)
     done.set()
     reader.join()
-    assert counts == sorted(counts)
-    assert counts[0] >= 50
+    assert counters == sorted(counters)
+    assert counters[0] >= 50
     assert numbers(repo) == list(range(200))

@@ -20,7 +20,7 @@ from rocketry.log import MinimalRecord
 from rocketry_otel import RepositoryError, instrument, open_repository, uninstrument
 from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.retention import prune
-from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._history.streams.stream_of import stream_of
 from rocketry_otel._model.retention import Retention
 from rocketry_otel.testing import TelemetryCapture
 from tests.repositories.records import record
@@ -179,8 +179,8 @@ def test_what_is_added_meanwhile_stays(
     added = [61.0, 999.0] if kind in BY_TIME else [58.5, 61.0, 999.0]
 
     def add_between(repo: Any) -> Any:
-        store = store_of(repo)
-        newest = store.newest
+        stream = stream_of(repo)
+        newest = stream.newest
 
         def newest_and_add(kinds: Any) -> Any:
             found = newest(kinds)
@@ -189,10 +189,10 @@ def test_what_is_added_meanwhile_stays(
                 repo.add(repo.model(**one.dict()))
             return found
 
-        store.newest = newest_and_add
-        return store
+        stream.newest = newest_and_add
+        return stream
 
-    monkeypatch.setattr("rocketry_otel._history.retention.store_of", add_between)
+    monkeypatch.setattr("rocketry_otel._history.retention.stream_of", add_between)
     assert keep(repo) == 48
     assert left(repo) == [58.0, 59.0, *added]
 
@@ -209,7 +209,7 @@ def test_a_task_that_is_not_there_any_more(make_repo: Make, monkeypatch) -> None
     """If another process has removed its newest record meanwhile, nothing more goes."""
     repo = make_repo("sqlite")
     fill(repo, *runs("a", 10, 20))
-    monkeypatch.setattr("rocketry_otel._history.streams.sql_stream.SQLStore.newest", lambda *_: {})
+    monkeypatch.setattr("rocketry_otel._history.streams.sql_stream.SQLStream.newest", lambda *_: {})
     assert keep(repo) == 2
     assert left(repo) == [20, 21]
 

@@ -16,10 +16,10 @@ from rocketry_otel import (
     open_repository,
     uninstrument,
 )
-from rocketry_otel._history.run_lookup import StoredRuns, fields_of
+from rocketry_otel._history.run_lookup import RunLookup, fields_of
 from rocketry_otel._model.annotations import RunEvent, RunLink
 from rocketry_otel._model.event import parse_event
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.ids import ids_of
 from rocketry_otel._model.runs import Observation, Run, RunTracker, Step
 from rocketry_otel._model.signals import SpanSignal, span_signal
 from tests.support.apps import make_app, run_tasks
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rocketry_otel.testing import TelemetryCapture
 
 
-def stored(*rows: tuple[str, str | None, float], model: Any = dict) -> StoredRuns:
+def run_lookup(*rows: tuple[str, str | None, float], model: Any = dict) -> RunLookup:
     """Return runs in a repository in memory: action, run id and time of each record."""
     repo = MemoryRepo(model=model)
     for action, run_id, created in rows:
@@ -40,7 +40,7 @@ def stored(*rows: tuple[str, str | None, float], model: Any = dict) -> StoredRun
         if model is not MinimalRecord:
             fields["run_id"] = run_id
         repo.add(model(**fields))
-    return StoredRuns(repo)
+    return RunLookup(repo)
 
 
 def ending(action: str = "success", run_id: str | None = "r1", at: float = 9.0) -> Any:
@@ -58,7 +58,7 @@ def ending(action: str = "success", run_id: str | None = "r1", at: float = 9.0) 
 )
 def test_a_model_says_what_it_keeps(model: Any, kept: dict[str, bool]) -> None:
     """One without declared fields keeps whatever it is given."""
-    runs = stored(model=model)
+    runs = run_lookup(model=model)
     assert {field: runs.keeps(field) for field in kept} == kept
 
 
@@ -68,7 +68,7 @@ def test_only_a_model_with_room_is_given_more() -> None:
     observation = Observation(event, Step(None, "none"))
     for model in (dict, MinimalRecord, MinimalRunRecord):
         fields = {"task_name": "etl"}
-        stored(model=model).complete(fields, observation)
+        run_lookup(model=model).complete(fields, observation)
         assert fields == {"task_name": "etl"}
 
 
@@ -80,7 +80,7 @@ def test_columns_hold_what_was_added() -> None:
         links=(RunLink(10, 11, "dependency"),),
     )
     fields = {"execution": "its own", "attributes": "as logged", "links": 5}
-    stored(model=TaskEventRecord).complete(fields, Observation(event, Step(None, "none")))
+    run_lookup(model=TaskEventRecord).complete(fields, Observation(event, Step(None, "none")))
     assert fields == {
         "trace_id": None,
         "span_id": None,
@@ -97,17 +97,17 @@ def test_columns_hold_what_was_added() -> None:
 
 def test_ids_are_those_of_the_run() -> None:
     """As hexadecimal digits, as Jaeger's search box takes them."""
-    identity = identity_of("etl", "r1", 1)
+    ids = ids_of("etl", "r1", 1)
     fields: dict[str, Any] = {}
-    step = Step(Run(identity, None), "ended")
-    stored(model=TaskEventRecord).complete(fields, Observation(ending(), step))
-    assert (fields["trace_id"], fields["span_id"]) == (identity.trace_hex, identity.span_hex)
+    step = Step(Run(ids, None), "ended")
+    run_lookup(model=TaskEventRecord).complete(fields, Observation(ending(), step))
+    assert (fields["trace_id"], fields["span_id"]) == (ids.trace_hex, ids.span_hex)
     assert (fields["attributes"], fields["events"], fields["links"]) == (None, None, None)
 
 
 def test_the_newest_event_is_the_one_that_rocketry_reads() -> None:
     """The last of an action; none where there is none, or where the task is another."""
-    runs = stored(("run", "a", 1.0), ("success", "a", 2.0), ("success", "b", 3.0))
+    runs = run_lookup(("run", "a", 1.0), ("success", "a", 2.0), ("success", "b", 3.0))
     newest = runs.newest("etl", "success")
     assert newest is not None
     assert (newest.run_id, newest.created) == ("b", 3_000_000_000)
@@ -131,8 +131,8 @@ def test_an_ending_has_the_ids_of_its_beginning(
 ) -> None:
     """That of its run id that came before it, or by order, or its own where none is stored."""
     run_id, at = began
-    identity = stored(*rows).identity_of(its_ending)
-    assert identity == identity_of("etl", run_id, at * 1_000_000_000)
+    ids = run_lookup(*rows).ids_of(its_ending)
+    assert ids == ids_of("etl", run_id, at * 1_000_000_000)
 
 
 def test_a_model_without_run_ids_gives_the_ids_that_were_sent(telemetry: TelemetryCapture) -> None:
@@ -143,16 +143,16 @@ def test_a_model_without_run_ids_gives_the_ids_that_were_sent(telemetry: Telemet
         handler = OTelRepoHandler(repo, **telemetry.providers)
         handler.handle(task_record("run", run_id="r1"))
         handler.handle(task_record("success", run_id="r1", created=1_700_000_009.0))
-        runs = StoredRuns(repo)
+        runs = RunLookup(repo)
         event = runs.newest("etl", "success")
         assert event is not None
         context = telemetry.span("etl").context
-        assert runs.identity_of(event) == (context.trace_id, context.span_id)
+        assert runs.ids_of(event) == (context.trace_id, context.span_id)
 
 
 def test_a_beginning_is_looked_for_by_what_names_it() -> None:
     """A crash means the newest run; another ending the one of its id, if that is not over."""
-    runs = stored(
+    runs = run_lookup(
         ("run", "r1", 1.0), ("run", "r2", 2.0), ("success", "r2", 3.0), ("run", "r3", 4.0)
     )
     found = [
@@ -165,20 +165,20 @@ def test_a_beginning_is_looked_for_by_what_names_it() -> None:
 @pytest.mark.parametrize("model", [dict, MinimalRunRecord, MinimalRecord])
 def test_a_crash_of_a_run_that_has_ended_stands_alone(model: Any) -> None:
     """After its clock was set back Rocketry takes for crashed what has ended."""
-    runs = stored(("run", "r1", 1.0), ("success", "r1", 3.0), model=model)
+    runs = run_lookup(("run", "r1", 1.0), ("success", "r1", 3.0), model=model)
     assert runs.find_beginning(ending("crash", None)) is None
 
 
 def test_by_trace_ids_an_ending_is_found_though_the_clock_was_set_back() -> None:
     """What a run is called counts, and not when it ended."""
-    trace_id = identity_of("etl", "r1", 5_000_000_000).trace_hex
+    trace_id = ids_of("etl", "r1", 5_000_000_000).trace_hex
     repo = MemoryRepo(model=TaskEventRecord)
     for action, created in (("run", 5.0), ("success", 1.0)):
         fields = {"task_name": "etl", "action": action, "run_id": "r1", "trace_id": trace_id}
         repo.add(TaskEventRecord(**fields, created=created))
-    assert StoredRuns(repo).find_beginning(ending("crash", None)) is None
-    assert stored(("run", None, 1.0), model=MinimalRecord).find_beginning(ending()) is None
-    assert stored().find_beginning(ending("crash", None)) is None
+    assert RunLookup(repo).find_beginning(ending("crash", None)) is None
+    assert run_lookup(("run", None, 1.0), model=MinimalRecord).find_beginning(ending()) is None
+    assert run_lookup().find_beginning(ending("crash", None)) is None
 
 
 def load() -> str:
@@ -249,7 +249,7 @@ def test_stored_records_give_the_very_same_span(
         step = tracker.observe(event)
         if step.change == "ended" and step.run is not None:
             replayed[event.task_name or ""] = span_signal(step.run, event, "full")
-            assert fields_of(item)["trace_id"] == step.run.identity.trace_hex
+            assert fields_of(item)["trace_id"] == step.run.ids.trace_hex
     assert replayed == live
 
     signal = replayed["load"]

@@ -17,10 +17,10 @@ from opentelemetry.sdk.trace import SpanProcessor
 from redbird.repos import MemoryRepo
 
 from rocketry_otel import OTelRepoHandler, Settings, TaskEventRecord
-from rocketry_otel._instrumentation.launches import Launch
 from rocketry_otel._instrumentation.links import Awaited
-from rocketry_otel._model.annotations import Additions, RunEvent, RunLink, read_events
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._instrumentation.pending_launches import Launch
+from rocketry_otel._model.annotations import Annotations, RunEvent, RunLink, read_events
+from rocketry_otel._model.ids import ids_of
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.records import START, raised, task_record
 
@@ -106,9 +106,9 @@ def test_nothing_in_a_record_raises_or_costs_its_neighbours(odd: list[dict[str, 
             except Exception:  # noqa: BLE001
                 assert len(telemetry.log_records) == logged
         handler.emit(task_record("success", "before", created=START + 1))
-        assert handler._bridge.counts.of("logs", "dropped") == {}
-        assert handler._bridge.counts.total("traces", "dropped") == (
-            handler._bridge.counts.of("traces", "dropped").get("repeated_ending", 0)
+        assert handler._bridge.counters.of("logs", "dropped") == {}
+        assert handler._bridge.counters.total("traces", "dropped") == (
+            handler._bridge.counters.of("traces", "dropped").get("repeated_ending", 0)
         )
         spans, logs = encoded(telemetry)
         assert len(telemetry.log_records) == logged + 1
@@ -149,7 +149,7 @@ def test_a_broken_processor_costs_no_other_signal(
     for number in range(2):
         handler.handle(task_record("success", run_id=f"r{number}"))
     assert len(telemetry.log_records) == 2
-    assert handler._bridge.counts.of("traces", "dropped") == {"error": 2}
+    assert handler._bridge.counters.of("traces", "dropped") == {"error": 2}
     assert len([record for record in caplog.records if record.name == "rocketry_otel"]) == 1
 
 
@@ -175,7 +175,7 @@ def test_a_fault_of_ours_never_reaches_the_task(
     monkeypatch.setattr(logger, "disabled", True)
     handler.handle(task_record("run", run_id="r1"))
     assert [row["action"] for row in handler.repo.filter_by().all()] == ["run"]
-    assert handler._bridge.counts.of("logs", "dropped") == {"error": 1}
+    assert handler._bridge.counters.of("logs", "dropped") == {"error": 1}
 
 
 def test_given_up_and_repeated_runs_are_counted(
@@ -239,8 +239,8 @@ def test_a_run_that_goes_on_is_found_with_its_context(telemetry: TelemetryCaptur
     assert bridge.open_run("etl", "r1") is None
     handler.handle(task_record("run", run_id="r1"))
     run = bridge.open_run("etl", "r1")
-    assert run.identity == identity_of("etl", "r1", nanoseconds(START))
-    assert trace.get_current_span(run.context).get_span_context()[:2] == run.identity
+    assert run.ids == ids_of("etl", "r1", nanoseconds(START))
+    assert trace.get_current_span(run.context).get_span_context()[:2] == run.ids
     handler.handle(task_record("success", run_id="r1"))
     assert bridge.open_run("etl", "r1") is None
     handler.handle(task_record("run", run_id="r2"))
@@ -261,8 +261,8 @@ def test_a_launch_links_the_run_and_is_remembered_with_it(telemetry: TelemetryCa
     """Its links are the run record's, its context is there for the body; both are used once."""
     handler, bridge = bridge_of(telemetry)
     context = Context({"by": "launcher"})
-    bridge.launches.put("etl", "r1", Launch(context, (RunLink(10, 11, "dependency"),)))
-    bridge.launches.put("etl", "r2", Launch(context, ()))
+    bridge.pending_launches.put("etl", "r1", Launch(context, (RunLink(10, 11, "dependency"),)))
+    bridge.pending_launches.put("etl", "r2", Launch(context, ()))
     for run_id in ("r1", "r2", "r3"):
         handler.handle(task_record("run", run_id=run_id))
     runs = [bridge.open_run("etl", run_id) for run_id in ("r1", "r2", "r3")]
@@ -280,10 +280,10 @@ def test_what_a_body_added_stands_before_what_a_hook_says(telemetry: TelemetryCa
     handler.enrich(None, lambda *_: {"c": "hook"})
     handler.handle(task_record("run", run_id="r1"))
     run = bridge.open_run("etl", "r1")
-    run.additions = Additions()
+    run.annotations = Annotations()
     for key in "bc":
-        run.additions.set_attribute(key, "body")
-    run.additions.add_event("second", 2, {})
+        run.annotations.set_attribute(key, "body")
+    run.annotations.add_event("second", 2, {})
     handler.handle(
         task_record(
             "success", run_id="r1",
@@ -302,20 +302,20 @@ def test_what_a_body_added_stands_before_what_a_hook_says(telemetry: TelemetryCa
 def test_the_newest_run_of_a_task_is_known_live(telemetry: TelemetryCapture) -> None:
     """When it last began, and the newest that ended as awaited, with the ids of its span."""
     handler, bridge = bridge_of(telemetry)
-    assert bridge.newest.beginning("etl") == 0
-    assert bridge.newest.ending(Awaited("etl", ("success", "fail"))) is None
+    assert bridge.latest_runs.beginning("etl") == 0
+    assert bridge.latest_runs.ending(Awaited("etl", ("success", "fail"))) is None
     for number, action in enumerate(["success", "fail", "success"]):
         handler.handle(task_record("run", run_id=f"r{number}", created=START + number))
         handler.handle(task_record(action, run_id=f"r{number}", created=START + number + 0.5))
     handler.handle(task_record("run", run_id="r3", created=START + 3))
-    assert bridge.newest.beginning("etl") == nanoseconds(START + 3)
+    assert bridge.latest_runs.beginning("etl") == nanoseconds(START + 3)
     ids = [(span.context.trace_id, span.context.span_id) for span in telemetry.spans]
     ended = [nanoseconds(START + number + 0.5) for number in range(3)]
-    assert bridge.newest.ending(Awaited("etl", ("success",))) == (ids[2], ended[2])
-    assert bridge.newest.ending(Awaited("etl", ("fail",))) == (ids[1], ended[1])
+    assert bridge.latest_runs.ending(Awaited("etl", ("success",))) == (ids[2], ended[2])
+    assert bridge.latest_runs.ending(Awaited("etl", ("fail",))) == (ids[1], ended[1])
     for actions in (("success", "fail"), ("fail", "success")):
-        assert bridge.newest.ending(Awaited("etl", actions)) == (ids[2], ended[2])
-    assert bridge.newest.ending(Awaited("other", ("success",))) is None
+        assert bridge.latest_runs.ending(Awaited("etl", actions)) == (ids[2], ended[2])
+    assert bridge.latest_runs.ending(Awaited("other", ("success",))) is None
 
 
 def test_the_newest_run_of_an_earlier_process_is_known(telemetry: TelemetryCapture) -> None:
@@ -326,8 +326,8 @@ def test_the_newest_run_of_an_earlier_process_is_known(telemetry: TelemetryCaptu
     earlier.handle(task_record("fail", run_id="r1", created=START + 1))
     _, bridge = bridge_of(telemetry, repo)
     context = telemetry.span("etl").context
-    assert bridge.newest.beginning("etl") == nanoseconds(START)
-    assert bridge.newest.ending(Awaited("etl", ("success", "fail"))) == (
+    assert bridge.latest_runs.beginning("etl") == nanoseconds(START)
+    assert bridge.latest_runs.ending(Awaited("etl", ("success", "fail"))) == (
         (context.trace_id, context.span_id),
         nanoseconds(START + 1),
     )
@@ -341,8 +341,8 @@ def test_newest_runs_are_remembered_in_bounded_memory(
     handler, bridge = bridge_of(telemetry)
     for number in range(10):
         handler.handle(task_record("run", f"t{number}", created=START + number))
-        assert len(bridge.newest._known) <= 3
-    assert [bridge.newest.beginning(f"t{number}") for number in range(10)] == [
+        assert len(bridge.latest_runs._known) <= 3
+    assert [bridge.latest_runs.beginning(f"t{number}") for number in range(10)] == [
         nanoseconds(START + number) for number in range(10)
     ]
 
@@ -355,12 +355,12 @@ class Unreadable(MemoryRepo):
 def test_an_unreadable_repository_costs_only_links_and_seeds(telemetry: TelemetryCapture) -> None:
     """What is known live is known all the same, and nothing is raised."""
     handler, bridge = bridge_of(telemetry, Unreadable(model=TaskEventRecord))
-    assert bridge.newest.beginning("etl") == 0
-    assert bridge.newest.ending(Awaited("etl", ("success",))) is None
+    assert bridge.latest_runs.beginning("etl") == 0
+    assert bridge.latest_runs.ending(Awaited("etl", ("success",))) is None
     bridge.start(["etl"])
     assert telemetry.metric_points("rocketry.task.last_success") == []
     handler.handle(task_record("run", run_id="r1"))
-    assert bridge.newest.beginning("etl") == nanoseconds(START)
+    assert bridge.latest_runs.beginning("etl") == nanoseconds(START)
 
 
 def test_an_ending_whose_run_cannot_be_looked_up_is_no_link(
@@ -371,13 +371,13 @@ def test_an_ending_whose_run_cannot_be_looked_up_is_no_link(
     repo.add(TaskEventRecord(task_name="etl", action="success", created=START))
     _, bridge = bridge_of(telemetry, repo)
     awaited = Awaited("etl", ("success",))
-    assert bridge.newest.ending(awaited) is not None
+    assert bridge.latest_runs.ending(awaited) is not None
 
     def broken(_: Any) -> Any:
         raise OSError("unreadable")
 
-    monkeypatch.setattr(bridge._stored, "identity_of", broken)
-    assert bridge.newest.ending(awaited) is None
+    monkeypatch.setattr(bridge._run_lookup, "ids_of", broken)
+    assert bridge.latest_runs.ending(awaited) is None
 
 
 def test_a_start_that_fails_is_logged_and_raises_nothing(
@@ -435,7 +435,7 @@ def test_each_signal_fails_alone(
     handler.handle(task_record("success", run_id="r1"))
     assert len(telemetry.spans) == 1
     assert len(telemetry.log_records) == 1
-    assert bridge.counts.of(signal, "dropped") == {"error": 1}
+    assert bridge.counters.of(signal, "dropped") == {"error": 1}
     points = telemetry.metric_points("rocketry.task.duration")
     assert len(points) == (1 if signal == "logs" else 0)
 

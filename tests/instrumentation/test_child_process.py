@@ -20,7 +20,7 @@ from rocketry_otel._instrumentation import child_process
 from rocketry_otel._instrumentation.child_process import ChildRecords, ChildSide
 from rocketry_otel._model.annotations import RunEvent
 from rocketry_otel._model.event import parse_event
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.ids import ids_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.records import START, task_record
@@ -72,8 +72,8 @@ def test_the_record_that_ends_the_run_takes_along_what_was_added(action: str) ->
     """As the JSON that the parent reads from the record, and a repository keeps."""
     records = ChildRecords()
     records.filter(task_record("run", run_id="r1"))
-    records.additions.set_attribute("rows", 5)
-    records.additions.add_event("done", 7, {"k": 1})
+    records.annotations.set_attribute("rows", 5)
+    records.annotations.add_event("done", 7, {"k": 1})
     record = task_record(action, run_id="r1")
     assert records.filter(record) is True
     assert json.loads(record.attributes) == {"rows": 5}
@@ -98,8 +98,8 @@ def test_other_records_pass_untouched(action: str | None) -> None:
     records = ChildRecords()
     records.filter(task_record("run", run_id="r1"))
     began = records.began
-    records.additions.set_attribute("rows", 5)
-    records.additions.add_event("done", 7, {})
+    records.annotations.set_attribute("rows", 5)
+    records.annotations.add_event("done", 7, {})
     record = task_record(action, run_id="r1")
     before = dict(vars(record))
     assert records.filter(record) is True
@@ -111,7 +111,7 @@ def test_each_run_begins_with_nothing_added() -> None:
     """A forked child inherits what its parent's filter has seen, and begins anew."""
     records = ChildRecords()
     records.filter(task_record("run", run_id="r1"))
-    records.additions.set_attribute("rows", 5)
+    records.annotations.set_attribute("rows", 5)
     records.filter(task_record("run", run_id="r2"))
     record = task_record("success", run_id="r2")
     records.filter(record)
@@ -126,10 +126,10 @@ def test_ids_are_those_that_the_parent_will_have(
 ) -> None:
     """From the run record alone, and as the parent's repository keeps run ids or not."""
     side = ChildSide(providers_of(telemetry), Settings())
-    identity, context = side.context_of(BEGAN, keeps_run_id=keeps_run_id)
-    assert identity == identity_of("etl", "r1" if keeps_run_id else None, BEGAN.created)
+    ids, context = side.context_of(BEGAN, keeps_run_id=keeps_run_id)
+    assert ids == ids_of("etl", "r1" if keeps_run_id else None, BEGAN.created)
     span = get_current_span(context).get_span_context()
-    assert (span.trace_id, span.span_id) == identity
+    assert (span.trace_id, span.span_id) == ids
     assert span.trace_flags.sampled
     assert not span.is_remote
 
@@ -145,8 +145,8 @@ def test_the_sampler_of_the_child_decides_as_that_of_the_parent() -> None:
 def test_a_run_without_a_name_has_ids_too(telemetry: TelemetryCapture) -> None:
     """Nothing in a record makes a child stumble."""
     side = ChildSide(providers_of(telemetry), Settings())
-    identity, _ = side.context_of(BEGAN._replace(task_name=None), keeps_run_id=True)
-    assert identity == identity_of("", "r1", BEGAN.created)
+    ids, _ = side.context_of(BEGAN._replace(task_name=None), keeps_run_id=True)
+    assert ids == ids_of("", "r1", BEGAN.created)
 
 
 def test_a_forked_child_uses_the_providers_of_its_parent(telemetry: TelemetryCapture) -> None:
@@ -291,8 +291,8 @@ def test_a_child_s_record_becomes_the_parent_s_span(telemetry: TelemetryCapture)
     logger.addFilter(records := ChildRecords())
     logger.addHandler(handler)
     logger.handle(task_record("run", run_id="r1", name=logger.name))
-    records.additions.set_attribute("rows", 5)
-    records.additions.add_event("done", int(START * 1e9), {"k": 1})
+    records.annotations.set_attribute("rows", 5)
+    records.annotations.add_event("done", int(START * 1e9), {"k": 1})
     logger.handle(task_record("success", run_id="r1", name=logger.name, created=START + 1))
     span = telemetry.span("etl")
     assert span.attributes["rows"] == 5

@@ -5,8 +5,8 @@ import time
 
 from rocketry_otel import current_run
 from rocketry_otel._instrumentation.current_run import CurrentRun, _current
-from rocketry_otel._model.annotations import Additions
-from rocketry_otel._model.ids import Identity
+from rocketry_otel._model.annotations import Annotations
+from rocketry_otel._model.ids import RunIds
 
 
 def test_outside_of_a_body_there_is_no_run() -> None:
@@ -16,7 +16,7 @@ def test_outside_of_a_body_there_is_no_run() -> None:
 
 def test_a_run_says_what_it_is() -> None:
     """Names and ids are those of the run, the ids as hexadecimal digits of their full width."""
-    run = CurrentRun("etl", "r1", Identity(10, 11), Additions())
+    run = CurrentRun("etl", "r1", RunIds(10, 11), Annotations())
     assert (run.task_name, run.run_id) == ("etl", "r1")
     assert (run.trace_id, run.span_id) == (f"{10:032x}", f"{11:016x}")
     assert repr(run) == "CurrentRun(task_name='etl', run_id='r1')"
@@ -24,7 +24,7 @@ def test_a_run_says_what_it_is() -> None:
 
 def test_the_run_is_found_in_its_own_context_alone() -> None:
     """What is set around one body is not seen by any other."""
-    run = CurrentRun("etl", None, Identity(1, 2), Additions())
+    run = CurrentRun("etl", None, RunIds(1, 2), Annotations())
     context = contextvars.copy_context()
     context.run(_current.set, run)
     assert context.run(current_run) is run
@@ -33,16 +33,16 @@ def test_the_run_is_found_in_its_own_context_alone() -> None:
 
 def test_what_is_added_is_kept_for_the_span() -> None:
     """Attributes and events, with the time of now, wait where the span will be made from."""
-    additions = Additions()
-    run = CurrentRun("etl", "r1", Identity(1, 2), additions)
+    annotations = Annotations()
+    run = CurrentRun("etl", "r1", RunIds(1, 2), annotations)
     run.set_attribute("rows", 1)
     run.set_attribute("rows", 2)
     before = time.time_ns()
     run.add_event("downloaded", {"bytes": 52_000, "a": None})
     run.add_event("done")
     after = time.time_ns()
-    assert additions.attributes == {"rows": 2}
-    first, second = additions.events
+    assert annotations.attributes == {"rows": 2}
+    first, second = annotations.events
     assert (first.name, first.attributes) == ("downloaded", (("a", "None"), ("bytes", 52_000)))
     assert (second.name, second.attributes) == ("done", ())
     assert before <= first.time <= second.time <= after

@@ -316,7 +316,7 @@ def test_a_closed_handler_that_stays_in_use_goes_on(telemetry: TelemetryCapture)
     handler.handle(task_record("success", run_id="r1"))
     assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
     assert len(telemetry.spans) == 1
-    assert handler._bridge.counts.of("logs", "dropped") == {}
+    assert handler._bridge.counters.of("logs", "dropped") == {}
 
 
 def test_while_logging_closes_a_handler_tasks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +350,7 @@ def test_at_the_end_of_the_program_it_is_closed_for_good(telemetry: TelemetryCap
     handler.handle(task_record("success", run_id="r1"))
     assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
     assert not telemetry.spans
-    assert handler._bridge.counts.of("logs", "dropped") == {"closed": 1}
+    assert handler._bridge.counters.of("logs", "dropped") == {"closed": 1}
 
 
 def test_own_providers_go_on_after_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +363,7 @@ def test_own_providers_go_on_after_a_close(monkeypatch: pytest.MonkeyPatch) -> N
             handler.close()
             assert len(receiver.spans) == number + 1
         assert handler.flush(5.0) is True
-        assert handler._bridge.counts.total("traces", "delivered") == 3
+        assert handler._bridge.counters.total("traces", "delivered") == 3
         handler._bridge.close(5.0)
 
 

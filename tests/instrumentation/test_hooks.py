@@ -28,8 +28,8 @@ from rocketry_otel import (
 from rocketry_otel._instrumentation import hooks
 from rocketry_otel._instrumentation.child_process import ChildRecords, ChildSide
 from rocketry_otel._instrumentation.hooks import SchedulerHooks, _can_be_pickled, _run_id_of
-from rocketry_otel._instrumentation.launches import Launch
 from rocketry_otel._instrumentation.links import requests
+from rocketry_otel._instrumentation.pending_launches import Launch
 from rocketry_otel._model.annotations import RunLink
 from tests.support import apps
 from tests.support.apps import make_app, run_tasks
@@ -169,7 +169,7 @@ def test_baggage_of_the_body_s_own_context_stays(telemetry: TelemetryCapture) ->
     """The launcher's is for contexts that have none."""
     parts = Parts(telemetry)
     launch = Launch(baggage.set_baggage("tenant", "launcher"), ())
-    parts.bridge.launches.put("etl", "r1", launch)
+    parts.bridge.pending_launches.put("etl", "r1", launch)
     parts.begin()
     token = attach(baggage.set_baggage("tenant", "body"))
     try:
@@ -338,7 +338,7 @@ def test_a_launch_is_noted_for_its_first_record(telemetry: TelemetryCapture) -> 
     finally:
         detach(token)
     assert len(run_id) == 32
-    launch = parts.bridge.launches.take("etl", run_id)
+    launch = parts.bridge.pending_launches.take("etl", run_id)
     assert launch is not None
     assert baggage.get_all(launch.context) == {"tenant": "acme"}
     assert launch.links == ()
@@ -356,7 +356,7 @@ def test_a_users_own_run_ids_stay(telemetry: TelemetryCapture) -> None:
     handler = instrument(app, **telemetry.providers)
     run_tasks(app, "etl")
     assert [record.run_id for record in handler.repo.filter_by().all()] == ["7", "7"]
-    assert not handler._bridge.launches._launches
+    assert not handler._bridge.pending_launches._launches
     uninstrument(app)
     assert app.session.config.func_run_id is number
 
@@ -376,7 +376,7 @@ def test_a_launch_that_cannot_be_noted_is_a_launch(
     with caplog.at_level(logging.DEBUG, "rocketry_otel"):
         assert len(parts.hooks.launching(odd)) == 32
     assert [record.getMessage() for record in caplog.records] == ["a launch could not be noted"]
-    assert not parts.bridge.launches._launches
+    assert not parts.bridge.pending_launches._launches
 
 
 def test_a_run_links_to_what_it_waited_for(telemetry: TelemetryCapture) -> None:
@@ -519,7 +519,7 @@ def test_hooks_without_a_bridge_do_nothing(telemetry: TelemetryCapture) -> None:
     generator = parts.hooks.started()
     next(generator)
     send(generator)
-    assert not parts.bridge.launches._launches
+    assert not parts.bridge.pending_launches._launches
     assert telemetry.metric_points("rocketry.scheduler.cycles") == []
 
 
@@ -578,7 +578,7 @@ def test_a_body_in_a_child_runs_inside_the_run_that_the_parent_makes(
     assert run is not None
     assert (run.task_name, run.run_id, int(run.trace_id, 16)) == ("etl", "r1", inside[0])
     run.set_attribute("rows", 5)
-    assert records.additions.attributes == {"rows": 5}
+    assert records.annotations.attributes == {"rows": 5}
     send(generator)
     assert flushed == [ChildSide._only]
     assert (ids(), current_run(), dict(baggage.get_all())) == ((0, 0), None, {})
@@ -626,7 +626,7 @@ def test_links_are_of_the_run_s_record(telemetry: TelemetryCapture) -> None:
     """They are stored with the record that begins the run, which is when they are known."""
     parts = Parts(telemetry)
     link = RunLink(10, 11, "request")
-    parts.bridge.launches.put("etl", "r1", Launch(get_current(), (link,)))
+    parts.bridge.pending_launches.put("etl", "r1", Launch(get_current(), (link,)))
     parts.begin()
     began = parts.handler.repo.filter_by(action="run").last()
     assert (
@@ -652,7 +652,7 @@ def test_a_task_that_makes_its_own_run_ids_is_linked_too(telemetry: TelemetryCap
         (context.trace_id, context.span_id)
     ]
     assert span.attributes["rocketry.run_id"] == "own of report"
-    assert not handler._bridge.launches._launches
+    assert not handler._bridge.pending_launches._launches
 
 
 def test_each_launch_is_noted_once(telemetry: TelemetryCapture) -> None:
@@ -664,7 +664,7 @@ def test_each_launch_is_noted_once(telemetry: TelemetryCapture) -> None:
     first.task.get_run_id(TaskRun(start=START, task=None))
     own.get_run_id(TaskRun(start=START, task=None))
     second.task.get_run_id(TaskRun(start=START, task=None))
-    noted = first.bridge.launches._launches
+    noted = first.bridge.pending_launches._launches
     assert first.bridge is second.bridge
     assert [len(kept) for kept in noted.values()] == [1, 1, 1]
     assert [name for name, _ in noted] == ["etl", "own", "etl"]
@@ -713,7 +713,7 @@ def test_hooks_that_are_gone_are_told_of_no_launch(telemetry: TelemetryCapture) 
     hooks._own_run_ids.watch(parts.app.session, gone)
     del gone
     assert parts.task.get_run_id(TaskRun(start=START, task=None)) == "own"
-    assert not parts.bridge.launches._launches
+    assert not parts.bridge.pending_launches._launches
 
 
 def apps_repo() -> MemoryRepo:

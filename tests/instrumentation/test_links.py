@@ -27,7 +27,7 @@ from rocketry.core.condition import Not
 
 from rocketry_otel._instrumentation.links import Awaited, Requests, awaited, dependency_links
 from rocketry_otel._model.annotations import RunLink
-from rocketry_otel._model.ids import Identity, identity_of
+from rocketry_otel._model.ids import RunIds, ids_of
 from tests.support import apps
 from tests.support.apps import make_app
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SUCCESS = ("success",)
 FAIL = ("fail",)
 FINISH = ("success", "fail")
-LOAD = identity_of("load", "r1", 1)
+LOAD = ids_of("load", "r1", 1)
 
 
 def awaited_by(condition: Any) -> list[Awaited]:
@@ -124,7 +124,7 @@ def test_what_is_no_task_is_not_waited_for(task: object) -> None:
     assert awaited_by(after_success(task)) == []
 
 
-def linked(condition: Any, since: int, endings: dict[str, tuple[Identity, int]]) -> Any:
+def linked(condition: Any, since: int, endings: dict[str, tuple[RunIds, int]]) -> Any:
     """Return the links to runs that ended as given, by task."""
     return dependency_links(condition, since, lambda one: endings.get(one.task_name))
 
@@ -144,7 +144,7 @@ def test_a_run_links_to_what_ended_since_it_last_began() -> None:
 
 def test_each_run_is_linked_once() -> None:
     """However often a condition names it; two runs are two links, in the order of the tasks."""
-    other = identity_of("other", "r1", 1)
+    other = ids_of("other", "r1", 1)
     condition = after_any_success("other", "load") & after_finish("load")
     assert linked(condition, 0, {"load": (LOAD, 5), "other": (other, 4)}) == (
         RunLink(other.trace_id, other.span_id, "dependency"),
@@ -163,10 +163,10 @@ def test_the_endings_asked_for_are_those_of_the_condition() -> None:
 def test_there_are_no_more_links_than_a_record_is_read_with() -> None:
     """A task that waits for 200 others has the same 128 links live and in a replay."""
     names = [f"t{number}" for number in range(200)]
-    endings = {name: (identity_of(name, None, 1), 1) for name in names}
+    endings = {name: (ids_of(name, None, 1), 1) for name in names}
     links = linked(after_all_success(*names), 0, endings)
     assert [link.trace_id for link in links] == [
-        identity_of(name, None, 1).trace_id for name in names[:128]
+        ids_of(name, None, 1).trace_id for name in names[:128]
     ]
 
 

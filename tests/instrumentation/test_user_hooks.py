@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rocketry_otel._export.counters import Counts
-from rocketry_otel._instrumentation.user_hooks import Enrichment
+from rocketry_otel._export.counters import Counters
+from rocketry_otel._instrumentation.user_hooks import UserHooks
 from rocketry_otel._model.event import parse_event
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def broken(*_: Any) -> Any:
 
 def test_without_hooks_it_is_nothing() -> None:
     """It is false, so that nobody has to call it; either hook makes it true."""
-    assert not Enrichment()
-    assert Enrichment(name_span=broken)
-    assert Enrichment(enrich=broken)
-    assert Enrichment().of(EVENT, FIELDS, Counts()) == {}
+    assert not UserHooks()
+    assert UserHooks(name_span=broken)
+    assert UserHooks(enrich=broken)
+    assert UserHooks().of(EVENT, FIELDS, Counters()) == {}
 
 
 def test_hooks_are_given_the_task_the_record_and_how_it_ended() -> None:
@@ -47,23 +47,23 @@ def test_hooks_are_given_the_task_the_record_and_how_it_ended() -> None:
         seen.append(arguments)
         return {"team": "data", "rows": arguments[1]["rows"]}
 
-    enrichment = Enrichment(name_span, enrich, {"etl": task}.get)
-    counts = Counts()
-    assert enrichment.of(EVENT, FIELDS, counts) == {
+    user_hooks = UserHooks(name_span, enrich, {"etl": task}.get)
+    counters = Counters()
+    assert user_hooks.of(EVENT, FIELDS, counters) == {
         "team": "data",
         "rows": 5,
         "rocketry.span_name": "named",
     }
     assert seen == [(task, FIELDS, "success")] * 2
-    assert counts.of("traces", "failed") == {}
+    assert counters.of("traces", "failed") == {}
 
 
 def test_a_task_that_nobody_knows_is_none() -> None:
     """A handler put in place by hand knows no tasks, and a task may be gone."""
     seen: list[object] = []
-    Enrichment(enrich=lambda task, *_: seen.append(task)).of(EVENT, FIELDS, Counts())  # type: ignore[arg-type, return-value]
-    Enrichment(enrich=lambda task, *_: seen.append(task), task_of=broken).of(  # type: ignore[arg-type, return-value]
-        EVENT, FIELDS, Counts()
+    UserHooks(enrich=lambda task, *_: seen.append(task)).of(EVENT, FIELDS, Counters())  # type: ignore[arg-type, return-value]
+    UserHooks(enrich=lambda task, *_: seen.append(task), task_of=broken).of(  # type: ignore[arg-type, return-value]
+        EVENT, FIELDS, Counters()
     )
     assert seen == [None, None]
 
@@ -76,43 +76,43 @@ def test_what_a_record_lacks_is_empty_text() -> None:
         seen.extend([task, dict(record), outcome])
         return ""
 
-    assert Enrichment(name_span, task_of=str).of(parse_event({}), {}, Counts()) == {}
+    assert UserHooks(name_span, task_of=str).of(parse_event({}), {}, Counters()) == {}
     assert seen == ["", {}, ""]
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_a_hook_that_names_nothing_leaves_the_name(nothing: Any) -> None:
     """A span is never called ``None``, nor nothing at all."""
-    counts = Counts()
-    assert Enrichment(lambda *_: nothing, lambda *_: None).of(EVENT, FIELDS, counts) == {}  # type: ignore[arg-type, return-value]
-    assert counts.of("traces", "failed") == {}
+    counters = Counters()
+    assert UserHooks(lambda *_: nothing, lambda *_: None).of(EVENT, FIELDS, counters) == {}  # type: ignore[arg-type, return-value]
+    assert counters.of("traces", "failed") == {}
 
 
 def test_a_name_that_is_no_text_becomes_one() -> None:
     """What a hook returns as the name is shown as text."""
-    assert Enrichment(lambda *_: 5).of(EVENT, FIELDS, Counts()) == {"rocketry.span_name": "5"}  # type: ignore[arg-type, return-value]
+    assert UserHooks(lambda *_: 5).of(EVENT, FIELDS, Counters()) == {"rocketry.span_name": "5"}  # type: ignore[arg-type, return-value]
 
 
 def test_hooks_cannot_change_the_record() -> None:
     """What the repository is about to write is none of theirs; to try is a fault of the hook."""
     fields = dict(FIELDS)
-    counts = Counts()
+    counters = Counters()
 
     def change(_: object, record: Any, __: str) -> Any:
         record["task_name"] = "changed"
 
-    assert Enrichment(enrich=change).of(EVENT, fields, counts) == {}
+    assert UserHooks(enrich=change).of(EVENT, fields, counters) == {}
     assert fields == FIELDS
-    assert counts.of("traces", "failed") == {"enrich_hook": 1}
+    assert counters.of("traces", "failed") == {"enrich_hook": 1}
 
 
 @pytest.mark.parametrize("odd", [5, [1], "text", [("a", 1), 5]], ids=str)
 def test_what_is_no_mapping_adds_nothing(odd: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A hook that returns something else has failed, and nothing of it is half added."""
-    counts = Counts()
-    enrichment = Enrichment(lambda *_: "named", lambda *_: odd)
-    assert enrichment.of(EVENT, FIELDS, counts) == {"rocketry.span_name": "named"}
-    assert counts.of("traces", "failed") == {"enrich_hook": 1}
+    counters = Counters()
+    user_hooks = UserHooks(lambda *_: "named", lambda *_: odd)
+    assert user_hooks.of(EVENT, FIELDS, counters) == {"rocketry.span_name": "named"}
+    assert counters.of("traces", "failed") == {"enrich_hook": 1}
     assert [record.getMessage() for record in caplog.records] == [
         "The hook enrich raised; further ones are not reported"
     ]
@@ -128,12 +128,12 @@ def test_a_hook_that_raises_costs_not_the_other(
         "enrich": lambda *_: {"team": "data"},
         hook: broken,
     }
-    enrichment = Enrichment(**hooks)
-    counts = Counts()
+    user_hooks = UserHooks(**hooks)
+    counters = Counters()
     left = {"enrich": {"rocketry.span_name": "named"}, "name_span": {"team": "data"}}[hook]
     for _ in range(3):
-        assert enrichment.of(EVENT, FIELDS, counts) == left
-    assert counts.of("traces", "failed") == {f"{hook}_hook": 3}
+        assert user_hooks.of(EVENT, FIELDS, counters) == left
+    assert counters.of("traces", "failed") == {f"{hook}_hook": 3}
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("rocketry_otel", logging.ERROR)
     assert record.getMessage() == f"The hook {hook} raised; further ones are not reported"
@@ -143,9 +143,9 @@ def test_a_hook_that_raises_costs_not_the_other(
 
 def test_both_hooks_may_raise(caplog: pytest.LogCaptureFixture) -> None:
     """Each is logged once and counted under its own name; a name that cannot be shown too."""
-    enrichment = Enrichment(lambda *_: Evil(), broken)  # type: ignore[arg-type, return-value]
-    counts = Counts()
+    user_hooks = UserHooks(lambda *_: Evil(), broken)  # type: ignore[arg-type, return-value]
+    counters = Counters()
     for _ in range(2):
-        assert enrichment.of(EVENT, FIELDS, counts) == {}
-    assert counts.of("traces", "failed") == {"enrich_hook": 2, "name_span_hook": 2}
+        assert user_hooks.of(EVENT, FIELDS, counters) == {}
+    assert counters.of("traces", "failed") == {"enrich_hook": 2, "name_span_hook": 2}
     assert [record.getMessage().split()[2] for record in caplog.records] == ["enrich", "name_span"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rocketry_otel._model.annotations import (
-    Additions,
+    Annotations,
     RunEvent,
     RunLink,
     attributes_as_text,
@@ -218,38 +218,38 @@ def test_attributes_are_sorted_and_their_keys_are_text() -> None:
 
 def test_an_attribute_can_be_set_again() -> None:
     """The last value counts, in the place of the first."""
-    additions = Additions()
-    additions.set_attribute("rows", 1)
-    additions.set_attribute("file", None)
-    additions.set_attribute("rows", 2)
-    assert list(additions.attributes.items()) == [("rows", 2), ("file", "None")]
+    annotations = Annotations()
+    annotations.set_attribute("rows", 1)
+    annotations.set_attribute("file", None)
+    annotations.set_attribute("rows", 2)
+    assert list(annotations.attributes.items()) == [("rows", 2), ("file", "None")]
 
 
 def test_a_key_that_is_no_text_becomes_one() -> None:
     """Whatever a body gives as a key, it raises nothing."""
-    additions = Additions()
-    additions.set_attribute(5, 1)  # type: ignore[arg-type]
-    additions.set_attribute("\ud800", 2)
-    assert additions.attributes == {"5": 1, "\\ud800": 2}
+    annotations = Annotations()
+    annotations.set_attribute(5, 1)  # type: ignore[arg-type]
+    annotations.set_attribute("\ud800", 2)
+    assert annotations.attributes == {"5": 1, "\\ud800": 2}
 
 
 def test_beyond_128_no_attribute_is_taken_but_those_that_are_there_change() -> None:
     """A body that adds without end costs no memory without end."""
-    additions = Additions()
+    annotations = Annotations()
     for number in range(200):
-        additions.set_attribute(f"k{number}", number)
-    additions.set_attribute("k0", "changed")
-    assert list(additions.attributes) == [f"k{number}" for number in range(128)]
-    assert additions.attributes["k0"] == "changed"
+        annotations.set_attribute(f"k{number}", number)
+    annotations.set_attribute("k0", "changed")
+    assert list(annotations.attributes) == [f"k{number}" for number in range(128)]
+    assert annotations.attributes["k0"] == "changed"
 
 
 def test_beyond_128_no_event_is_taken() -> None:
     """Those that came first stay, in their order and as plain values."""
-    additions = Additions()
+    annotations = Annotations()
     for number in range(200):
-        additions.add_event(f"e{number}\x00", number, {"n": number, "a": None})
-    assert len(additions.events) == 128
-    assert additions.events[127] == RunEvent("e127\\x00", 127, (("a", "None"), ("n", 127)))
+        annotations.add_event(f"e{number}\x00", number, {"n": number, "a": None})
+    assert len(annotations.events) == 128
+    assert annotations.events[127] == RunEvent("e127\\x00", 127, (("a", "None"), ("n", 127)))
 
 
 def test_beyond_128_neither_events_nor_links_are_read() -> None:

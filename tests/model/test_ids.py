@@ -4,29 +4,24 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rocketry_otel._model.ids import Identity, identity_of
+from rocketry_otel._model.ids import RunIds, ids_of
 
 
 def test_the_ids_of_a_run_never_change() -> None:
     """The ids are part of the contract: what is in a backend already must be found again."""
-    identity = identity_of("etl", "0123456789abcdef0123456789abcdef", 1_700_000_000_000_000_000)
-    assert identity.trace_hex == "079425aa8885539a91ecf621c696b56d"
-    assert identity.span_hex == "83b0fef6577ac2fd"
-    assert identity == Identity(
-        int("079425aa8885539a91ecf621c696b56d", 16), int("83b0fef6577ac2fd", 16)
-    )
+    ids = ids_of("etl", "0123456789abcdef0123456789abcdef", 1_700_000_000_000_000_000)
+    assert ids.trace_hex == "079425aa8885539a91ecf621c696b56d"
+    assert ids.span_hex == "83b0fef6577ac2fd"
+    assert ids == RunIds(int("079425aa8885539a91ecf621c696b56d", 16), int("83b0fef6577ac2fd", 16))
 
 
 def test_the_ids_are_the_same_in_another_process() -> None:
     """Hash randomisation and the like have no part in them."""
-    code = (
-        "from rocketry_otel._model.ids import identity_of\n"
-        "print(identity_of('etl', None, 5).trace_hex)"
-    )
+    code = "from rocketry_otel._model.ids import ids_of\nprint(ids_of('etl', None, 5).trace_hex)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.strip() == identity_of("etl", None, 5).trace_hex
+    assert done.stdout.strip() == ids_of("etl", None, 5).trace_hex
 
 
 @given(
@@ -36,17 +31,17 @@ def test_the_ids_are_the_same_in_another_process() -> None:
 )
 def test_ids_are_valid(task_name: str, run_id: str | None, began: int) -> None:
     """Ids fit their 128 and 64 bits and are never zero, whatever names the run."""
-    identity = identity_of(task_name, run_id, began)
-    assert 0 < identity.trace_id < 2**128
-    assert 0 < identity.span_id < 2**64
-    assert len(identity.trace_hex) == 32
-    assert len(identity.span_hex) == 16
+    ids = ids_of(task_name, run_id, began)
+    assert 0 < ids.trace_id < 2**128
+    assert 0 < ids.span_id < 2**64
+    assert len(ids.trace_hex) == 32
+    assert len(ids.span_hex) == 16
 
 
 def test_each_part_of_the_name_counts() -> None:
     """Task, run id and beginning each tell runs apart."""
     names = [("etl", "1", 5), ("etl", "2", 5), ("etl", "1", 6), ("et", "l1", 5), ("etl", None, 5)]
-    assert len({identity_of(*name) for name in names}) == len(names)
+    assert len({ids_of(*name) for name in names}) == len(names)
 
 
 def test_low_bits_are_uniform() -> None:
@@ -54,6 +49,6 @@ def test_low_bits_are_uniform() -> None:
     for bits in (56, 64):
         for part in (0, 1):
             below = sum(
-                identity_of("etl", str(n), n)[part] % 2**bits < 2 ** (bits - 1) for n in range(2000)
+                ids_of("etl", str(n), n)[part] % 2**bits < 2 ** (bits - 1) for n in range(2000)
             )
             assert abs(below - 1000) < 4 * 22.4

@@ -1,7 +1,7 @@
 import pytest
 
 from rocketry_otel._model.event import TaskEvent, parse_event
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.ids import ids_of
 from rocketry_otel._model.runs import RunTracker, Step
 
 
@@ -20,7 +20,7 @@ def event(action: str, run_id: str | None = None, at: float = 1.0, **fields: obj
     )
 
 
-def ids_of(*events: TaskEvent) -> list[int]:
+def beginnings_of(*events: TaskEvent) -> list[int]:
     """Return what a tracker finds: for each event the beginning of its run."""
     tracker = RunTracker()
     steps = [tracker.observe(one) for one in events]
@@ -36,7 +36,7 @@ def test_a_run_begins_and_ends() -> None:
     assert (ended.change, ended.was_open, tracker.open_count) == ("ended", True, 0)
     assert ended.run is began.run
     assert ended.run is not None
-    assert ended.run.identity == identity_of("etl", "a", 1_000_000_000)
+    assert ended.run.ids == ids_of("etl", "a", 1_000_000_000)
     assert not ended.run.end_estimated
 
 
@@ -44,7 +44,7 @@ def test_a_run_begins_and_ends() -> None:
 def test_overlapping_runs_are_told_apart_by_their_ids(first: str) -> None:
     """Each ending closes its own run, in whatever order they end."""
     second = "b" if first == "a" else "a"
-    found = ids_of(
+    found = beginnings_of(
         event("run", "a", 1.0), event("run", "b", 2.0),
         event("success", first, 3.0), event("success", second, 4.0),
     )  # fmt: skip
@@ -61,12 +61,12 @@ def test_a_run_id_that_is_used_again_is_another_run() -> None:
         assert tracker.observe(event("success", "1", at + 1)).change == "ended"
     assert runs[0] is not None
     assert runs[1] is not None
-    assert runs[0].identity != runs[1].identity
+    assert runs[0].ids != runs[1].ids
 
 
 def test_overlapping_runs_of_one_id_end_in_their_order() -> None:
     """First begun, first ended, if that is all that can be known."""
-    assert ids_of(
+    assert beginnings_of(
         event("run", "1", 1.0), event("run", "1", 2.0),
         event("success", "1", 3.0), event("success", "1", 4.0),
     )[2:] == [1_000_000_000, 2_000_000_000]  # fmt: skip
@@ -74,7 +74,7 @@ def test_overlapping_runs_of_one_id_end_in_their_order() -> None:
 
 def test_overlapping_runs_of_one_id_are_told_apart_by_their_place() -> None:
     """Threads and child processes have one each, and each ending ends the run in its own."""
-    assert ids_of(
+    assert beginnings_of(
         event("run", "1", 1.0, thread=5), event("run", "1", 2.0, thread=6),
         event("success", "1", 3.0, thread=6), event("success", "1", 4.0, thread=5),
     )[2:] == [2_000_000_000, 1_000_000_000]  # fmt: skip
@@ -84,7 +84,7 @@ def test_ids_do_not_depend_on_run_ids_that_the_repository_does_not_keep() -> Non
     """What can be computed from the repository later is what is sent now."""
     step = RunTracker(keeps_run_id=False).observe(event("run", "a", 1.0))
     assert step.run is not None
-    assert step.run.identity == identity_of("etl", None, 1_000_000_000)
+    assert step.run.ids == ids_of("etl", None, 1_000_000_000)
 
 
 def test_a_second_ending_changes_nothing() -> None:
@@ -95,7 +95,7 @@ def test_a_second_ending_changes_nothing() -> None:
     again = tracker.observe(event("success", "a", 3.0))
     assert run is not None
     assert again.run is not None
-    assert (again.change, again.run.identity) == ("repeated", run.identity)
+    assert (again.change, again.run.ids) == ("repeated", run.ids)
 
 
 def test_a_second_ending_without_id_in_the_same_place_changes_nothing() -> None:
@@ -106,12 +106,12 @@ def test_a_second_ending_without_id_in_the_same_place_changes_nothing() -> None:
     again = tracker.observe(event("fail", None, 3.0, thread=5))
     assert run is not None
     assert again.run is not None
-    assert (again.change, again.run.identity) == ("repeated", run.identity)
+    assert (again.change, again.run.ids) == ("repeated", run.ids)
 
 
 def test_an_ending_without_id_ends_the_run_in_its_place() -> None:
     """A thread or child that fails before the task's function logs no id: its place tells."""
-    found = ids_of(
+    found = beginnings_of(
         event("run", "a", 1.0, process=7), event("run", "b", 2.0, process=8),
         event("fail", None, 3.0, process=7), event("fail", None, 4.0, process=8),
     )  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_failed_pickling_is_one_run() -> None:
 
 def test_a_beginning_that_was_kept_without_its_id_is_found_by_its_place() -> None:
     """Records carried over from a model without run ids are ended by records that have one."""
-    found = ids_of(
+    found = beginnings_of(
         event("run", None, 1.0, thread=5), event("run", "b", 2.0, thread=5),
         event("success", "a", 3.0, thread=5), event("success", "c", 4.0, thread=5),
     )  # fmt: skip
@@ -146,7 +146,7 @@ def test_an_ending_without_a_run_stands_alone() -> None:
         assert not step.was_open
         assert step.run is not None
         assert step.run.began is None
-        assert step.run.identity == identity_of("etl", None, at)
+        assert step.run.ids == ids_of("etl", None, at)
 
 
 def test_a_new_run_in_a_place_used_before_is_not_a_second_ending() -> None:
@@ -160,7 +160,7 @@ def test_a_new_run_in_a_place_used_before_is_not_a_second_ending() -> None:
 def test_records_without_id_and_place_pair_by_order() -> None:
     """All that a minimal model keeps is the order."""
     nowhere = {"process": None, "thread": None}
-    assert ids_of(
+    assert beginnings_of(
         event("run", None, 1.0, **nowhere), event("run", None, 2.0, **nowhere),
         event("success", None, 3.0, **nowhere), event("fail", None, 4.0, **nowhere),
     )[2:] == [1_000_000_000, 2_000_000_000]  # fmt: skip
@@ -186,7 +186,7 @@ def test_a_crash_after_a_restart_ends_the_run_that_the_repository_knows() -> Non
     ).observe(event("crash", None, 9.0))
     assert step.run is not None
     assert (step.run.began, step.change, step.was_open) == (cut_off, "ended", False)
-    assert step.run.identity == identity_of("etl", "a", 1_000_000_000)
+    assert step.run.ids == ids_of("etl", "a", 1_000_000_000)
     assert step.run.end_estimated
 
 
@@ -266,4 +266,4 @@ def test_a_run_begins_with_nothing_added() -> None:
     """Context, decision, additions and launcher are for others to fill in."""
     run = RunTracker().observe(event("run", "a")).run
     assert run is not None
-    assert (run.context, run.sampling, run.additions, run.launched_in) == (None, None, None, None)
+    assert (run.context, run.sampling, run.annotations, run.launched_in) == (None, None, None, None)

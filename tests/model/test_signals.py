@@ -3,12 +3,12 @@ from opentelemetry._logs import SeverityNumber
 
 from rocketry_otel._model.annotations import RunEvent, RunLink
 from rocketry_otel._model.event import TaskEvent, parse_event
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.ids import ids_of
 from rocketry_otel._model.runs import Run
 from rocketry_otel._model.signals import SpanSignal, beginning_attributes, log_signal, span_signal
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "x", line 1, in f\nValueError: boom'
-IDENTITY = identity_of("etl", "r1", 1)
+IDENTITY = ids_of("etl", "r1", 1)
 
 
 def event(action: str | None, at: float = 1.0, **fields: object) -> TaskEvent:

@@ -21,7 +21,7 @@ from rocketry.log import (
 )
 
 from rocketry_otel import Replay, RepositoryError, TaskEventRecord, open_repository, replay
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.ids import ids_of
 from tests.support.histories import (
     START,
     TASKS,
@@ -75,7 +75,7 @@ def to_later(later: OTLPReceiver, monkeypatch: pytest.MonkeyPatch) -> OTLPReceiv
     return later
 
 
-def ids_of(receiver: OTLPReceiver) -> list[tuple[str, bytes, bytes]]:
+def sent_by(receiver: OTLPReceiver) -> list[tuple[str, bytes, bytes]]:
     """Return the name, trace id and span id of every span that was taken in."""
     found = [(it.span.name, it.span.trace_id, it.span.span_id) for it in receiver.spans]
     return sorted(found)
@@ -100,7 +100,7 @@ def test_what_was_sent_live_is_sent_again_to_the_byte(
     assert (result.records, result.runs, result.spans, result.log_records) == (6, 3, 3, 6)
     assert (result.complete, result.read, result.waiting, result.refused) == (True, True, 0, {})
     assert (result.notes, result.unsampled, result.error) == ((), 0, None)
-    assert spans_of(later) == spans_of(live)
+    assert sent_by(later) == sent_by(live)
     assert log_records_of(later) == log_records_of(live)
     assert (len(later.spans), len(later.log_records), later.metric_requests) == (3, 6, [])
 
@@ -123,7 +123,7 @@ def test_ids_are_those_of_live_with_each_model(
     url = f"csv://{tmp_path}/tasks.csv"
     send_live(red_birds_repo(url, model))
     result = replayed(url, later)
-    assert ids_of(later) == ids_of(live)
+    assert sent_by(later) == sent_by(live)
     assert len(later.spans) == 3
     ids = [
         sorted((one.log_record.trace_id, one.log_record.event_name) for one in it.log_records)
@@ -148,10 +148,10 @@ def test_what_an_application_without_this_project_wrote(
     assert (result.records, result.runs, result.complete) == (6, 3, True)
     expected = []
     for item in began:
-        identity = identity_of(item.task_name, item.run_id, int(item.created * 1e9))
-        ids = (bytes.fromhex(identity.trace_hex), bytes.fromhex(identity.span_hex))
+        ids = ids_of(item.task_name, item.run_id, int(item.created * 1e9))
+        ids = (bytes.fromhex(ids.trace_hex), bytes.fromhex(ids.span_hex))
         expected.append((f"run {item.task_name}", *ids))
-    assert ids_of(to_later) == sorted(expected)
+    assert sent_by(to_later) == sorted(expected)
     ended = {it.span.name: attributes_of(it.span.attributes) for it in to_later.spans}
     assert {name: one["rocketry.action"] for name, one in ended.items()} == {
         "run good": "success",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rocketry_otel import Replay, SettingsError
-from rocketry_otel._history.reconstruct import Retold
+from rocketry_otel._history.reconstruct import Reconstructed
 from rocketry_otel._model.event import parse_event
 from rocketry_otel._model.runs import RunTracker
 from rocketry_otel._replay.result import Tally
@@ -17,11 +17,11 @@ from rocketry_otel._replay.result import Tally
 START = 1_700_000_000
 
 
-def retold(action: str, **fields: Any) -> Retold:
+def reconstruct(action: str, **fields: Any) -> Reconstructed:
     """Return a stored record as it was when it was live."""
     fields = {"task_name": "etl", "action": action, "created": START, **fields}
     event = parse_event(fields)
-    return Retold(fields, event, RunTracker().observe(event))
+    return Reconstructed(fields, event, RunTracker().observe(event))
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def retold(action: str, **fields: Any) -> Retold:
 def test_what_records_lack_is_noted(action: str, fields: dict[str, Any], notes: list[str]) -> None:
     """Each lack is told with the number of records that have it."""
     tally = Tally(None, None)
-    tally.add(retold(action, **fields))
-    tally.add(retold(action, **fields))
+    tally.add(reconstruct(action, **fields))
+    tally.add(reconstruct(action, **fields))
     result = tally.result()
     assert (result.records, result.runs) == (2, 0 if action == "run" else 2)
     assert len(result.notes) == len(notes)

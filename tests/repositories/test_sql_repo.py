@@ -79,7 +79,7 @@ def create(name, columns):
     return f"CREATE TABLE {name} ({quoted})"
 
 
-def identity(url):
+def ids(url):
     """Return the column of ids, as a database has it."""
     return SQLITE_ID if url.startswith("sqlite") else {"id": "BIGSERIAL PRIMARY KEY"}
 
@@ -238,7 +238,7 @@ def test_a_table_that_another_makes_in_the_same_moment(postgresql):
 
 def test_an_existing_table_with_more(url, execute):
     """A table with further columns that need no value is taken, and left as it was."""
-    columns = identity(url) | COLUMNS | {"seen": "INTEGER", "note": "TEXT NOT NULL DEFAULT 'x'"}
+    columns = ids(url) | COLUMNS | {"seen": "INTEGER", "note": "TEXT NOT NULL DEFAULT 'x'"}
     execute(create("rocketry_task_events", columns))
     before = schema(url)
     repo = open_repository(url)
@@ -250,7 +250,7 @@ def test_an_existing_table_with_more(url, execute):
 
 def test_an_existing_table_with_another_order_and_key(url, execute):
     """The columns may stand in any order, and the key may have any name."""
-    key = identity(url)["id"]
+    key = ids(url)["id"]
     columns = dict(reversed(COLUMNS.items())) | {"number": key}
     execute(create("rocketry_task_events", columns))
     repo = open_repository(url)
@@ -290,7 +290,7 @@ def without(*names):
 )
 def test_an_existing_table_that_does_not_fit(url, execute, columns, differs):
     """A table that records do not fit into is refused with what differs, and left as it was."""
-    execute(create("rocketry_task_events", identity(url) | columns))
+    execute(create("rocketry_task_events", ids(url) | columns))
     before = schema(url)
     with pytest.raises(RepositoryMismatchError, match=f"rocketry_task_events .*{differs}"):
         open_repository(url)
@@ -322,7 +322,7 @@ def test_an_existing_table_that_does_not_count(url, execute, columns):
 def test_single_precision_is_refused(postgresql):
     """A time in single precision would be minutes off."""
     database = postgresql.new_database()
-    columns = identity("postgresql") | COLUMNS | {"start": "REAL"}
+    columns = ids("postgresql") | COLUMNS | {"start": "REAL"}
     postgresql.psql(create("rocketry_task_events", columns), database)
     with pytest.raises(RepositoryMismatchError, match=r"column start is REAL.. where double"):
         open_repository(postgresql.url(database))
@@ -439,7 +439,7 @@ def test_readers_that_stop_early_hold_no_connection(repo):
 
 def test_a_constraint_of_the_users(url, execute):
     """A record that a constraint forbids is refused in Red Bird's words, and the next is kept."""
-    execute(create("rocketry_task_events", identity(url) | COLUMNS | {"run_id": "TEXT UNIQUE"}))
+    execute(create("rocketry_task_events", ids(url) | COLUMNS | {"run_id": "TEXT UNIQUE"}))
     repo = open_repository(url)
     repo.add(record("a", run_id="1"))
     with pytest.raises(KeyFoundError, match="table rocketry_task_events refuses the record: "):
@@ -475,7 +475,7 @@ def test_long_names_in_postgresql(postgresql):
 def test_columns_of_limited_length(postgresql):
     """Text is cut to what a column of an existing table holds."""
     database = postgresql.new_database()
-    columns = identity("postgresql") | COLUMNS
+    columns = ids("postgresql") | COLUMNS
     columns |= {"message": "VARCHAR(10)", "exc_text": "VARCHAR(30)", "run_id": "VARCHAR(300)"}
     postgresql.psql(create("rocketry_task_events", columns), database)
     repo = open_repository(postgresql.url(database))

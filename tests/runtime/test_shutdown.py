@@ -173,7 +173,7 @@ def test_the_time_limits_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -
     closables = [Closable(log, take_two_seconds) for _ in range(3)]
     for closable in closables:
         shutdown.remember(closable)
-        shutdown.remember_sender(closable)
+        shutdown.remember_flushable(closable)
     shutdown.close_all()
     assert log == ["hurry", "hurry", "hurry", 3.0, 1.0, 0.0]
     log.clear()

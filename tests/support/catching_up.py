@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.committed import sqlite
 from tests.support.history import CountingCollector, write_history
-from tests.support.trial import Trial
+from tests.support.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class CaughtUp:
 
 
 @contextmanager
-def behind(directory: Path, records: int) -> Iterator[tuple[Trial, CountingCollector]]:
+def behind(directory: Path, records: int) -> Iterator[tuple[Scenario, CountingCollector]]:
     """Write a history that a dead process has left without having delivered any of it."""
     store = sqlite(directory)
     start = write_history(directory / "tasks.db", records)
     with CountingCollector() as collector:
         more = {"CONSERVATION_TASKS": "main", "OTEL_EXPORTER_OTLP_TIMEOUT": "10"}
-        one = Trial(directory, store, collector, more)
+        one = Scenario(directory, store, collector, more)
         try:
             collector.stop()
-            life = one.begin()
-            life.await_records(10)
-            one.kill(life)
+            generation = one.begin()
+            generation.await_records(10)
+            one.kill(generation)
             for path in one.databases():
                 with closing(sqlite3.connect(path)) as connection, connection:
                     connection.execute("UPDATE writer SET since = ?", (int((start - 1) * 1e9),))
@@ -52,7 +52,7 @@ def behind(directory: Path, records: int) -> Iterator[tuple[Trial, CountingColle
             collector.get_well()
 
 
-def await_all(one: Trial, collector: CountingCollector, timeout: float) -> int:
+def await_all(one: Scenario, collector: CountingCollector, timeout: float) -> int:
     """Wait until all that is committed has arrived, and return how many records these are.
 
     Raises:
@@ -77,7 +77,7 @@ def await_all(one: Trial, collector: CountingCollector, timeout: float) -> int:
 def catch_up(directory: Path, records: int, timeout: float) -> CaughtUp:
     """Let an application deliver a history in one go, and measure it."""
     with behind(directory, records) as (one, collector):
-        life = one.begin(CONSERVATION_PAUSED="1")
+        generation = one.begin(CONSERVATION_PAUSED="1")
         began = time.monotonic()
         count = await_all(one, collector, timeout)
-        return CaughtUp(count, time.monotonic() - began, life.say("memory"))
+        return CaughtUp(count, time.monotonic() - began, generation.say("memory"))

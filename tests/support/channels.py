@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rocketry_otel._export.buffer import QueueLimits
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
 from rocketry_otel._export.responses import Answer, Result
@@ -59,14 +59,14 @@ class Collector:
 def channel(
     signal: str = "logs",
     limits: QueueLimits | None = None,
-    counts: Counts | None = None,
+    counters: Counters | None = None,
     name: str = "http://c",
 ) -> Iterator[tuple[ExportQueue[Any], Collector]]:
     """Give a channel and its destination; it is closed, and its thread at an end, behind it."""
-    counts = counts or Counts()
+    counters = counters or Counters()
     collector = Collector(name)
     queue: ExportQueue[Any] = ExportQueue(
-        signal, collector, limits or QueueLimits(delay=0.0), counts, Outage(counts)
+        signal, collector, limits or QueueLimits(delay=0.0), counters, Outage(counters)
     )
     try:
         yield queue, collector

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rocketry_otel import TaskEventRecord, open_repository
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.ids import ids_of
 from tests.support.committed import TABLE
 from tests.support.otlp_receiver import Arrival, Fault
 from tests.support.troubles import Collector, groups
@@ -41,7 +41,7 @@ def write_history(path: Path, records: int) -> float:
 
 def _run(number: int, began: float, step: float) -> list[dict[str, object]]:
     name, run_id = f"task {number % 20}", f"{number:032x}"
-    ids = identity_of(name, run_id, int(began * 1e9))
+    ids = ids_of(name, run_id, int(began * 1e9))
     common: dict[str, object] = {
         "task_name": name,
         "run_id": run_id,

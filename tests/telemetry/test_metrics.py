@@ -7,7 +7,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from redbird.repos import MemoryRepo
 
 from rocketry_otel import Delivery, OTelRepoHandler, SignalDelivery
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.own_providers import OwnMeterProvider
 from rocketry_otel._telemetry.metrics import DURATION_BUCKETS, TaskMetrics
 from rocketry_otel.testing import TelemetryCapture
@@ -83,10 +83,10 @@ def test_the_bridge_shows_what_became_of_telemetry(telemetry: TelemetryCapture) 
     """Spans and log records are counted apart, each in its own unit."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
-    counts = handler._bridge.counts
-    counts.add("traces", "delivered", 3)
-    counts.add("logs", "delivered", 5)
-    counts.add("logs", "dropped", 2, "queue_full")
+    counters = handler._bridge.counters
+    counters.add("traces", "delivered", 3)
+    counters.add("logs", "delivered", 5)
+    counters.add("logs", "dropped", 2, "queue_full")
     data = telemetry._reader.get_metrics_data()
     shown = {
         (metric.name, metric.unit, tuple(sorted(point.attributes.items())), point.value)
@@ -118,7 +118,7 @@ def test_what_waits_shows_with_its_age(telemetry: TelemetryCapture) -> None:
     traces = SignalDelivery(
         waiting=1, oldest_waiting=datetime.fromtimestamp(now + 3600, timezone.utc)
     )
-    TaskMetrics(telemetry.meter_provider, Counts(), lambda: Delivery(traces, logs))
+    TaskMetrics(telemetry.meter_provider, Counters(), lambda: Delivery(traces, logs))
     waiting = telemetry.metric_points("rocketry.bridge.waiting")
     assert {point.attributes["signal"]: point.value for point in waiting} == {
         "traces": 1,
@@ -185,7 +185,7 @@ def test_nothing_is_measured_in_a_forked_child_by_our_own_provider() -> None:
     """The SDK's locks may have been held at the fork; the parent goes on to measure."""
     reader = InMemoryMetricReader()
     provider = OwnMeterProvider([reader], shutdown_on_exit=False)
-    metrics = TaskMetrics(provider, Counts(), Delivery)
+    metrics = TaskMetrics(provider, Counters(), Delivery)
     metrics.succeeded("etl", int(START * 1e9))
     pid = os.fork()
     if pid == 0:

@@ -16,13 +16,13 @@ from redbird.repos import MemoryRepo
 
 from rocketry_otel import OTelRepoHandler
 from rocketry_otel._model.annotations import RunEvent, RunLink
-from rocketry_otel._model.ids import identity_of
+from rocketry_otel._model.ids import ids_of
 from rocketry_otel._model.signals import SpanSignal
 from rocketry_otel._telemetry.tracing import RunTracer
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.records import START, task_record
 
-IDENTITY = identity_of("etl", "r1", 1)
+IDENTITY = ids_of("etl", "r1", 1)
 SIGNAL = SpanSignal("run etl", 1, 2, {"task_name": "etl"}, None, None)
 
 
@@ -48,10 +48,10 @@ def test_a_span_of_our_scope_that_is_no_run_has_random_ids(telemetry: TelemetryC
 def test_two_handlers_may_share_a_provider(telemetry: TelemetryCapture) -> None:
     """The tracer is prepared once, and both choose their ids."""
     for name in ("a", "b"):
-        identity = identity_of(name, None, 1)
-        RunTracer(telemetry.tracer_provider, "internal").record(SIGNAL, identity, None)
+        ids = ids_of(name, None, 1)
+        RunTracer(telemetry.tracer_provider, "internal").record(SIGNAL, ids, None)
     assert [span.context.trace_id for span in telemetry.spans] == [
-        identity_of(name, None, 1).trace_id for name in ("a", "b")
+        ids_of(name, None, 1).trace_id for name in ("a", "b")
     ]
 
 
@@ -127,8 +127,8 @@ def test_a_sampler_that_fails_costs_the_spans_alone(caplog: pytest.LogCaptureFix
         assert telemetry.spans == []
         assert len(telemetry.log_records) == 2
         assert len({record.trace_id for record in telemetry.log_records} - {0}) == 1
-    assert handler._bridge.counts.of("traces", "dropped") == {"error": 1}
-    assert handler._bridge.counts.of("logs", "dropped") == {}
+    assert handler._bridge.counters.of("traces", "dropped") == {"error": 1}
+    assert handler._bridge.counters.of("logs", "dropped") == {}
     assert len([record for record in caplog.records if record.name == "rocketry_otel"]) == 1
 
 
@@ -208,13 +208,13 @@ def test_the_context_of_a_run_is_that_of_its_span() -> None:
     with capture_telemetry(sampler=TraceIdRatioBased(0.5)) as telemetry:
         tracer = RunTracer(telemetry.tracer_provider, "internal")
         for number in range(100):
-            identity = identity_of("etl", None, number)
-            sampling = tracer.sampling_of(identity, "run etl", {})
-            context = tracer.context_of(identity, sampling)
+            ids = ids_of("etl", None, number)
+            sampling = tracer.sampling_of(ids, "run etl", {})
+            context = tracer.context_of(ids, sampling)
             parent = trace.get_current_span(context).get_span_context()
-            assert (parent.trace_id, parent.span_id) == identity
+            assert (parent.trace_id, parent.span_id) == ids
             telemetry.clear()
-            tracer.record(SIGNAL, identity, sampling)
+            tracer.record(SIGNAL, ids, sampling)
             assert parent.trace_flags.sampled == (len(telemetry.spans) == 1)
 
 

@@ -8,30 +8,30 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._export.buffer import Holding
-from rocketry_otel._export.record_ref import Passage
-from rocketry_otel._history.reconstruct import retold
+from rocketry_otel._export.buffer import Buffer
+from rocketry_otel._export.record_ref import RecordRef
+from rocketry_otel._history.reconstruct import reconstruct
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 
-from .checkpoint import FOREVER, Backlog, Progress, with_earlier
-from .cursor import Target
+from .checkpoint import FOREVER, Backlog, Checkpoint, with_earlier
+from .cursor import Cursor
 from .state import State
 from .state_db import StateError
-from .takeover import Inheritance
+from .takeover import Takeover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from redbird import BaseRepo
 
-    from rocketry_otel._export.buffer import Left
-    from rocketry_otel._export.counters import Counts
+    from rocketry_otel._export.buffer import Overflow
+    from rocketry_otel._export.counters import Counters
     from rocketry_otel._export.queue import ExportQueue
-    from rocketry_otel._history.reconstruct import Retold
-    from rocketry_otel._history.run_lookup import StoredRuns
+    from rocketry_otel._history.reconstruct import Reconstructed
+    from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._settings import Settings
-    from rocketry_otel._telemetry.emitter import Sender
+    from rocketry_otel._telemetry.emitter import SignalEmitter
 
 _logger = logging.getLogger(NAME)
 
@@ -53,51 +53,51 @@ class CatchUp:
 
     Args:
         repo: The repository.
-        stored: The runs in it.
+        run_lookup: The runs in it.
         state: What is known of what was delivered.
         settings: What may leave the machine, and how far back.
         queues: The channels on which it goes.
-        sender: Sends it, as it sends live records.
-        counts: Where is counted what the repository does not have any more.
+        emitter: Sends it, as it sends live records.
+        counters: Where is counted what the repository does not have any more.
     """
 
     def __init__(
         self,
         repo: BaseRepo,
-        stored: StoredRuns,
+        run_lookup: RunLookup,
         state: State,
         settings: Settings,
         queues: Sequence[ExportQueue[Any]],
-        sender: Sender,
-        counts: Counts,
+        emitter: SignalEmitter,
+        counters: Counters,
     ) -> None:
         self._repo = repo
-        self._stored = stored
+        self._run_lookup = run_lookup
         self._state = state
         # For as long as that cannot be used.
         self._spare = State(None)
         self._settings = settings
         self._queues = {queue.name: queue for queue in queues}
-        self._sender = sender
-        self._counts = counts
+        self._emitter = emitter
+        self._counters = counters
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
         # What is known to be sent, for whoever asks how things stand.
         self.backlogs: dict[str, Backlog] = {}
-        self._is_told = False
+        self._is_logged = False
         self._refused_since: float | None = None
         # How many items each queue has left, and how many it had sent again before.
         self._expected: dict[str, tuple[int, int]] = {}
         # What the spare state has of what queues owe.
-        self._in_memory: dict[str, Left] = {}
+        self._in_memory: dict[str, Overflow] = {}
 
     @property
     def is_possible(self) -> bool:
         """Whether something is to be sent, as far as is known, and can be."""
         return any(
-            (name in self.backlogs or queue.has_left) and queue.wait_for_room(0.0)
+            (name in self.backlogs or queue.has_overflow) and queue.wait_for_room(0.0)
             for name, queue in self._queues.items()
         )
 
@@ -132,58 +132,58 @@ class CatchUp:
         self._send_all(self._spare, pause)
 
     def _send_all(self, state: State, pause: Callable[[float], bool]) -> None:
-        targets = [
-            Target(queue, self.backlogs[name])
+        cursors = [
+            Cursor(queue, self.backlogs[name])
             for name, queue in self._queues.items()
             if name in self.backlogs
             and queue.wait_for_room(0.0)
             # What an earlier turn has handed over has positions of its own.
             and queue.wait_until_sent_again(0.0)
         ]
-        if targets:
-            self._tell_begin(targets)
-            self._send(targets, state, pause)
-        self._tell_end()
+        if cursors:
+            self._log_begin(cursors)
+            self._send(cursors, state, pause)
+        self._log_end()
 
-    def _tell_begin(self, targets: list[Target]) -> None:
-        if not self._is_told:
-            self._is_told = True
-            since = min(target.backlog.oldest for target in targets) / 1e9
+    def _log_begin(self, cursors: list[Cursor]) -> None:
+        if not self._is_logged:
+            self._is_logged = True
+            since = min(cursor.backlog.oldest for cursor in cursors) / 1e9
             _logger.info(
                 "What did not get through since %s is sent from the repository.",
                 datetime.fromtimestamp(max(since, 0.0)).astimezone().isoformat(" ", "seconds"),
             )
 
-    def _tell_end(self) -> None:
-        if self._is_told and not self.backlogs:
-            self._is_told = False
+    def _log_end(self) -> None:
+        if self._is_logged and not self.backlogs:
+            self._is_logged = False
             _logger.info("All that did not get through has been sent from the repository.")
 
     def _take_on(self) -> None:
         """Take on what dead processes and the queues of this one have left."""
-        heritage = Inheritance(self._state, self._queues, self._believed)
+        takeover = Takeover(self._state, self._queues, self._believed)
         unknown_until = self._state.unknown_until()
         unknown = None if unknown_until is None else self._unknown(unknown_until)
-        owed = self._owed_now()
+        handed_over = self._handed_over_now()
         for name in self._queues:
-            if name in owed:
-                heritage.add(name, Progress(*owed[name]))
+            if name in handed_over:
+                takeover.add(name, Checkpoint(*handed_over[name]))
             if unknown is not None:
-                heritage.add(name, unknown)
-        if heritage.backlogs or heritage.is_new or unknown_until is not None:
+                takeover.add(name, unknown)
+        if takeover.backlogs or takeover.is_new or unknown_until is not None:
             # Also what has not changed: should nothing be able to be noted, nothing is sent.
             self._state.take_on(
-                heritage.backlogs, heritage.gone, heritage.ended, known_until=unknown_until
+                takeover.backlogs, takeover.gone, takeover.ended, known_until=unknown_until
             )
-        for name, left in owed.items():
-            self._queues[name].ask(partial(Holding.owe_no_more, owed=left))
+        for name, left in handed_over.items():
+            self._queues[name].ask(partial(Buffer.confirm_handed_over, handed_over=left))
             self._expect(name, left)
         if self._in_memory:
             self._in_memory.clear()
             self._spare.take_on({}, finished=list(self._spare.backlogs()))
-        self._state.sweep(heritage.writers)
+        self._state.sweep(takeover.writers)
         self.backlogs = {
-            name: backlog for name, backlog in heritage.backlogs.items() if name in self._queues
+            name: backlog for name, backlog in takeover.backlogs.items() if name in self._queues
         }
 
     def _take_on_in_memory(self) -> None:
@@ -192,103 +192,107 @@ class CatchUp:
         It stays owed until it is sent, so that nothing that is noted meanwhile is ahead of it.
         """
         backlogs = self._spare.backlogs()
-        for name, left in self._owed_now().items():
+        for name, left in self._handed_over_now().items():
             before = self._in_memory.get(name)
             if before != left:
                 self._in_memory[name] = left
                 new = left if before is None else left._replace(items=left.items - before.items)
-                backlogs[name] = with_earlier(backlogs.get(name), Progress(*new))
+                backlogs[name] = with_earlier(backlogs.get(name), Checkpoint(*new))
                 self._expect(name, new)
         self._spare.take_on(backlogs)
         self.backlogs = backlogs
 
-    def _owed_now(self) -> dict[str, Left]:
+    def _handed_over_now(self) -> dict[str, Overflow]:
         """Return what each queue owes that has room for it now."""
         ready = (name for name, queue in self._queues.items() if queue.wait_for_room(0.0))
-        owed = {name: self._queues[name].ask(Holding.owe) for name in ready}
-        return {name: left for name, left in owed.items() if left is not None}
+        handed_over = {name: self._queues[name].ask(Buffer.hand_over) for name in ready}
+        return {name: left for name, left in handed_over.items() if left is not None}
 
-    def _expect(self, name: str, left: Left) -> None:
+    def _expect(self, name: str, left: Overflow) -> None:
         """Expect as many items of the repository as were left to it."""
         queue = self._queues[name]
         items, sent_before = self._expected.get(name, (0, queue.sent_again))
         self._expected[name] = (items + left.items, sent_before)
 
-    def _unknown(self, until: int = FOREVER) -> Progress | None:
+    def _unknown(self, until: int = FOREVER) -> Checkpoint | None:
         """Return what to send where nothing is known; ``None`` if it cannot be told apart."""
-        if not self._stored.keeps("trace_id"):
+        if not self._run_lookup.keeps("trace_id"):
             # What this project has written cannot be told from what was there before.
             return None
-        return Progress(time.time_ns() - int(self._settings.catch_up * 1e9), 0, until)
+        return Checkpoint(time.time_ns() - int(self._settings.catch_up * 1e9), 0, until)
 
-    def _believed(self, progress: Progress) -> Progress:
-        if progress.since <= time.time_ns() + _TOLERANCE:
-            return progress
-        return self._unknown() or progress._replace(since=0)
+    def _believed(self, checkpoint: Checkpoint) -> Checkpoint:
+        if checkpoint.since <= time.time_ns() + _TOLERANCE:
+            return checkpoint
+        return self._unknown() or checkpoint._replace(since=0)
 
-    def _send(self, targets: list[Target], state: State, pause: Callable[[float], bool]) -> None:
-        since = min(target.backlog.since for target in targets)
+    def _send(self, cursors: list[Cursor], state: State, pause: Callable[[float], bool]) -> None:
+        since = min(cursor.backlog.since for cursor in cursors)
         noted, worked = time.monotonic(), time.thread_time()
         goes_on = True
         try:
-            for count, one in enumerate(retold(self._repo, self._stored, since), start=1):
-                self._offer(targets, one, pause)
+            for count, one in enumerate(reconstruct(self._repo, self._run_lookup, since), start=1):
+                self._offer(cursors, one, pause)
                 now = time.monotonic()
                 if count % _RECORDS_AT_ONCE == 0:
                     # As long as it took: half of the time is for the tasks of this process.
                     goes_on = pause(time.thread_time() - worked)
                     worked = time.thread_time()
                 if now - noted >= _SECONDS_BETWEEN_NOTES or count % _RECORDS_BETWEEN_NOTES == 0:
-                    self._note(targets, state)
+                    self._note(cursors, state)
                     noted = now
-                if not goes_on or not any(target.is_on for target in targets):
+                if not goes_on or not any(cursor.is_on for cursor in cursors):
                     break
             else:
-                for target in targets:
-                    target.is_read = target.is_on
+                for cursor in cursors:
+                    cursor.is_read = cursor.is_on
             while goes_on and any(
-                not one.queue.wait_until_sent_again(_LONGEST_WAIT) for one in targets
+                not one.queue.wait_until_sent_again(_LONGEST_WAIT) for one in cursors
             ):
-                self._note(targets, state)
+                self._note(cursors, state)
                 goes_on = pause(0.0)
         finally:
-            self._note(targets, state)
+            self._note(cursors, state)
 
-    def _offer(self, targets: list[Target], one: Retold, pause: Callable[[float], bool]) -> None:
+    def _offer(
+        self, cursors: list[Cursor], one: Reconstructed, pause: Callable[[float], bool]
+    ) -> None:
         """Send a record on those channels that have not yet sent it."""
         event = one.event
         positions = {
-            target.queue.name: target.position - 1
-            for target in targets
-            if target.is_on and target.is_about(event) and target.passes(one)
+            cursor.queue.name: cursor.position - 1
+            for cursor in cursors
+            if cursor.is_on and cursor.is_about(event) and cursor.passes(one)
         }
         if not positions or not self._is_ours(one):
             return
-        for target in targets:
-            if target.queue.name in positions:
-                while target.is_on and not target.queue.wait_for_room(_LONGEST_WAIT):
-                    target.is_on = target.queue.error is None and pause(0.0)
-                if not target.is_on:
+        for cursor in cursors:
+            if cursor.queue.name in positions:
+                while cursor.is_on and not cursor.queue.wait_for_room(_LONGEST_WAIT):
+                    cursor.is_on = cursor.queue.error is None and pause(0.0)
+                if not cursor.is_on:
                     # It is sent from here on the next time.
-                    target.stop_before(positions.pop(target.queue.name))
+                    cursor.stop_before(positions.pop(cursor.queue.name))
         if positions:
-            passage = Passage(event.created, event.task_name or "", event.action or "", positions)
-            self._sender.send(event, one.step, passage)
+            record_ref = RecordRef(
+                event.created, event.task_name or "", event.action or "", positions
+            )
+            self._emitter.send(event, one.step, record_ref)
 
-    def _is_ours(self, one: Retold) -> bool:
+    def _is_ours(self, one: Reconstructed) -> bool:
         if not one.event.is_task_event or not self._settings.exports(one.event.task_name or ""):
             return False
-        return not self._stored.keeps("trace_id") or bool(one.fields.get("trace_id"))
+        return not self._run_lookup.keeps("trace_id") or bool(one.fields.get("trace_id"))
 
-    def _note(self, targets: list[Target], state: State) -> None:
+    def _note(self, cursors: list[Cursor], state: State) -> None:
         """Note how far each channel has come."""
         changed, finished = {}, []
-        for target in targets:
-            name = target.queue.name
-            noted = target.noted()
+        for cursor in cursors:
+            name = cursor.queue.name
+            noted = cursor.noted()
             if noted is None:
                 continue
-            if target.is_read and noted.done == target.position:
+            if cursor.is_read and noted.done == cursor.position:
                 finished.append(name)
                 self.backlogs.pop(name, None)
                 self._count_missing(name)
@@ -299,7 +303,7 @@ class CatchUp:
         if state is self._spare:
             for name in finished:
                 left = self._in_memory.pop(name, None)
-                self._queues[name].ask(partial(Holding.owe_no_more, owed=left))
+                self._queues[name].ask(partial(Buffer.confirm_handed_over, handed_over=left))
 
     def _count_missing(self, name: str) -> None:
         """Count what was left to a repository that does not have it any more."""
@@ -307,4 +311,4 @@ class CatchUp:
         queue = self._queues[name]
         missing = items - (queue.sent_again - sent_before)
         if missing > 0:
-            self._counts.add(queue.signal, "dropped", missing, "not_in_repository")
+            self._counters.add(queue.signal, "dropped", missing, "not_in_repository")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 FOREVER = 2**63 - 1
 
 
-class Progress(NamedTuple):
+class Checkpoint(NamedTuple):
     """How far a process has come with what it has written itself, on one channel.
 
     Attributes:
@@ -48,27 +48,27 @@ class Backlog(NamedTuple):
         return max(self.since, self.reached)
 
 
-def with_earlier(backlog: Backlog | None, progress: Progress) -> Backlog:
+def with_earlier(backlog: Backlog | None, checkpoint: Checkpoint) -> Backlog:
     """Return the backlog that holds what is still to be delivered elsewhere, too.
 
     Args:
         backlog: What is to be sent already.
-        progress: How far another process, or the queue of this one, has come.
+        checkpoint: How far another process, or the queue of this one, has come.
     """
     if backlog is None:
-        return Backlog(progress.since, waiting=progress.waiting, until=progress.until)
-    waiting = backlog.waiting + progress.waiting
-    if progress.since >= backlog.since:
+        return Backlog(checkpoint.since, waiting=checkpoint.waiting, until=checkpoint.until)
+    waiting = backlog.waiting + checkpoint.waiting
+    if checkpoint.since >= backlog.since:
         # Whoever sends it reads on to the end, and so meets this on its way.
         return backlog._replace(
             waiting=waiting,
-            until=max(progress.until, backlog.until),
-            reached=min(backlog.reached, progress.since),
+            until=max(checkpoint.until, backlog.until),
+            reached=min(backlog.reached, checkpoint.since),
         )
-    return Backlog(progress.since, waiting=waiting, until=max(progress.until, backlog.until))
+    return Backlog(checkpoint.since, waiting=waiting, until=max(checkpoint.until, backlog.until))
 
 
-class Refusal(NamedTuple):
+class DeadLetter(NamedTuple):
     """A stored record that a destination has refused for good.
 
     Attributes:

@@ -6,10 +6,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from rocketry_otel._export.buffer import Holding
+from rocketry_otel._export.buffer import Buffer
 from rocketry_otel._runtime.forks import after_fork_in_child
 
-from .checkpoint import Progress
+from .checkpoint import Checkpoint
 from .state_db import StateError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _MARGIN = 2_000_000_000
 _FOREVER = 2**63
 
 
-class Ledger:
+class Checkpointer:
     """Sees to it that what is noted is never ahead of what is delivered.
 
     A record is expected before it is written to the repository. From then on the note says that
@@ -47,7 +47,7 @@ class Ledger:
     ) -> None:
         self._state = state
         self._queues = queues
-        self._told = told
+        self._logged = told
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -58,7 +58,7 @@ class Ledger:
         self._expected: dict[int, int] = {}
         self._newest = 0
         self._is_open = False
-        self._noted: dict[str, Progress] | None = None
+        self._noted: dict[str, Checkpoint] | None = None
         self._noted_until = _FOREVER
         self._first: int | None = None
 
@@ -95,13 +95,13 @@ class Ledger:
         with self._lock:
             if self._expected:
                 return False
-        return all(queue.ask(Holding.oldest) is None for queue in self._queues)
+        return all(queue.ask(Buffer.oldest) is None for queue in self._queues)
 
     @property
     def is_noted(self) -> bool:
         """Whether what is noted is how it is."""
         with self._lock:
-            is_known = self._noted == self._progress() and self._state.refused.is_noted
+            is_known = self._noted == self._checkpoints() and self._state.refused.is_noted
             return is_known or not self._state.is_durable
 
     def save(self, *, once_more: bool = False) -> None:
@@ -116,26 +116,26 @@ class Ledger:
             if not self._is_open:
                 return  # a thread that comes late must not show a process that has left
             with self._lock:
-                progress = self._progress()
-                is_known = progress == self._noted and self._state.refused.is_noted
+                checkpoint = self._checkpoints()
+                is_known = checkpoint == self._noted and self._state.refused.is_noted
                 if is_known and not once_more:
                     return
-                until = max((one.since for one in progress.values()), default=0)
+                until = max((one.since for one in checkpoint.values()), default=0)
                 # What is expected from now on sees this, and waits for its turn to note it.
                 self._noted_until = max(until, self._noted_until)
             try:
-                self._state.save(progress, self._first or 0)
+                self._state.save(checkpoint, self._first or 0)
                 # Should the state be lost, what others have left is not known until then either.
                 self._first = max(time.time_ns(), self._newest)
             except StateError as error:
                 with self._lock:
                     # No record waits for what cannot be done: the next try is not a record's.
                     self._noted, self._noted_until = None, 0
-                self._told(error)
+                self._logged(error)
                 return
             with self._lock:
-                self._noted, self._noted_until = progress, until
-            self._told(None)
+                self._noted, self._noted_until = checkpoint, until
+            self._logged(None)
 
     def close(self) -> None:
         """Note where this process has come at its end."""
@@ -153,15 +153,15 @@ class Ledger:
                 else:
                     self._state.end()
             except StateError as error:
-                self._told(error)
+                self._logged(error)
 
-    def _progress(self) -> dict[str, Progress]:
+    def _checkpoints(self) -> dict[str, Checkpoint]:
         # In this order: what leaves the expected meanwhile is in the queues already.
         newest = self._newest
         expected = min(self._expected.values(), default=newest)
-        return {queue.name: self._progress_of(queue, expected) for queue in self._queues}
+        return {queue.name: self._checkpoint_of(queue, expected) for queue in self._queues}
 
-    def _progress_of(self, queue: ExportQueue[Any], expected: int) -> Progress:
+    def _checkpoint_of(self, queue: ExportQueue[Any], expected: int) -> Checkpoint:
         oldest, count = queue.ask(lambda held: (held.oldest(), held.count()))
         since = expected if oldest is None else min(expected, oldest)
-        return Progress(since - _MARGIN, count)
+        return Checkpoint(since - _MARGIN, count)

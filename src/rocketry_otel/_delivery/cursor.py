@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rocketry_otel._export.queue import ExportQueue
-    from rocketry_otel._history.reconstruct import Retold
+    from rocketry_otel._history.reconstruct import Reconstructed
     from rocketry_otel._model.event import TaskEvent
 
     from .checkpoint import Backlog
 
 
-class Target:
+class Cursor:
     """A channel that is catching up.
 
     Attributes:
@@ -34,7 +34,7 @@ class Target:
         # Of what is not noted yet: what each record is known by again, and when it was created.
         self._marks: deque[tuple[int, str, int]] = deque()
         self._mark, self._reached = backlog.mark, backlog.reached
-        self._life = queue.life
+        self._generation = queue.generation
         self._is_other = False
         # Behind this are records that are newer than what is to be sent. They count as done with
         # all the rest alone: some may be left meanwhile, and be to be sent.
@@ -44,7 +44,7 @@ class Target:
         """Return whether an event counts among those that were to be sent."""
         return event.created >= self.backlog.since
 
-    def passes(self, one: Retold) -> bool:
+    def passes(self, one: Reconstructed) -> bool:
         """Take note of a record; return whether it is to be sent."""
         self.position += 1
         done = self.backlog.done
@@ -74,7 +74,7 @@ class Target:
         """Return what is left of the backlog; ``None`` if there is nothing new to tell."""
         if self._is_other or (self.is_read and self.position < self.backlog.done):
             return self.backlog._replace(done=0, mark="")
-        done = self.queue.settled_until(self.position, self._life)
+        done = self.queue.settled_until(self.position, self._generation)
         if done is None:
             return None
         if self._end is not None and not (self.is_read and done == self.position):
@@ -89,7 +89,7 @@ class Target:
         )
 
 
-def _mark_of(one: Retold) -> str:
+def _mark_of(one: Reconstructed) -> str:
     event = one.event
     text = f"{event.created}\0{event.task_name}\0{event.action}\0{event.run_id}"
     return blake2b(text.encode(), digest_size=8).hexdigest()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from rocketry_otel._runtime.forks import after_fork_in_child
 
-from .checkpoint import Refusal
+from .checkpoint import DeadLetter
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator
 
-    from .state_db import Store
+    from .state_db import StateDB
 
     # A channel, and when the record was created, its task and its action.
     _Key = tuple[str, int, str, str]
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 _MOST_REFUSED = 10_000
 
 
-class Refused:
+class DeadLetters:
     """The stored records that were refused for good, of which the newest are kept.
 
     What cannot be noted at once is noted with the next thing that can be: in one step with it,
     so that nothing that is noted of delivery is ahead of it.
 
     Args:
-        store: Where they are noted, with all else that is known of delivery.
+        db: Where they are noted, with all else that is known of delivery.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, db: StateDB) -> None:
+        self._db = db
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -54,7 +54,7 @@ class Refused:
         Raises:
             StateError: They cannot be kept; then none are.
         """
-        with self._store.transaction() as connection:
+        with self._db.transaction() as connection:
             with self._lock:
                 rows = self._not_noted.copy()
             if rows:
@@ -65,7 +65,7 @@ class Refused:
                 if self._not_noted.get(key) is row:
                     del self._not_noted[key]
 
-    def set_aside(self, channel: str, refusals: Iterable[Refusal], now: float) -> None:
+    def add_dead_letters(self, channel: str, refusals: Iterable[DeadLetter], now: float) -> None:
         """Note what a destination has refused.
 
         Args:
@@ -85,19 +85,19 @@ class Refused:
         with self.noting():
             pass
 
-    def all(self) -> list[tuple[str, Refusal]]:
+    def all(self) -> list[tuple[str, DeadLetter]]:
         """Return what was refused, with the channel on which it was, oldest first.
 
         Raises:
             StateError: It cannot be read.
         """
-        with self._store.transaction() as connection:
+        with self._db.transaction() as connection:
             rows = connection.execute(
                 "SELECT channel, created, task_name, action, reason FROM refused ORDER BY created"
             ).fetchall()
-        return [(channel, Refusal(*rest)) for channel, *rest in rows]
+        return [(channel, DeadLetter(*rest)) for channel, *rest in rows]
 
-    def remove(self, refusals: Iterable[tuple[str, Refusal]]) -> None:
+    def remove(self, refusals: Iterable[tuple[str, DeadLetter]]) -> None:
         """Forget what was refused, since it has been accepted now.
 
         Raises:

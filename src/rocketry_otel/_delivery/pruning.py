@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._export.buffer import Holding
+from rocketry_otel._export.buffer import Buffer
 from rocketry_otel._export.channel import signal_of
 from rocketry_otel._history.retention import prune
 from rocketry_otel._runtime.scope import NAME
@@ -60,7 +60,7 @@ def prune_delivered(
             now,
             *_undelivered(state, queues, now - abandoned_after * _NANOSECONDS),
         ]
-        times += [queue.ask(Holding.oldest) for queue in queues]
+        times += [queue.ask(Buffer.oldest) for queue in queues]
         times += [backlog.oldest for backlog in backlogs.values()]
         delivered = min(one for one in times if one is not None)
         removed = prune(repo, retention, acknowledged=delivered, now=now)

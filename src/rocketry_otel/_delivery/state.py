@@ -10,9 +10,9 @@ from uuid import uuid4
 from rocketry_otel._runtime.file_lock import FileLock
 from rocketry_otel._runtime.forks import after_fork_in_child
 
-from .checkpoint import Backlog, Progress
-from .dead_letters import Refused
-from .state_db import StateError, Store
+from .checkpoint import Backlog, Checkpoint
+from .dead_letters import DeadLetters
+from .state_db import StateDB, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -36,13 +36,13 @@ class State:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._store = Store(folder)
-        self.refused = Refused(self._store)
+        self._db = StateDB(folder)
+        self.refused = DeadLetters(self._db)
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        self._writer, self._former = _new_name(), ""
+        self._writer, self._previous = _new_name(), ""
         self._alive: FileLock | None = None
         self._lease: FileLock | None = None
 
@@ -53,31 +53,31 @@ class State:
 
     # Each process about itself.
 
-    def save(self, progress: Mapping[str, Progress], first: int) -> None:
+    def save(self, checkpoint: Mapping[str, Checkpoint], first: int) -> None:
         """Note how far this process has come on each channel.
 
         If nothing at all was known before, for this is the first time or it was lost, that is
         noted too.
 
         Args:
-            progress: How far it has come.
+            checkpoint: How far it has come.
             first: From when on all is known that this process has written itself.
 
         Raises:
             StateError: It cannot be noted.
         """
         with self.refused.noting() as connection:
-            self._show_life()
+            self._prove_alive()
             if not connection.execute("SELECT count(*) FROM channel").fetchone()[0]:
                 connection.execute("INSERT INTO unknown VALUES (?)", [first - 1])
             connection.executemany(
-                "INSERT OR IGNORE INTO channel VALUES (?)", [(name,) for name in progress]
+                "INSERT OR IGNORE INTO channel VALUES (?)", [(name,) for name in checkpoint]
             )
             # What was left then is still in this process, and so part of how far it has come.
-            connection.execute("DELETE FROM writer WHERE id = ?", [self._former])
+            connection.execute("DELETE FROM writer WHERE id = ?", [self._previous])
             connection.executemany(
                 "INSERT OR REPLACE INTO writer VALUES (?, ?, ?, ?)",
-                [(self._writer, name, one.since, one.waiting) for name, one in progress.items()],
+                [(self._writer, name, one.since, one.waiting) for name, one in checkpoint.items()],
             )
 
     def leave(self) -> None:
@@ -99,9 +99,9 @@ class State:
             let_go(self._alive)
             self._alive = None
             # Whoever has seen it dead takes over what it left, and does not see it come back.
-            self._writer, self._former = _new_name(), self._writer
+            self._writer, self._previous = _new_name(), self._writer
 
-    def _show_life(self) -> None:
+    def _prove_alive(self) -> None:
         """Hold the lock by which others know that this process is there."""
         if self.folder is None:
             return
@@ -138,20 +138,20 @@ class State:
         finally:
             self._lease.release()
 
-    def writers(self) -> dict[str, dict[str, Progress]]:
+    def writers(self) -> dict[str, dict[str, Checkpoint]]:
         """Return how far each other process has come, by process and by channel.
 
         Raises:
             StateError: It cannot be read.
         """
-        with self._store.transaction() as connection:
+        with self._db.transaction() as connection:
             rows = connection.execute(
                 "SELECT id, channel, since, waiting FROM writer WHERE id NOT IN (?, ?)",
-                [self._writer, self._former],
+                [self._writer, self._previous],
             ).fetchall()
-        found: dict[str, dict[str, Progress]] = {}
+        found: dict[str, dict[str, Checkpoint]] = {}
         for writer, channel, *numbers in rows:
-            found.setdefault(writer, {})[channel] = Progress(*numbers)
+            found.setdefault(writer, {})[channel] = Checkpoint(*numbers)
         return found
 
     def is_alive(self, writer: str) -> bool:
@@ -175,7 +175,7 @@ class State:
         Raises:
             StateError: It cannot be read.
         """
-        with self._store.transaction() as connection:
+        with self._db.transaction() as connection:
             rows = connection.execute(
                 "SELECT channel, since, done, mark, waiting, until, reached FROM backlog"
             ).fetchall()
@@ -187,7 +187,7 @@ class State:
         Raises:
             StateError: It cannot be read.
         """
-        with self._store.transaction() as connection:
+        with self._db.transaction() as connection:
             (found,) = connection.execute("SELECT max(until) FROM unknown").fetchone()
         return None if found is None else int(found)
 
@@ -248,7 +248,7 @@ class State:
         Raises:
             StateError: It cannot be read.
         """
-        with self._store.transaction() as connection:
+        with self._db.transaction() as connection:
             (channels,) = connection.execute("SELECT count(*) FROM channel").fetchone()
             (unknown,) = connection.execute("SELECT count(*) FROM unknown").fetchone()
         return bool(channels) and not unknown
@@ -263,7 +263,7 @@ class State:
         Raises:
             StateError: It cannot be read.
         """
-        with self._store.transaction() as connection:
+        with self._db.transaction() as connection:
             return connection.execute(
                 "SELECT id, channel, since FROM writer "
                 "UNION ALL SELECT '', channel, since FROM backlog"

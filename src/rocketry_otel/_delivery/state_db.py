@@ -48,7 +48,7 @@ class StateError(Exception):
     """The state of delivery cannot be read or written at present."""
 
 
-class Store:
+class StateDB:
     """A database in a folder, or in memory.
 
     SQLite is atomic, durable and locked as it is. Each transaction opens the file anew, so that

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._export.buffer import Holding
+from rocketry_otel._export.buffer import Buffer
 from rocketry_otel._export.status import Delivery, SignalDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rocketry_otel._export.counters import Counts
+    from rocketry_otel._export.counters import Counters
     from rocketry_otel._export.queue import ExportQueue
 
     from .checkpoint import Backlog
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 _NANOSECONDS = 1e9
 
 
-def report(
-    queues: Sequence[ExportQueue[Any]], backlogs: Mapping[str, Backlog], counts: Counts
+def status_of(
+    queues: Sequence[ExportQueue[Any]], backlogs: Mapping[str, Backlog], counters: Counters
 ) -> Delivery:
     """Return how delivery stands.
 
     Args:
         queues: The channels.
         backlogs: What is to be sent on them from the repository.
-        counts: What became of telemetry so far.
+        counters: What became of telemetry so far.
     """
     return Delivery(
-        traces=_of_signal("traces", queues, backlogs, counts),
-        logs=_of_signal("logs", queues, backlogs, counts),
+        traces=_of_signal("traces", queues, backlogs, counters),
+        logs=_of_signal("logs", queues, backlogs, counters),
     )
 
 
@@ -39,21 +39,21 @@ def _of_signal(
     signal: str,
     queues: Sequence[ExportQueue[Any]],
     backlogs: Mapping[str, Backlog],
-    counts: Counts,
+    counters: Counters,
 ) -> SignalDelivery:
     ours = [queue for queue in queues if queue.signal == signal]
     # Another thread may be at the end of one just now.
     found = (backlogs.get(queue.name) for queue in ours)
     its_backlogs = [backlog for backlog in found if backlog is not None]
-    oldest = [created for queue in ours if (created := queue.ask(Holding.oldest)) is not None]
+    oldest = [created for queue in ours if (created := queue.ask(Buffer.oldest)) is not None]
     oldest += [backlog.oldest for backlog in its_backlogs]
     return SignalDelivery(
         destinations=tuple(queue.destination.name for queue in ours),
-        delivered=counts.total(signal, "delivered"),
-        waiting=sum(queue.ask(Holding.count) for queue in ours)
+        delivered=counters.total(signal, "delivered"),
+        waiting=sum(queue.ask(Buffer.count) for queue in ours)
         + sum(backlog.waiting for backlog in its_backlogs),
-        refused=counts.of(signal, "failed").get("refused", 0),
-        dropped=counts.total(signal, "dropped"),
+        refused=counters.of(signal, "failed").get("refused", 0),
+        dropped=counters.total(signal, "dropped"),
         oldest_waiting=_time_of(min(oldest)) if oldest else None,
         last_error=next((queue.last_error for queue in ours if queue.last_error), None),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._export.channel import signal_of
 
-from .checkpoint import Progress, with_earlier
+from .checkpoint import Checkpoint, with_earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .state import State
 
 
-class Inheritance:
+class Takeover:
     """What the channels of this process are to send from the repository.
 
     Args:
@@ -38,7 +38,7 @@ class Inheritance:
         self,
         state: State,
         queues: Mapping[str, ExportQueue[Any]],
-        believed: Callable[[Progress], Progress],
+        believed: Callable[[Checkpoint], Checkpoint],
     ) -> None:
         self._queues = queues
         self._before = state.backlogs()
@@ -49,12 +49,12 @@ class Inheritance:
         dead = {writer for writer in noted if not state.is_alive(writer)}
         served = {name for writer in noted.keys() - dead for name in noted[writer]}
         for writer in dead:
-            for channel, progress in noted[writer].items():
-                if self._inherit(channel, served, believed(progress)):
+            for channel, checkpoint in noted[writer].items():
+                if self._take_over(channel, served, believed(checkpoint)):
                     self.gone.append((writer, channel))
         for channel in self._before.keys() - queues.keys():
             its = self._before[channel]
-            if self._inherit(channel, served, Progress(its.since, its.waiting, its.until)):
+            if self._take_over(channel, served, Checkpoint(its.since, its.waiting, its.until)):
                 del self.backlogs[channel]
 
     @property
@@ -67,18 +67,18 @@ class Inheritance:
         """The channels that have nothing to be sent any more."""
         return self._before.keys() - self.backlogs.keys()
 
-    def add(self, channel: str, progress: Progress) -> None:
+    def add(self, channel: str, checkpoint: Checkpoint) -> None:
         """Add to what is to be sent on a channel of this process."""
-        self.backlogs[channel] = with_earlier(self.backlogs.get(channel), progress)
+        self.backlogs[channel] = with_earlier(self.backlogs.get(channel), checkpoint)
 
-    def _inherit(self, channel: str, served: set[str], progress: Progress) -> bool:
+    def _take_over(self, channel: str, served: set[str], checkpoint: Checkpoint) -> bool:
         """Add what was left on a channel; return whether one of this process is its heir."""
-        heirs = self._heirs(channel, served)
+        heirs = self._successors(channel, served)
         for heir in heirs:
-            self.add(heir, progress)
+            self.add(heir, checkpoint)
         return bool(heirs)
 
-    def _heirs(self, channel: str, served: set[str]) -> list[str]:
+    def _successors(self, channel: str, served: set[str]) -> list[str]:
         """Return the channels of this process that are to send what was left on one.
 
         It is the same one, if there is; or those of the signal, if nobody uses that one any

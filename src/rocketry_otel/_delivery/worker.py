@@ -9,20 +9,20 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._export.buffer import Holding
+from rocketry_otel._export.buffer import Buffer
 from rocketry_otel._export.responses import shown
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.threads import start_thread, wait_until
 
 from .catch_up import CatchUp
-from .checkpoint import Refusal
-from .checkpointer import Ledger
+from .checkpoint import DeadLetter
+from .checkpointer import Checkpointer
 from .pruning import prune_delivered
 from .state import State
 from .state_db import StateError
 from .state_path import state_folder
-from .status import report
+from .status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from redbird import BaseRepo
 
     from rocketry_otel._export.batch import Entry
-    from rocketry_otel._export.counters import Counts
+    from rocketry_otel._export.counters import Counters
     from rocketry_otel._export.queue import ExportQueue
     from rocketry_otel._export.status import Delivery
-    from rocketry_otel._history.run_lookup import StoredRuns
+    from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.retention import Retention
     from rocketry_otel._settings import Settings
-    from rocketry_otel._telemetry.emitter import Sender
+    from rocketry_otel._telemetry.emitter import SignalEmitter
 
 _logger = logging.getLogger(NAME)
 
@@ -53,28 +53,28 @@ _SECONDS_BETWEEN_PRUNINGS = 3600.0
 _SECONDS_BETWEEN_LOOKS = 10.0
 
 
-class WriteAhead:
+class DeliveryWorker:
     """Follows each stored record until it is delivered, across processes and their ends.
 
     Args:
         repo: The repository.
-        stored: The runs in it.
+        run_lookup: The runs in it.
         settings: Where to note what was delivered, and how far back to send.
-        counts: Where losses are counted.
+        counters: Where losses are counted.
     """
 
     def __init__(
-        self, repo: BaseRepo, stored: StoredRuns, settings: Settings, counts: Counts
+        self, repo: BaseRepo, run_lookup: RunLookup, settings: Settings, counters: Counters
     ) -> None:
         self._repo = repo
-        self._stored = stored
+        self._run_lookup = run_lookup
         self._settings = settings
-        self._counts = counts
+        self._counters = counters
         self._queues: Sequence[ExportQueue[Any]] = ()
         self._state: State | None = None
-        self._ledger: Ledger | None = None
+        self._checkpointer: Checkpointer | None = None
         self._catch_up: CatchUp | None = None
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -82,37 +82,37 @@ class WriteAhead:
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._is_over = False
-        self._life = object()
-        self._former: threading.Thread | None = None
+        self._generation = object()
+        self._previous: threading.Thread | None = None
         self._is_idle = False
         self._is_wanted = False
         self._saved_at = 0.0
 
-    def follow(self, queues: Sequence[ExportQueue[Any]], sender: Sender) -> None:
+    def follow(self, queues: Sequence[ExportQueue[Any]], emitter: SignalEmitter) -> None:
         """Begin to follow what goes through these channels.
 
         Args:
             queues: Those of our own providers. What goes through an application's own is not
                 known, and not followed.
-            sender: Sends what is sent again.
+            emitter: Sends what is sent again.
         """
         if not (queues or self._settings.retention):
             return
         state = State(self._folder())
         self._queues = queues
         self._state = state
-        self._ledger = Ledger(state, queues, self._noted)
+        self._checkpointer = Checkpointer(state, queues, self._noted)
         self._catch_up = CatchUp(
-            self._repo, self._stored, state, self._settings, queues, sender, self._counts
+            self._repo, self._run_lookup, state, self._settings, queues, emitter, self._counters
         )
         for queue in queues:
-            queue.set_aside = self._set_aside
+            queue.add_dead_letters = self._add_dead_letters
 
     def _folder(self) -> Path | None:
         try:
             return state_folder(self._repo, self._settings.state_dir)
         except Exception as error:  # noqa: BLE001  # a repository of somebody else's may raise anything
-            self._tell(_NOWHERE, error)
+            self._log(_NOWHERE, error)
             return None
 
     @property
@@ -122,25 +122,25 @@ class WriteAhead:
 
     def begin(self) -> None:
         """See to what other processes have left, before the first record comes."""
-        if self.is_durable or (self._ledger is not None and self._settings.retention):
+        if self.is_durable or (self._checkpointer is not None and self._settings.retention):
             self._see_to_it()
 
     def expect(self, event: TaskEvent) -> int | None:
         """Note that a record is about to be written; return what to give to ``settle``."""
         self.begin()
-        if self._ledger is None or not self.is_durable:
+        if self._checkpointer is None or not self.is_durable:
             return None
-        return self._ledger.expect(event.created)
+        return self._checkpointer.expect(event.created)
 
     def settle(self, number: int | None) -> None:
         """Let go of a record that has been handed to all channels."""
-        if number is not None and self._ledger is not None:
-            self._ledger.settle(number)
-        elif self._has_left():
+        if number is not None and self._checkpointer is not None:
+            self._checkpointer.settle(number)
+        elif self._has_overflow():
             self._see_to_it()
 
-    def _has_left(self) -> bool:
-        return any(queue.has_left for queue in self._queues)
+    def _has_overflow(self) -> bool:
+        return any(queue.has_overflow for queue in self._queues)
 
     # The thread.
 
@@ -150,21 +150,21 @@ class WriteAhead:
             return
         with self._changed:
             if self._thread is None and not self._is_over:
-                work = partial(self._work, self._life, self._former)
+                work = partial(self._work, self._generation, self._previous)
                 self._thread = start_thread(work, "delivery")
             self._is_idle = False
             self._changed.notify_all()
 
-    def _work(self, life: object, former: threading.Thread | None) -> None:
-        if former is not None:
-            former.join()  # a repository that hangs may keep it: there is one turn at a time
+    def _work(self, generation: object, previous: threading.Thread | None) -> None:
+        if previous is not None:
+            previous.join()  # a repository that hangs may keep it: there is one turn at a time
         next_look = next_pruning = 0.0
-        while self._goes_on(life):
+        while self._goes_on(generation):
             is_time = time.monotonic() >= next_look
             self._save(once_more=is_time and not self._is_settled())
             self._is_wanted = False
             if is_time or self._can_catch_up():
-                self._send_again(life)
+                self._send_again(generation)
                 next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
             if self._settings.retention and time.monotonic() >= next_pruning:
                 self._prune(self._settings.retention)
@@ -185,27 +185,27 @@ class WriteAhead:
             self._is_idle = False
 
     def _is_settled(self) -> bool:
-        ledger = self._ledger
-        return ledger is not None and ledger.is_settled and ledger.is_noted
+        checkpointer = self._checkpointer
+        return checkpointer is not None and checkpointer.is_settled and checkpointer.is_noted
 
     def _save(self, *, once_more: bool = False) -> None:
         self._saved_at = time.monotonic()
-        if self._ledger is not None:  # pragma: no branch  # with a thread there is one
-            self._ledger.save(once_more=once_more)
+        if self._checkpointer is not None:  # pragma: no branch  # with a thread there is one
+            self._checkpointer.save(once_more=once_more)
 
     def _can_catch_up(self) -> bool:
         return self._catch_up is not None and self._catch_up.is_possible
 
-    def _send_again(self, life: object) -> None:
+    def _send_again(self, generation: object) -> None:
         catch_up = self._catch_up
         if catch_up is None:  # pragma: no cover  # with a thread there is one
             return
         try:
-            catch_up.run(partial(self._let_others, life))
+            catch_up.run(partial(self._let_others, generation))
         except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
-            self._tell(_CANNOT_SEND, error)
+            self._log(_CANNOT_SEND, error)
         else:
-            self._tell(_CANNOT_SEND, None)
+            self._log(_CANNOT_SEND, None)
         with self._changed:
             self._changed.notify_all()
 
@@ -224,21 +224,21 @@ class WriteAhead:
                 catch_up.backlogs,
             )
         except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
-            self._tell(_CANNOT_PRUNE, error)
+            self._log(_CANNOT_PRUNE, error)
         else:
-            self._tell(_CANNOT_PRUNE, None)
+            self._log(_CANNOT_PRUNE, None)
 
-    def _goes_on(self, life: object) -> bool:
+    def _goes_on(self, generation: object) -> bool:
         # A thread that did not come to its end in time is not to go on beside the next one.
-        return not self._is_over and life is self._life
+        return not self._is_over and generation is self._generation
 
-    def _let_others(self, life: object, seconds: float) -> bool:
+    def _let_others(self, generation: object, seconds: float) -> bool:
         """Let others have their turn; return whether to go on."""
         if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_NOTES:
             self._save()
         with self._changed:
             deadline = time.monotonic() + seconds
-            return not wait_until(self._changed, deadline, lambda: not self._goes_on(life))
+            return not wait_until(self._changed, deadline, lambda: not self._goes_on(generation))
 
     # Whoever waits, or asks.
 
@@ -246,7 +246,7 @@ class WriteAhead:
     def delivery(self) -> Delivery:
         """How delivery stands."""
         backlogs = {} if self._catch_up is None else self._catch_up.backlogs
-        return report(self._queues, backlogs, self._counts)
+        return status_of(self._queues, backlogs, self._counters)
 
     def wait(self, deadline: float) -> bool:
         """Wait until all that is known to be sent again is delivered, if it can be.
@@ -273,7 +273,7 @@ class WriteAhead:
             return self._is_caught_up()
 
     def _is_caught_up(self) -> bool:
-        return not self._has_left() and not (self._catch_up and self._catch_up.backlogs)
+        return not self._has_overflow() and not (self._catch_up and self._catch_up.backlogs)
 
     def _is_hopeless(self) -> bool:
         return any(queue.error is not None for queue in self._queues)
@@ -294,51 +294,51 @@ class WriteAhead:
         Args:
             for_good: Whether nothing is sent by this process any more.
         """
-        if self._ledger is None:
+        if self._checkpointer is None:
             return
         if self.is_durable:
-            self._ledger.close()
+            self._checkpointer.close()
         elif for_good:
             for queue in self._queues:
-                left = queue.ask(Holding.owe)
+                left = queue.ask(Buffer.hand_over)
                 if left is not None:
-                    queue.ask(partial(Holding.owe_no_more, owed=left))
-                    self._counts.add(queue.signal, "dropped", left.items, "shutdown")
+                    queue.ask(partial(Buffer.confirm_handed_over, handed_over=left))
+                    self._counters.add(queue.signal, "dropped", left.items, "shutdown")
 
     def reopen(self) -> None:
         """Go on after it was stopped."""
         with self._changed:
             self._is_over = False
-            self._life = object()
-            self._former, self._thread = self._thread, None
+            self._generation = object()
+            self._previous, self._thread = self._thread, None
 
     # What goes wrong.
 
-    def _set_aside(
+    def _add_dead_letters(
         self, queue: ExportQueue[Any], part: list[Entry], refused: int, reason: str
     ) -> None:
         if refused < len(part):
             reason = f"{refused} of {len(part)}: {reason}"
         refusals = [
-            Refusal(passage.created, passage.task_name, passage.action, reason)
-            for _, passage in part
-            if passage is not None
+            DeadLetter(record_ref.created, record_ref.task_name, record_ref.action, reason)
+            for _, record_ref in part
+            if record_ref is not None
         ]
         if self._state is None or not refusals:
             return
         try:
-            self._state.refused.set_aside(queue.name, refusals, time.time())
+            self._state.refused.add_dead_letters(queue.name, refusals, time.time())
         except StateError as error:
             self._noted(error)
 
     def _noted(self, error: StateError | None) -> None:
-        self._tell(_CANNOT_NOTE, error)
+        self._log(_CANNOT_NOTE, error)
 
-    def _tell(self, what: str, error: Exception | None) -> None:
+    def _log(self, what: str, error: Exception | None) -> None:
         """Tell what is amiss, once until it is over."""
         if error is None:
-            self._told.discard(what)
-        elif what not in self._told:
-            self._told.add(what)
+            self._logged.discard(what)
+        elif what not in self._logged:
+            self._logged.add(what)
             with suppress(Exception):  # a handler of the application's may raise anything
                 _logger.warning("%s: %s. Tasks go on as before.", what, shown(error))

@@ -26,15 +26,15 @@ class RunCounter(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.ended = 0
-        self.under_way = 0
+        self.in_flight = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count a record."""
         if getattr(record, "action", None) == "run":
-            self.under_way += 1
+            self.in_flight += 1
         else:
             # A crash that Rocketry finds at its start ends a run that this did not see begin.
-            self.under_way = max(self.under_way - 1, 0)
+            self.in_flight = max(self.in_flight - 1, 0)
             self.ended += 1
 
 

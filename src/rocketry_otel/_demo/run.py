@@ -121,7 +121,7 @@ async def _serve(
         elif passed >= seconds and not stopping:
             stopping = True
             app.session.shut_down()
-        done = f"{counter.ended} runs have ended, {counter.under_way} under way"
+        done = f"{counter.ended} runs have ended, {counter.in_flight} under way"
         of = f"{min(passed, seconds):.0f} s of {seconds:g}"
         screen.progress(f"waiting for the last: {done}" if stopping else f"{of}: {done}")
     await scheduler

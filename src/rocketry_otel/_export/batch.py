@@ -9,7 +9,7 @@ from .responses import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .record_ref import Passage
+    from .record_ref import RecordRef
     from .responses import Result
 
 # So many single items, one after another and none accepted between them: not these are amiss.
@@ -21,14 +21,14 @@ class Entry(NamedTuple):
 
     Attributes:
         item: A span or a log record.
-        passage: The stored record that it comes from, if it comes from one.
+        record_ref: The stored record that it comes from, if it comes from one.
     """
 
     item: Any
-    passage: Passage | None
+    record_ref: RecordRef | None
 
 
-def dispatch(
+def send_batch(
     batch: list[Entry],
     send: Callable[[list[Any]], Result],
     settle: Callable[[list[Entry], Result], None],

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .batch import Entry
-    from .record_ref import Passage
+    from .record_ref import RecordRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class QueueLimits:
     delay: float = 5.0
 
 
-class Left(NamedTuple):
+class Overflow(NamedTuple):
     """What there was no room for, and is to be read from the repository again.
 
     Attributes:
@@ -42,7 +42,7 @@ class Left(NamedTuple):
     until: int
 
 
-class Holding:
+class Buffer:
     """Entries that wait or are under way, in bounded memory; whoever owns it has a lock.
 
     What comes from a stored record is never lost here: where there is no room for it, it is
@@ -53,41 +53,41 @@ class Holding:
 
     Attributes:
         waiting: What waits.
-        under_way: What is being sent.
+        in_flight: What is being sent.
         left: What was left, if anything was.
-        owed: What was left and somebody sees to, until that is noted.
+        handed_over: What was left and somebody sees to, until that is noted.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.waiting: deque[Entry] = deque()
-        self.under_way: list[Entry] = []
-        self.left: Left | None = None
-        self.owed: Left | None = None
+        self.in_flight: list[Entry] = []
+        self.overflow: Overflow | None = None
+        self.handed_over: Overflow | None = None
 
     def add(self, entry: Entry) -> bool:
         """Add an entry; return whether it was taken in, and not left."""
-        passage = entry.passage
+        record_ref = entry.record_ref
         # Once some are left all are, so that they can be read again in one go.
-        is_full = self.left is not None or len(self.waiting) >= self._size
-        if passage is not None and passage.is_live and is_full:
-            self.leave(passage)
+        is_full = self.overflow is not None or len(self.waiting) >= self._size
+        if record_ref is not None and record_ref.is_live and is_full:
+            self.leave(record_ref)
             return False
         self.waiting.append(entry)
         return True
 
-    def leave(self, passage: Passage) -> None:
+    def leave(self, record_ref: RecordRef) -> None:
         """Leave what comes from a stored record to be read from the repository again."""
-        created = passage.created
-        self.left = _together(self.left, Left(created, 1, created))
+        created = record_ref.created
+        self.overflow = _together(self.overflow, Overflow(created, 1, created))
 
     def trim(self) -> int:
         """Drop the oldest of what no repository has, if there is too much; return how many."""
         dropped = 0
         while len(self.waiting) > self._size:
-            if self.waiting[0].passage is None:
+            if self.waiting[0].record_ref is None:
                 self.waiting.popleft()
-            elif self.waiting[-1].passage is None:
+            elif self.waiting[-1].record_ref is None:
                 self.waiting.pop()
             else:
                 break
@@ -97,53 +97,55 @@ class Holding:
     def take(self, count: int) -> list[Entry]:
         """Take the oldest entries, which are under way from now on."""
         count = min(count, len(self.waiting))
-        self.under_way = [self.waiting.popleft() for _ in range(count)]
-        return self.under_way
+        self.in_flight = [self.waiting.popleft() for _ in range(count)]
+        return self.in_flight
 
     def settle(self, part: list[Entry]) -> None:
         """Let go of a part of what is under way, which has come to its end."""
-        if len(part) == len(self.under_way):
-            self.under_way = []
+        if len(part) == len(self.in_flight):
+            self.in_flight = []
         else:
             settled = {id(entry) for entry in part}
-            self.under_way = [entry for entry in self.under_way if id(entry) not in settled]
+            self.in_flight = [entry for entry in self.in_flight if id(entry) not in settled]
 
     def put_back(self, entries: list[Entry], behind: Sequence[Entry] = ()) -> None:
         """End what is under way; let some of it wait again, before or behind all that waits."""
-        self.under_way = []
+        self.in_flight = []
         self.waiting.extendleft(reversed(entries))
         self.waiting.extend(behind)
 
     def give_up(self) -> int:
         """Let go of everything; return how many entries no repository has."""
         lost = 0
-        for _, passage in self._entries():
-            if passage is None:
+        for _, record_ref in self._entries():
+            if record_ref is None:
                 lost += 1
-            elif passage.is_live:
-                self.leave(passage)
+            elif record_ref.is_live:
+                self.leave(record_ref)
         self.waiting.clear()
-        self.under_way = []
+        self.in_flight = []
         return lost
 
-    def owe(self) -> Left | None:
+    def hand_over(self) -> Overflow | None:
         """Return what was left, for somebody who sees to it; what comes now is taken in again.
 
         It is owed from now on, with what is owed already.
         """
-        if self.left is not None:
-            self.owed, self.left = _together(self.owed, self.left), None
-        return self.owed
+        if self.overflow is not None:
+            self.handed_over, self.overflow = _together(self.handed_over, self.overflow), None
+        return self.handed_over
 
-    def owe_no_more(self, owed: Left | None) -> bool:
+    def confirm_handed_over(self, handed_over: Overflow | None) -> bool:
         """Let go of what is owed, unless there is more of it by now; return whether it is so."""
-        if self.owed == owed:
-            self.owed = None
-        return self.owed is None
+        if self.handed_over == handed_over:
+            self.handed_over = None
+        return self.handed_over is None
 
     def count(self) -> int:
         """Return how many entries there are, with those that were left and nobody sees to."""
-        return len(self.under_way) + len(self.waiting) + (self.left.items if self.left else 0)
+        return (
+            len(self.in_flight) + len(self.waiting) + (self.overflow.items if self.overflow else 0)
+        )
 
     def oldest(self) -> int | None:
         """Return when the oldest stored record was created that is here, was left or is owed.
@@ -151,24 +153,26 @@ class Holding:
         Returns:
             Nanoseconds since the epoch. Records that are sent again do not count.
         """
-        created = [passage.created for passage in self._passages() if passage.is_live]
-        created += [left.since for left in (self.left, self.owed) if left is not None]
+        created = [record_ref.created for record_ref in self._record_refs() if record_ref.is_live]
+        created += [left.since for left in (self.overflow, self.handed_over) if left is not None]
         return min(created, default=None)
 
     def first_position(self, channel: str) -> int | None:
         """Return the first position, on this channel, of what is sent again and still here."""
-        positions = (one.positions[channel] for one in self._passages() if one.positions)
+        positions = (one.positions[channel] for one in self._record_refs() if one.positions)
         return min(positions, default=None)
 
-    def _passages(self) -> Iterator[Passage]:
-        return (passage for _, passage in self._entries() if passage is not None)
+    def _record_refs(self) -> Iterator[RecordRef]:
+        return (record_ref for _, record_ref in self._entries() if record_ref is not None)
 
     def _entries(self) -> Iterator[Entry]:
-        yield from self.under_way
+        yield from self.in_flight
         yield from self.waiting
 
 
-def _together(one: Left | None, other: Left) -> Left:
+def _together(one: Overflow | None, other: Overflow) -> Overflow:
     if one is None:
         return other
-    return Left(min(one.since, other.since), one.items + other.items, max(one.until, other.until))
+    return Overflow(
+        min(one.since, other.since), one.items + other.items, max(one.until, other.until)
+    )

@@ -11,7 +11,7 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 Outcome = Literal["delivered", "failed", "dropped", "replayed", "retried"]
 
 
-class Counts:
+class Counters:
     """Counts spans and log records by what became of them.
 
     ``delivered``: a collector accepted it. ``failed``: a collector refused it for good.
@@ -26,19 +26,19 @@ class Counts:
     def _start_afresh(self) -> None:
         # Re-entrant, as all locks here: a signal handler that logs may come in between.
         self._lock = threading.RLock()
-        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._counters: Counter[tuple[str, str, str]] = Counter()
 
     def add(self, signal: str, outcome: Outcome, count: int = 1, reason: str = "") -> None:
         """Count ``count`` items of ``signal`` (``traces``, ``logs`` or ``metrics``)."""
         with self._lock:
-            self._counts[signal, outcome, reason] += count
+            self._counters[signal, outcome, reason] += count
 
     def of(self, signal: str, outcome: str) -> dict[str, int]:
         """Return how many items of a signal had an outcome, by reason (``""`` for none)."""
         with self._lock:
             return {
                 reason: count
-                for (its_signal, its_outcome, reason), count in self._counts.items()
+                for (its_signal, its_outcome, reason), count in self._counters.items()
                 if (its_signal, its_outcome) == (signal, outcome)
             }
 

@@ -13,7 +13,7 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
-    from .counters import Counts
+    from .counters import Counters
 
 _logger = logging.getLogger(NAME)
 
@@ -36,11 +36,11 @@ class Outage:
     """The state of delivery of all signals together, with one line in the log for each change.
 
     Args:
-        counts: What became of telemetry so far.
+        counters: What became of telemetry so far.
     """
 
-    def __init__(self, counts: Counts) -> None:
-        self._counts = counts
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -49,7 +49,7 @@ class Outage:
         self._unreachable = _Failing()
         # A destination for traces alone never takes logs: that hides no outage of the traces.
         self._unknown = _Failing()
-        self._refusal_told = -float("inf")
+        self._refusal_logged = -float("inf")
 
     @property
     def is_on(self) -> bool:
@@ -103,9 +103,9 @@ class Outage:
         """Note that a destination refused telemetry for good."""
         now = time.monotonic()
         with self._lock:
-            if now - self._refusal_told < _REFUSALS_TOLD_EVERY:
+            if now - self._refusal_logged < _REFUSALS_TOLD_EVERY:
                 return
-            self._refusal_told = now
+            self._refusal_logged = now
         _warn(
             "%s refused %d of the %s: %s. What is refused is counted, and set aside where a "
             "repository has it; further refusals are told of once an hour.",
@@ -116,7 +116,7 @@ class Outage:
         )
 
     def _dropped(self) -> int:
-        return sum(self._counts.total(signal, "dropped") for signal in ("traces", "logs"))
+        return sum(self._counters.total(signal, "dropped") for signal in ("traces", "logs"))
 
 
 def _warn(message: str, *values: object) -> None:

@@ -32,12 +32,12 @@ from .buffer import QueueLimits
 from .exporters import destinations
 from .metric_push import MetricPush
 from .queue import ExportQueue
-from .record_ref import current_passage
+from .record_ref import current_record_ref
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadWriteLogRecord
 
-    from .counters import Counts
+    from .counters import Counters
     from .outage import Outage
 
 Channel = ExportQueue[Any] | MetricPush
@@ -60,26 +60,26 @@ class OwnMeterProvider(MeterProvider):
     """A meter provider that sends nothing from a forked child."""
 
 
-def tracer_provider(counts: Counts, outage: Outage) -> tuple[TracerProvider, list[Channel]]:
+def tracer_provider(counters: Counters, outage: Outage) -> tuple[TracerProvider, list[Channel]]:
     """Return a tracer provider and the channels through which its spans leave."""
     with environment.without_bad_number("OTEL_TRACES_SAMPLER_ARG", most=1.0):
         provider = TracerProvider(
             resource=_lasting_resource(), shutdown_on_exit=False, span_limits=_span_limits()
         )
-    channels = _queues("traces", "BSP", 5000, counts, outage)
+    channels = _queues("traces", "BSP", 5000, counters, outage)
     hand_over = _SpanHandOver(channels)
     provider.add_span_processor(hand_over)
     _made[provider] = (list(channels), hand_over)
     return provider, list(channels)
 
 
-def logger_provider(counts: Counts, outage: Outage) -> tuple[LoggerProvider, list[Channel]]:
+def logger_provider(counters: Counters, outage: Outage) -> tuple[LoggerProvider, list[Channel]]:
     """Return a logger provider and the channels through which its records leave."""
     options: dict[str, Any] = {}
     if "log_record_limits" in inspect.signature(LoggerProvider).parameters:
         options["log_record_limits"] = _log_record_limits()
     provider = LoggerProvider(resource=_lasting_resource(), shutdown_on_exit=False, **options)
-    channels = _queues("logs", "BLRP", 1000, counts, outage)
+    channels = _queues("logs", "BLRP", 1000, counters, outage)
     hand_over = _LogHandOver(channels)
     provider.add_log_record_processor(hand_over)
     _made[provider] = (list(channels), hand_over)
@@ -134,9 +134,9 @@ class _SpanHandOver(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         context = span.context
         if context is not None and context.trace_flags.sampled:
-            passage = current_passage()
+            record_ref = current_record_ref()
             for queue in self.queues:
-                queue.put(span, passage)
+                queue.put(span, record_ref)
 
 
 class _LogHandOver(LogRecordProcessor):
@@ -155,9 +155,9 @@ class _LogHandOver(LogRecordProcessor):
             instrumentation_scope=log_record.instrumentation_scope,
             limits=log_record.limits,
         )
-        passage = current_passage()
+        record_ref = current_record_ref()
         for queue in self.queues:
-            queue.put(readable, passage)
+            queue.put(readable, record_ref)
 
     def shutdown(self) -> None:
         """Do nothing: whoever owns the queue closes it."""
@@ -169,11 +169,11 @@ class _LogHandOver(LogRecordProcessor):
 
 
 def _queues(
-    signal: str, prefix: str, delay: int, counts: Counts, outage: Outage
+    signal: str, prefix: str, delay: int, counters: Counters, outage: Outage
 ) -> list[ExportQueue[Any]]:
     limits = _queue_limits(prefix, delay)
     queues = [
-        ExportQueue[Any](signal, destination, limits, counts, outage)
+        ExportQueue[Any](signal, destination, limits, counters, outage)
         for destination in destinations(signal)
     ]
     for number, queue in enumerate(queues, start=1):

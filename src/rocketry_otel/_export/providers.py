@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from .counters import Counts
+    from .counters import Counters
     from .outage import Outage
 
 _logger = logging.getLogger(NAME)
@@ -58,7 +58,7 @@ class Providers:
 
     def __post_init__(self) -> None:
         """See to it that all providers send at once when the program ends."""
-        shutdown.remember_sender(self)
+        shutdown.remember_flushable(self)
 
     @property
     def queues(self) -> list[ExportQueue[Any]]:
@@ -97,7 +97,7 @@ def resolve(
     tracer: TracerProvider | None,
     logger: LoggerProvider | None,
     meter: MeterProvider | None,
-    counts: Counts,
+    counters: Counters,
     outage: Outage,
 ) -> Providers:
     """Return the providers to use, as things stand now.
@@ -106,7 +106,7 @@ def resolve(
         tracer: A provider that was given; it wins over all others.
         logger: The same for log records.
         meter: The same for metrics.
-        counts: What our own providers count their deliveries in.
+        counters: What our own providers count their deliveries in.
         outage: What our own providers tell of their success.
 
     Returns:
@@ -136,13 +136,13 @@ def resolve(
             tracer=choose(
                 tracer,
                 trace.get_tracer_provider,
-                lambda: own.tracer_provider(counts, outage),
+                lambda: own.tracer_provider(counters, outage),
                 trace.NoOpTracerProvider(),
             ),
             logger=choose(
                 logger,
                 get_logger_provider,
-                lambda: own.logger_provider(counts, outage),
+                lambda: own.logger_provider(counters, outage),
                 NoOpLoggerProvider(),
             ),
             meter=choose(

@@ -16,17 +16,17 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.threads import start_thread, wait_until
 
 from .backoff import SHORTEST_PAUSE, pause_after
-from .batch import Entry, dispatch
-from .buffer import Holding, QueueLimits
+from .batch import Entry, send_batch
+from .buffer import Buffer, QueueLimits
 from .rereading import Rereading
 from .responses import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .counters import Counts, Outcome
+    from .counters import Counters, Outcome
     from .outage import Outage
-    from .record_ref import Passage
+    from .record_ref import RecordRef
     from .responses import Destination, Result
 
     SetAside = Callable[["ExportQueue[Any]", list[Entry], int, str], None]
@@ -44,16 +44,16 @@ class ExportQueue(Rereading, Generic[T]):
         signal: ``traces`` or ``logs``.
         destination: Where the batches go.
         limits: How much waits, and for how long.
-        counts: Where outcomes are counted.
+        counters: Where outcomes are counted.
         outage: Told of every success and failure.
 
     Attributes:
         name: What names it among all queues, also those of other processes.
-        set_aside: Told, before anybody else, of entries of which some were refused for good:
+        add_dead_letters: Told, before anybody else, of entries of which some were refused for good:
             by which queue, how many, and why.
         last_error: What last went wrong, if anything has.
         sent_again: How many items were handed over from the repository.
-        life: Another one each time that it is opened.
+        generation: Another one each time that it is opened.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class ExportQueue(Rereading, Generic[T]):
         signal: str,
         destination: Destination,
         limits: QueueLimits,
-        counts: Counts,
+        counters: Counters,
         outage: Outage,
     ) -> None:
         self.signal = signal
         self.destination = destination
         self.name = f"{signal} {destination.name}"
-        self.set_aside: SetAside = _forget
+        self.add_dead_letters: SetAside = _forget
         self._limits = limits
-        self._counts = counts
+        self._counters = counters
         self._outage = outage
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
@@ -77,10 +77,10 @@ class ExportQueue(Rereading, Generic[T]):
     def _start_afresh(self) -> None:
         # Re-entrant, since a signal handler that logs may come in between.
         self._changed = threading.Condition(threading.RLock())
-        self._held = Holding(self._limits.size)
+        self._held = Buffer(self._limits.size)
         self._closed = False
         # Whoever was there before it was closed is not to meddle with what comes after.
-        self.life = object()
+        self.generation = object()
         self._thread: threading.Thread | None = None
         self._handed_over = 0
         self._settled = 0
@@ -92,29 +92,29 @@ class ExportQueue(Rereading, Generic[T]):
         self._hurry_until = 0  # the count of items that are not to wait for others
         self._close_by: float | None = None  # when closing is to be over, once it has begun
 
-    def put(self, item: T, passage: Passage | None = None) -> None:
+    def put(self, item: T, record_ref: RecordRef | None = None) -> None:
         """Hand over an item; takes microseconds, whatever the destination does.
 
         Args:
             item: The item.
-            passage: The stored record that it comes from, if it comes from one.
+            record_ref: The stored record that it comes from, if it comes from one.
         """
-        if passage is not None and not passage.is_for(self.name):
+        if record_ref is not None and not record_ref.is_for(self.name):
             return
         with self._changed:
             if self._closed or self._close_by is not None:
-                if passage is None:
-                    self._counts.add(self.signal, "dropped", reason="closed")
-                elif passage.is_live:
-                    self._held.leave(passage)
+                if record_ref is None:
+                    self._counters.add(self.signal, "dropped", reason="closed")
+                elif record_ref.is_live:
+                    self._held.leave(record_ref)
                 return
             self._handed_over += 1
-            if passage is not None and not passage.is_live:
+            if record_ref is not None and not record_ref.is_live:
                 self.sent_again += 1
-            if not self._held.add(Entry(item, passage)):
+            if not self._held.add(Entry(item, record_ref)):
                 self._settled += 1
                 return
-            if passage is None:
+            if record_ref is None:
                 self._lose(self._held.trim(), "dropped", "queue_full")
             if len(self._held.waiting) in (1, self._limits.batch):
                 self._changed.notify_all()
@@ -144,7 +144,7 @@ class ExportQueue(Rereading, Generic[T]):
             )
             self._hurry_no_more(mark)
             accepted = settled and self._settled >= mark
-            return accepted and self._lost == 0 and not self.has_left
+            return accepted and self._lost == 0 and not self.has_overflow
 
     def _hurry_no_more(self, mark: int) -> None:
         if self._hurry_until == mark and self._close_by is None:
@@ -184,40 +184,40 @@ class ExportQueue(Rereading, Generic[T]):
                 self._hurry_until = 0
                 self._failing = self.last_error = None
                 self._thread = None
-                self.life = object()
+                self.generation = object()
 
     def _wake(self) -> None:
         """See to it that there is a thread for what waits; it may fail, and is tried again."""
         if self._thread is None and self._held.waiting:
-            self._thread = start_thread(partial(self._work, self.life), self.signal)
+            self._thread = start_thread(partial(self._work, self.generation), self.signal)
 
-    def _work(self, life: object) -> None:
+    def _work(self, generation: object) -> None:
         failures = 0
-        while batch := self._next_batch(life):
-            left, doubtful, stopped_by = dispatch(
+        while batch := self._next_batch(generation):
+            left, doubtful, stopped_by = send_batch(
                 batch,
                 self.destination.export,
-                partial(self._settle, life),
-                lambda: self._is_over(life),
+                partial(self._settle, generation),
+                lambda: self._is_over(generation),
                 self._known_good,
             )
-            self._put_back(life, left, doubtful, stopped_by)
+            self._put_back(generation, left, doubtful, stopped_by)
             if stopped_by is None:
                 failures = 0
                 continue
             self._outage.failed(
                 self.signal, self.destination.name, stopped_by.reason, unknown=stopped_by.unknown
             )
-            self._pause(life, failures, stopped_by.retry_after)
+            self._pause(generation, failures, stopped_by.retry_after)
             failures += 1
 
-    def _next_batch(self, life: object) -> list[Entry]:
+    def _next_batch(self, generation: object) -> list[Entry]:
         """Wait for a batch that is full, due or wanted in a hurry; empty when closed."""
         with self._changed:
             wait_until(
                 self._changed,
                 float("inf"),
-                lambda: bool(self._held.waiting) or self._is_closing() or self._is_over(life),
+                lambda: bool(self._held.waiting) or self._is_closing() or self._is_over(generation),
             )
             wait_until(
                 self._changed,
@@ -226,35 +226,35 @@ class ExportQueue(Rereading, Generic[T]):
                     len(self._held.waiting) >= self._limits.batch
                     or self._settled < self._hurry_until
                     or self._is_closing()
-                    or self._is_over(life)
+                    or self._is_over(generation)
                 ),
             )
-            return [] if self._is_over(life) else self._held.take(self._limits.batch)
+            return [] if self._is_over(generation) else self._held.take(self._limits.batch)
 
     def _put_back(
         self,
-        life: object,
+        generation: object,
         left: list[Entry],
         doubtful: list[Entry],
         stopped_by: Result | None,
     ) -> None:
         with self._changed:
-            if self._is_over(life):
+            if self._is_over(generation):
                 return  # all was given up
             self._failing = None if stopped_by is None else stopped_by.reason
             self.last_error = self._failing or self.last_error
             self._held.put_back(left, doubtful)
             if left or doubtful:
-                self._counts.add(self.signal, "retried", len(left) + len(doubtful))
+                self._counters.add(self.signal, "retried", len(left) + len(doubtful))
             self._lose(self._held.trim(), "dropped", "queue_full")
             self._changed.notify_all()
 
-    def _pause(self, life: object, failures: int, retry_after: float | None) -> None:
+    def _pause(self, generation: object, failures: int, retry_after: float | None) -> None:
         """Leave the destination alone for a while, a short one if somebody waits."""
         began = time.monotonic()
         pause = pause_after(failures) if retry_after is None else retry_after
         with self._changed:
-            while not self._is_over(life):
+            while not self._is_over(generation):
                 in_hurry = self._is_closing() or self._settled < self._hurry_until
                 may_shorten = in_hurry and retry_after is None
                 end = began + (min(pause, SHORTEST_PAUSE) if may_shorten else pause)
@@ -265,24 +265,26 @@ class ExportQueue(Rereading, Generic[T]):
                     return
                 self._changed.wait(left)
 
-    def _settle(self, life: object, part: list[Entry], result: Result) -> None:
+    def _settle(self, generation: object, part: list[Entry], result: Result) -> None:
         count = len(part)
         refused = count if result.answer is Answer.REFUSED else min(result.rejected, count)
         accepted = count - refused
-        if refused and not self._is_over(life):
-            self.set_aside(self, part, refused, result.reason)
+        if refused and not self._is_over(generation):
+            self.add_dead_letters(self, part, refused, result.reason)
         with self._changed:
-            if self._is_over(life):
+            if self._is_over(generation):
                 return  # counted as lost when it was given up
             self._held.settle(part)
             if accepted:
                 self._failing = None
                 self._known_good = self._known_good if refused else part[-1].item
                 self._settled += accepted
-                self._counts.add(self.signal, "delivered", accepted)
-                again = sum(1 for _, passage in part if passage is not None and not passage.is_live)
+                self._counters.add(self.signal, "delivered", accepted)
+                again = sum(
+                    1 for _, record_ref in part if record_ref is not None and not record_ref.is_live
+                )
                 if again:
-                    self._counts.add(self.signal, "replayed", min(again, accepted))
+                    self._counters.add(self.signal, "replayed", min(again, accepted))
             if refused:
                 self.last_error = result.reason
             self._lose(refused, "failed", "refused")
@@ -301,11 +303,11 @@ class ExportQueue(Rereading, Generic[T]):
         if count:
             self._settled += count
             self._lost += count
-            self._counts.add(self.signal, outcome, count, reason)
+            self._counters.add(self.signal, outcome, count, reason)
             self._changed.notify_all()
 
-    def _is_over(self, life: object) -> bool:
-        return self._closed or life is not self.life
+    def _is_over(self, generation: object) -> bool:
+        return self._closed or generation is not self.generation
 
     def _is_closing(self) -> bool:
         return self._closed or self._close_by is not None

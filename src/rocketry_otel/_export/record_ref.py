@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Key = tuple[int, str, str]
 
 
-class Passage(NamedTuple):
+class RecordRef(NamedTuple):
     """The way of one stored record to where its telemetry goes.
 
     What is sent without one (spans of a task's body, records that no repository keeps) is not
@@ -45,28 +45,28 @@ class Passage(NamedTuple):
         return self.positions is None or channel in self.positions
 
 
-def passage_of(event: TaskEvent) -> Passage:
+def record_ref_of(event: TaskEvent) -> RecordRef:
     """Return the way of a record that was just written."""
-    return Passage(event.created, event.task_name or "", event.action or "")
+    return RecordRef(event.created, event.task_name or "", event.action or "")
 
 
 class _Current(threading.local):
-    passage: Passage | None = None
+    record_ref: RecordRef | None = None
 
 
 _current = _Current()
 
 
-def current_passage() -> Passage | None:
+def current_record_ref() -> RecordRef | None:
     """Return on whose behalf this thread hands things over."""
-    return _current.passage
+    return _current.record_ref
 
 
-def enter(passage: Passage | None) -> Passage | None:
+def enter(record_ref: RecordRef | None) -> RecordRef | None:
     """Let what this thread hands over from now on belong to a stored record.
 
     Returns:
         What it belonged to before, to be entered again behind it.
     """
-    before, _current.passage = _current.passage, passage
+    before, _current.record_ref = _current.record_ref, record_ref
     return before

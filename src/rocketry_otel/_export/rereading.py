@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from .buffer import Holding, QueueLimits
+    from .buffer import Buffer, QueueLimits
 
 R = TypeVar("R")
 
@@ -22,13 +22,13 @@ class Rereading(ABC):
 
     Attributes:
         name: What names it among all queues, also those of other processes.
-        life: Another one each time that it is opened.
+        generation: Another one each time that it is opened.
     """
 
     name: str
-    life: object
+    generation: object
     _changed: threading.Condition
-    _held: Holding
+    _held: Buffer
     _limits: QueueLimits
     _failing: str | None  # why, if nothing gets through
 
@@ -44,15 +44,15 @@ class Rereading(ABC):
     def _is_closing(self) -> bool:
         """Return whether nothing is taken in any more."""
 
-    def ask(self, question: Callable[[Holding], R]) -> R:
-        """Return the answer to a question about what is here, such as ``Holding.oldest``."""
+    def ask(self, question: Callable[[Buffer], R]) -> R:
+        """Return the answer to a question about what is here, such as ``Buffer.oldest``."""
         with self._changed:
             return question(self._held)
 
     @property
-    def has_left(self) -> bool:
+    def has_overflow(self) -> bool:
         """Whether something is to be read from the repository again."""
-        return self._held.left is not None or self._held.owed is not None
+        return self._held.overflow is not None or self._held.handed_over is not None
 
     @property
     def error(self) -> str | None:
@@ -99,18 +99,18 @@ class Rereading(ABC):
             self._hurry_no_more(mark)
             return is_over
 
-    def settled_until(self, position: int, life: object) -> int | None:
+    def settled_until(self, position: int, generation: object) -> int | None:
         """Return up to which position all that is sent again is settled.
 
         Args:
             position: Up to which it was handed over.
-            life: The ``life`` that this had then.
+            generation: The ``generation`` that this had then.
 
         Returns:
             ``None`` if it cannot be told, since this is being closed, or was.
         """
         with self._changed:
-            if self._is_closing() or life is not self.life:
+            if self._is_closing() or generation is not self.generation:
                 return None
             first = self._first_position()
             return position if first is None else min(first, position)

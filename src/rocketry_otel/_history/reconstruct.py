@@ -8,19 +8,19 @@ from rocketry_otel._model.event import TaskEvent, parse_event
 from rocketry_otel._model.runs import RunTracker, Step
 from rocketry_otel._repositories.skipped import passed_over
 
-from .run_lookup import identity_in
+from .run_lookup import ids_in
 from .streams.base import Window
-from .streams.stream_of import store_of
+from .streams.stream_of import stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from redbird import BaseRepo
 
-    from .run_lookup import StoredRuns
+    from .run_lookup import RunLookup
 
 
-class Retold(NamedTuple):
+class Reconstructed(NamedTuple):
     """A stored record as it was when it was live.
 
     Attributes:
@@ -55,7 +55,7 @@ def records(
         unreadable: Told how many more cannot be read.
     """
     window = Window(since) if until is None else Window(since, until)
-    found = store_of(repo).read(window)
+    found = stream_of(repo).read(window)
     while True:
         before = passed_over()
         fields = next(found, None)
@@ -67,13 +67,13 @@ def records(
         yield fields
 
 
-def retold(
+def reconstruct(
     repo: BaseRepo,
-    stored: StoredRuns,
+    run_lookup: RunLookup,
     since: int = 0,
     until: int | None = None,
     unreadable: Callable[[int], None] | None = None,
-) -> Iterator[Retold]:
+) -> Iterator[Reconstructed]:
     """Give the records of a repository as they were when they were live.
 
     They take the way of live records, through the same tracker of runs; what began before is
@@ -81,7 +81,7 @@ def retold(
 
     Args:
         repo: The repository.
-        stored: The runs in it.
+        run_lookup: The runs in it.
         since: When the oldest was created, in nanoseconds since the epoch.
         until: When the newest was created.
         unreadable: Told how many more cannot be read.
@@ -98,18 +98,18 @@ def retold(
                 if ending.task_name in looked_for:
                     return None
                 looked_for.add(ending.task_name)
-        return stored.find_beginning_again(ending, fields)
+        return run_lookup.find_beginning_again(ending, fields)
 
     tracker = RunTracker(
-        keeps_run_id=stored.keeps("run_id"),
+        keeps_run_id=run_lookup.keeps("run_id"),
         find_run=find_run,
         # The repository may have refused the beginning, which was known when this was live.
-        find_identity=lambda: identity_in(fields),
+        find_ids=lambda: ids_in(fields),
     )
     for fields in records(repo, since, until, unreadable):
         event = parse_event(fields)
         step = tracker.observe(event)
         is_looked_up = step.change == "ended" and not step.was_open
-        if is_looked_up and not stored.is_first_ending(event, fields):
+        if is_looked_up and not run_lookup.is_first_ending(event, fields):
             step = step._replace(change="repeated")
-        yield Retold(fields, event, step)
+        yield Reconstructed(fields, event, step)

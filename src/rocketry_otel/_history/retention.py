@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rocketry_otel._history.streams.base import OUTLINE, Window
-from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._history.streams.stream_of import stream_of
 from rocketry_otel._model.event import TaskEvent, parse_event
 from rocketry_otel._model.runs import RunTracker
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from redbird.base import BaseRepo
 
-    from rocketry_otel._history.streams.base import Store
-    from rocketry_otel._model.ids import Identity
+    from rocketry_otel._history.streams.base import RecordStream
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.retention import Retention
     from rocketry_otel._model.runs import Step
 
@@ -50,22 +50,22 @@ def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) 
     Raises:
         RepositoryError: Records cannot be removed safely from a repository of this kind.
     """
-    store = store_of(repo)
-    bound = min(acknowledged, _bound(store, retention, now))
+    stream = stream_of(repo)
+    bound = min(acknowledged, _bound(stream, retention, now))
     if bound <= 0:
         return 0
     window = Window(until=bound - 1)
     old = _Old()
-    for fields in store.outlines(window):
+    for fields in stream.outlines(window):
         old.observe(fields)
-    kept = old.kept(store.newest(old.kinds), window)
-    return store.remove(window, old.but(kept)) if old.count > len(kept) else 0
+    kept = old.kept(stream.newest(old.kinds), window)
+    return stream.remove(window, old.but(kept)) if old.count > len(kept) else 0
 
 
-def _bound(store: Store, retention: Retention, now: int) -> int:
+def _bound(stream: RecordStream, retention: Retention, now: int) -> int:
     """Return the time before which what was created is too old."""
     if retention.count is not None:
-        return store.earliest_of_newest(retention.count)
+        return stream.earliest_of_newest(retention.count)
     return now - (retention.seconds or 0) * _NANOSECONDS
 
 
@@ -100,7 +100,7 @@ class _Old:
     def __init__(self) -> None:
         self.count = 0
         self._tracker = RunTracker()
-        self._beginnings: dict[Identity, _Key] = {}
+        self._beginnings: dict[RunIds, _Key] = {}
         # Of each kind the record added last and the one created last, with their beginnings.
         self._last: dict[Kind, tuple[_Key, ...]] = {}
         self._latest: dict[Kind, tuple[_Key, ...]] = {}
@@ -129,10 +129,10 @@ class _Old:
         if step.run is None or step.change not in {"ended", "repeated"}:
             return None
         if step.run.began is not None:
-            self._beginnings[step.run.identity] = _key(step.run.began)
+            self._beginnings[step.run.ids] = _key(step.run.began)
             while len(self._beginnings) > _ENDED_RUNS_LIMIT:
                 del self._beginnings[next(iter(self._beginnings))]
-        return self._beginnings.get(step.run.identity)
+        return self._beginnings.get(step.run.ids)
 
     def kept(self, newest: Mapping[Kind, Mapping[str, Any]], window: Window) -> set[_Key]:
         """Return the keys of those that must stay.

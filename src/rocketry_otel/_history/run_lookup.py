@@ -10,7 +10,7 @@ from redbird.repos import JSONDirectoryRepo
 
 from rocketry_otel._model.annotations import attributes_as_text, events_as_text, links_as_text
 from rocketry_otel._model.event import CRASH, ENDINGS, RUN, TaskEvent, parse_event
-from rocketry_otel._model.ids import Identity, identity_of
+from rocketry_otel._model.ids import RunIds, ids_of
 from rocketry_otel._repositories.json_repo import is_ordered
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _ADDED_FIELDS = (
 _MERGED_FIELDS = frozenset({"attributes", "events", "links", "trace_id", "span_id"})
 
 
-class StoredRuns:
+class RunLookup:
     """Runs in a repository of any model.
 
     Args:
@@ -62,11 +62,11 @@ class StoredRuns:
         """Add to ``fields`` what a declared model keeps beyond what Rocketry's records hold."""
         if not self._added:
             return
-        event, identity = observation.event, observation.identity
+        event, ids = observation.event, observation.ids
         exception = event.exception
         found = {
-            "trace_id": identity and identity.trace_hex,
-            "span_id": identity and identity.span_hex,
+            "trace_id": ids and ids.trace_hex,
+            "span_id": ids and ids.span_hex,
             "execution": event.execution,
             "exc_type": exception and exception.type,
             "exc_message": exception and exception.message,
@@ -114,7 +114,7 @@ class StoredRuns:
         if trace_id is None:
             began = self._beginning_before(ending)
             return None if began is None or self._has_ended(began, ending) else began
-        if trace_id == self._identity_alone(ending).trace_hex:
+        if trace_id == self._ids_alone(ending).trace_hex:
             return None
         events = self._events(self._same_run(ending, trace_id))
         return next((event for event in events if event.action == RUN), None)
@@ -135,9 +135,9 @@ class StoredRuns:
             query["run_id"] = ending.run_id
         return query
 
-    def _identity_alone(self, ending: TaskEvent) -> Identity:
+    def _ids_alone(self, ending: TaskEvent) -> RunIds:
         run_id = ending.run_id if self.keeps("run_id") else None
-        return identity_of(ending.task_name or "", run_id, ending.created)
+        return ids_of(ending.task_name or "", run_id, ending.created)
 
     def _has_ended(self, began: TaskEvent, before: TaskEvent | None = None) -> bool:
         """Return whether an ending of a run is stored, older than ``before`` if that is given."""
@@ -147,7 +147,7 @@ class StoredRuns:
         first = began.created
         if before is None and "trace_id" in self._added:
             # This tells, whatever the clock said.
-            query["trace_id"], first = self._identity_alone(began).trace_hex, 0
+            query["trace_id"], first = self._ids_alone(began).trace_hex, 0
         else:
             query["created"] = _not_before(began)
         return any(
@@ -161,12 +161,12 @@ class StoredRuns:
         """Return the newest event of a task with an action, as Rocketry's own state has it."""
         return self._last({"task_name": task_name, "action": action})
 
-    def identity_of(self, event: TaskEvent) -> Identity:
+    def ids_of(self, event: TaskEvent) -> RunIds:
         """Return the ids of the run that a stored event began or ended."""
         named_by = event
         if event.action != RUN:
             named_by = self._beginning_before(event) or event
-        return identity_of(event.task_name or "", named_by.run_id, named_by.created)
+        return ids_of(event.task_name or "", named_by.run_id, named_by.created)
 
     def trace_id_of(self, record: Any) -> str | None:
         """Return the trace id of the run that a stored record belongs to."""
@@ -175,7 +175,7 @@ class StoredRuns:
         if stored is not None:
             return stored
         event = parse_event(fields)
-        return self.identity_of(event).trace_hex if event.is_task_event else None
+        return self.ids_of(event).trace_hex if event.is_task_event else None
 
     def _beginning_before(self, ending: TaskEvent) -> TaskEvent | None:
         """Return the beginning of a stored ending's run: by its run id, else by order."""
@@ -196,13 +196,13 @@ class StoredRuns:
             yield parse_event(fields_of(item))
 
 
-def identity_in(fields: Mapping[str, Any]) -> Identity | None:
+def ids_in(fields: Mapping[str, Any]) -> RunIds | None:
     """Return the ids that a stored record bears, if it does."""
     trace_id, span_id = _trace_id_in(fields), fields.get("span_id")
     if trace_id is None or not isinstance(span_id, str) or not _SPAN_ID.fullmatch(span_id):
         return None
-    identity = Identity(int(trace_id, 16), int(span_id, 16))
-    return identity if all(identity) else None  # OpenTelemetry's sign for no id at all
+    ids = RunIds(int(trace_id, 16), int(span_id, 16))
+    return ids if all(ids) else None  # OpenTelemetry's sign for no id at all
 
 
 def _trace_id_in(fields: Mapping[str, Any]) -> str | None:

@@ -10,12 +10,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rocketry_otel._delivery.worker import WriteAhead
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._delivery.worker import DeliveryWorker
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.global_providers import make_global
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.providers import Providers, resolve
-from rocketry_otel._export.record_ref import passage_of
+from rocketry_otel._export.record_ref import record_ref_of
 from rocketry_otel._export.status import delivery_of
 from rocketry_otel._model.annotations import plain_attributes
 from rocketry_otel._model.event import RUN, SUCCESS, parse_event
@@ -23,13 +23,13 @@ from rocketry_otel._model.runs import Observation, RunTracker, Step
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
 from rocketry_otel._runtime.scope import NAME
-from rocketry_otel._telemetry.emitter import Sender
+from rocketry_otel._telemetry.emitter import SignalEmitter
 from rocketry_otel._telemetry.heartbeat import Heartbeat
 from rocketry_otel._telemetry.metrics import TaskMetrics
 
-from .latest_runs import Newest, look_up
-from .launches import Launches
-from .user_hooks import Enrichment
+from .latest_runs import LatestRuns, look_up
+from .pending_launches import PendingLaunches
+from .user_hooks import UserHooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from redbird import BaseRepo
 
-    from rocketry_otel._export.record_ref import Passage
-    from rocketry_otel._history.run_lookup import StoredRuns
+    from rocketry_otel._export.record_ref import RecordRef
+    from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.runs import Run
     from rocketry_otel._settings import Settings
@@ -52,7 +52,7 @@ class _Signals(NamedTuple):
     """Where each signal goes, once the providers are known."""
 
     providers: Providers
-    sender: Sender
+    emitter: SignalEmitter
     metrics: TaskMetrics
 
 
@@ -62,7 +62,7 @@ class Bridge:
     Args:
         settings: What may leave the machine, and how.
         repo: The repository.
-        stored: What it keeps of runs.
+        run_lookup: What it keeps of runs.
         tracer_provider: Given by the user, as are the two others; ``None`` for the global one
             or, if there is none when the first record comes, our own.
         logger_provider: The same for log records.
@@ -74,33 +74,33 @@ class Bridge:
         settings: Settings,
         *,
         repo: BaseRepo,
-        stored: StoredRuns,
+        run_lookup: RunLookup,
         tracer_provider: TracerProvider | None,
         logger_provider: LoggerProvider | None,
         meter_provider: MeterProvider | None,
     ) -> None:
-        self.counts = Counts()
+        self.counters = Counters()
         self._settings = settings
         self._given = (tracer_provider, logger_provider, meter_provider)
-        self._outage = Outage(self.counts)
-        self._stored = stored
-        self.write_ahead = WriteAhead(repo, stored, settings, self.counts)
-        self.keeps_run_id = stored.keeps("run_id")
+        self._outage = Outage(self.counters)
+        self._run_lookup = run_lookup
+        self.delivery_worker = DeliveryWorker(repo, run_lookup, settings, self.counters)
+        self.keeps_run_id = run_lookup.keeps("run_id")
         self._tracker = RunTracker(
             keeps_run_id=self.keeps_run_id,
-            find_run=lambda event: look_up(stored.find_beginning, event),
+            find_run=lambda event: look_up(run_lookup.find_beginning, event),
         )
-        self.newest = Newest(stored)
-        self.launches = Launches()
+        self.latest_runs = LatestRuns(run_lookup)
+        self.pending_launches = PendingLaunches()
         self.heartbeat = Heartbeat()
         # For the hooks of users, and whether ours may be the global providers: ``instrument``
         # sets these.
-        self.enrichment = Enrichment()
+        self.user_hooks = UserHooks()
         self.may_be_global = False
         self._signals: _Signals | None = None
         self._closed = False
         self._resting = False
-        self._complained = False
+        self._is_logged = False
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
 
@@ -121,7 +121,7 @@ class Bridge:
             event = parse_event(fields, message, execution)
             launch = None
             if event.action == RUN and event.task_name is not None:
-                launch = self.launches.take(event.task_name, event.run_id)
+                launch = self.pending_launches.take(event.task_name, event.run_id)
                 if launch is not None and launch.links:
                     event = event._replace(links=launch.links)
             with self._lock:
@@ -132,14 +132,14 @@ class Bridge:
             if launch is not None:
                 run.launched_in = launch.context
             if step.change == "began":
-                self.newest.remember(event, run)
+                self.latest_runs.remember(event, run)
             elif step.change == "ended":
                 event = self._completed(event, run, fields)
-                self.newest.remember(event, run)
+                self.latest_runs.remember(event, run)
             return Observation(event, step)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self.counts.add("logs", "dropped", reason="error")
-            self._complain("A record could not be understood", error)
+            self.counters.add("logs", "dropped", reason="error")
+            self._log_once("A record could not be understood", error)
             return None
 
     def expect(self, observation: Observation | None) -> int | None:
@@ -153,9 +153,9 @@ class Bridge:
                 return None
             if not self._closed:
                 self._awake()
-            return self.write_ahead.expect(observation.event)
+            return self.delivery_worker.expect(observation.event)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self._complain("A record cannot be followed on its way", error)
+            self._log_once("A record cannot be followed on its way", error)
             return None
 
     def export(
@@ -177,20 +177,20 @@ class Bridge:
         event, step = observation
         try:
             if step.change == "repeated" and self._exports(event):
-                self.counts.add("traces", "dropped", reason="repeated_ending")
+                self.counters.add("traces", "dropped", reason="repeated_ending")
             if step.given_up is not None:
-                self.counts.add("traces", "dropped", reason="never_ended")
+                self.counters.add("traces", "dropped", reason="never_ended")
             if self._closed:
-                if not self.write_ahead.is_durable:
-                    self.counts.add("logs", "dropped", reason="closed")
+                if not self.delivery_worker.is_durable:
+                    self.counters.add("logs", "dropped", reason="closed")
                 return  # and it stays expected: the next start finds it
             try:
-                self._send(event, step, passage_of(event) if may_be_stored else None)
+                self._send(event, step, record_ref_of(event) if may_be_stored else None)
             finally:
-                self.write_ahead.settle(expected)
+                self.delivery_worker.settle(expected)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self.counts.add("logs", "dropped", reason="error")
-            self._complain("The telemetry of a record could not be made", error)
+            self.counters.add("logs", "dropped", reason="error")
+            self._log_once("The telemetry of a record could not be made", error)
 
     def open_run(self, task_name: str, run_id: str | None) -> Run | None:
         """Return the run of a task that goes on under this id, its context made."""
@@ -198,7 +198,7 @@ class Bridge:
             run = self._tracker.open_run(task_name, run_id)
         if run is None or run.began is None or self._closed:
             return None
-        (self._signals or self._connect()).sender.context_of(run, run.began)
+        (self._signals or self._connect()).emitter.context_of(run, run.began)
         return run
 
     def start(self, task_names: Iterable[str]) -> None:
@@ -209,13 +209,13 @@ class Bridge:
         """
         try:
             signals = self._signals or self._connect()
-            self.write_ahead.begin()
+            self.delivery_worker.begin()
             for name in task_names:
-                event = look_up(self._stored.newest, name, SUCCESS)
+                event = look_up(self._run_lookup.newest, name, SUCCESS)
                 if event is not None and self._exports(event):
                     signals.metrics.succeeded(name, event.created)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self._complain("The providers could not be found at the start", error)
+            self._log_once("The providers could not be found at the start", error)
 
     @property
     def providers(self) -> Providers | None:
@@ -234,10 +234,10 @@ class Bridge:
         signals, deadline = self._signals, time.monotonic() + timeout
         if signals is None:
             return True
-        if signals.providers.flush(deadline) and self.write_ahead.wait(0.0):
+        if signals.providers.flush(deadline) and self.delivery_worker.wait(0.0):
             return True
         # What there was no room for comes from the repository, now that there is some.
-        return self.write_ahead.wait(deadline) and signals.providers.flush(deadline)
+        return self.delivery_worker.wait(deadline) and signals.providers.flush(deadline)
 
     def close(self, timeout: float) -> None:
         """Send what waits, for ``timeout`` seconds at most, and send nothing any more."""
@@ -250,9 +250,9 @@ class Bridge:
         with self._lock:
             signals = self._signals
         if signals is not None:
-            self.write_ahead.stop(timeout)
+            self.delivery_worker.stop(timeout)
             signals.providers.close(deadline)
-            self.write_ahead.finish(for_good=self._closed)
+            self.delivery_worker.finish(for_good=self._closed)
         shutdown.forget(self)
         with self._lock:
             # Not before: what comes meanwhile is left to the repository, and wakes nobody.
@@ -265,7 +265,7 @@ class Bridge:
             with self._lock:
                 self._resting = False
                 signals.providers.reopen()
-                self.write_ahead.reopen()
+                self.delivery_worker.reopen()
                 shutdown.remember(self)
         return signals
 
@@ -279,21 +279,23 @@ class Bridge:
         # A child that is forked in the midst of it would have the half of it.
         with self._lock, no_fork:
             if self._signals is None:
-                providers = resolve(*self._given, self.counts, self._outage)
-                sender = Sender(providers, self._settings, self._lose)
-                metrics = TaskMetrics(providers.meter, self.counts, delivery_of(self.write_ahead))
+                providers = resolve(*self._given, self.counters, self._outage)
+                emitter = SignalEmitter(providers, self._settings, self._lose)
+                metrics = TaskMetrics(
+                    providers.meter, self.counters, delivery_of(self.delivery_worker)
+                )
                 self.heartbeat.show(providers.meter)
-                self.write_ahead.follow(providers.queues, sender)
+                self.delivery_worker.follow(providers.queues, emitter)
                 if self.may_be_global:
                     make_global(providers)
                 shutdown.remember(self)
-                self._signals = _Signals(providers, sender, metrics)
+                self._signals = _Signals(providers, emitter, metrics)
             return self._signals
 
-    def _send(self, event: TaskEvent, step: Step, passage: Passage | None) -> None:
+    def _send(self, event: TaskEvent, step: Step, record_ref: RecordRef | None) -> None:
         signals = self._awake()
         is_wanted = self._exports(event)
-        context = signals.sender.send(event, step, passage) if is_wanted else None
+        context = signals.emitter.send(event, step, record_ref) if is_wanted else None
         try:
             if step.given_up is not None and self._exports(step.given_up.began):
                 signals.metrics.stopped(step.given_up)
@@ -306,11 +308,11 @@ class Bridge:
         """Return an ending with what the body and the user's hooks have added to its run."""
         added: dict[str, Any] = dict(event.attributes)
         events = event.events
-        if run.additions is not None:
-            added |= run.additions.attributes
-            events += tuple(run.additions.events)
-        if self.enrichment:
-            added |= self.enrichment.of(event, fields, self.counts)
+        if run.annotations is not None:
+            added |= run.annotations.attributes
+            events += tuple(run.annotations.events)
+        if self.user_hooks:
+            added |= self.user_hooks.of(event, fields, self.counters)
         if not added and not events:
             return event
         return event._replace(attributes=plain_attributes(added), events=events)
@@ -319,11 +321,11 @@ class Bridge:
         return event is None or event.task_name is None or self._settings.exports(event.task_name)
 
     def _lose(self, signal: str, error: Exception) -> None:
-        self.counts.add(signal, "dropped", reason="error")
-        self._complain(f"Something could not be handed over ({signal})", error)
+        self.counters.add(signal, "dropped", reason="error")
+        self._log_once(f"Something could not be handed over ({signal})", error)
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def _log_once(self, what: str, error: Exception) -> None:
         """Log a fault of ours, once: a fault that comes with every record floods nobody."""
-        if not self._complained:
-            self._complained = True
+        if not self._is_logged:
+            self._is_logged = True
             _logger.error("%s; further ones are not reported", what, exc_info=error)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import _logs, trace
 
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.global_providers import make_global
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.providers import Providers, is_placeholder, resolve
 from rocketry_otel._model.annotations import (
-    Additions,
+    Annotations,
     attributes_as_text,
     events_as_text,
     plain_attributes,
 )
 from rocketry_otel._model.event import ENDINGS, RUN, TaskEvent, parse_event
-from rocketry_otel._model.ids import Identity, identity_of
+from rocketry_otel._model.ids import RunIds, ids_of
 from rocketry_otel._model.signals import beginning_attributes, span_name
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.scope import NAME
@@ -44,14 +44,14 @@ class ChildRecords(logging.Filter):
 
     Attributes:
         began: What began the run of this child; ``None`` before that, and in the parent.
-        additions: What the body has added.
+        annotations: What the body has added.
     """
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
         super().__init__()
         self.began: TaskEvent | None = None
-        self.additions = Additions()
+        self.annotations = Annotations()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let a record through, and note or add what is to be."""
@@ -65,12 +65,14 @@ class ChildRecords(logging.Filter):
         action = getattr(record, "action", None)
         if action == RUN:
             self.began = parse_event(vars(record), record.getMessage(), "process")
-            self.additions = Additions()
+            self.annotations = Annotations()
         elif action in ENDINGS:
-            if self.additions.attributes:
-                record.attributes = attributes_as_text(plain_attributes(self.additions.attributes))
-            if self.additions.events:
-                record.events = events_as_text(tuple(self.additions.events))
+            if self.annotations.attributes:
+                record.attributes = attributes_as_text(
+                    plain_attributes(self.annotations.attributes)
+                )
+            if self.annotations.events:
+                record.events = events_as_text(tuple(self.annotations.events))
 
 
 class ChildSide:
@@ -104,22 +106,22 @@ class ChildSide:
                 # Closed by this side, so that the child waits for both within one time limit.
                 shutdown.forget(bridge)
             else:
-                counts = Counts()
-                providers = resolve(None, None, None, counts, Outage(counts))
+                counters = Counters()
+                providers = resolve(None, None, None, counters, Outage(counters))
                 if settings.global_providers:
                     make_global(providers)
             cls._only = cls(providers, settings)
             shutdown.remember(cls._only)
         return cls._only
 
-    def context_of(self, began: TaskEvent, *, keeps_run_id: bool) -> tuple[Identity, Context]:
+    def context_of(self, began: TaskEvent, *, keeps_run_id: bool) -> tuple[RunIds, Context]:
         """Return ids and context of the run that an event began, as the parent will have them."""
         run_id = began.run_id if keeps_run_id else None
-        identity = identity_of(began.task_name or "", run_id, began.created)
+        ids = ids_of(began.task_name or "", run_id, began.created)
         sampling = self._tracer.sampling_of(
-            identity, span_name(began.task_name or ""), beginning_attributes(began)
+            ids, span_name(began.task_name or ""), beginning_attributes(began)
         )
-        return identity, self._tracer.context_of(identity, sampling)
+        return ids, self._tracer.context_of(ids, sampling)
 
     @property
     def shutdown_timeout(self) -> float:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rocketry_otel._model.annotations import Additions
-    from rocketry_otel._model.ids import Identity
+    from rocketry_otel._model.annotations import Annotations
+    from rocketry_otel._model.ids import RunIds
 
 
 class CurrentRun:
@@ -27,14 +27,14 @@ class CurrentRun:
     """
 
     def __init__(
-        self, task_name: str, run_id: str | None, identity: Identity, additions: Additions
+        self, task_name: str, run_id: str | None, ids: RunIds, annotations: Annotations
     ) -> None:
         """Name a run; made by ``instrument``'s hooks alone."""
         self.task_name = task_name
         self.run_id = run_id
-        self.trace_id = identity.trace_hex
-        self.span_id = identity.span_hex
-        self._additions = additions
+        self.trace_id = ids.trace_hex
+        self.span_id = ids.span_hex
+        self._additions = annotations
 
     def __repr__(self) -> str:
         return f"CurrentRun(task_name={self.task_name!r}, run_id={self.run_id!r})"

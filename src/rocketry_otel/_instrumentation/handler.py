@@ -11,13 +11,13 @@ from weakref import ref
 
 from redbird.logging import RepoHandler
 
-from rocketry_otel._history.run_lookup import StoredRuns
+from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._settings import Settings
 
 from .bridge import Bridge
 from .tasks import TaskDirectory
-from .user_hooks import Enrichment
+from .user_hooks import UserHooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,11 +85,11 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """Wire a repository and OpenTelemetry together; the arguments are those of the class."""
         super().__init__(repo, level=level)
         self.settings = settings or Settings()
-        self._stored = StoredRuns(repo)
+        self._run_lookup = RunLookup(repo)
         self._bridge = Bridge(
             self.settings,
             repo=repo,
-            stored=self._stored,
+            run_lookup=self._run_lookup,
             tracer_provider=tracer_provider,
             logger_provider=logger_provider,
             meter_provider=meter_provider,
@@ -164,7 +164,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
     @property
     def delivery(self) -> Delivery:
         """How the delivery of telemetry stands."""
-        return self._bridge.write_ahead.delivery
+        return self._bridge.delivery_worker.delivery
 
     def close(self) -> None:
         """Send what waits, within the shutdown time-out, and let go of threads and connections.
@@ -199,7 +199,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             32 hexadecimal digits, as Jaeger's search box takes them; ``None`` if the record is
             no task event.
         """
-        return self._stored.trace_id_of(record)
+        return self._run_lookup.trace_id_of(record)
 
     def hook_into(self, session: Any) -> None:
         """Set the run's span around the body of each task of a session; see ``instrument``."""
@@ -219,7 +219,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
 
     def enrich(self, name_span: NameSpan | None, enrich: Enrich | None) -> None:
         """Call hooks of the user's when a run has ended; see ``instrument``."""
-        self._bridge.enrichment = Enrichment(name_span, enrich, self.tasks.find)
+        self._bridge.user_hooks = UserHooks(name_span, enrich, self.tasks.find)
 
     def take_over(self, fields: dict[str, Any]) -> None:
         """Write a record that another repository has kept; it is not sent.
@@ -253,7 +253,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         # A child process sends its return value along with its success.
         fields.pop("__return__", None)
         if observation is not None:
-            self._stored.complete(fields, observation)
+            self._run_lookup.complete(fields, observation)
         return fields
 
     def _check_place(self, logger_name: str) -> None:

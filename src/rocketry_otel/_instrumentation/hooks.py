@@ -23,14 +23,14 @@ from opentelemetry.trace import get_current_span, set_span_in_context
 from rocketry.args import Task as TaskArgument
 from rocketry.core import Task
 
-from rocketry_otel._model.annotations import Additions
+from rocketry_otel._model.annotations import Annotations
 from rocketry_otel._model.text import optional_text
 from rocketry_otel._runtime.scope import NAME
 
 from .child_process import ChildRecords, ChildSide
 from .current_run import CurrentRun, _current
-from .launches import Launch
 from .links import dependency_links, requests
+from .pending_launches import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -132,7 +132,7 @@ class SchedulerHooks:
                 self._loggers.append(task.logger_name)
                 self._watch_children()
             launch = Launch(get_current(), self._links(task, bridge))
-            bridge.launches.put(task.name, run_id, launch)
+            bridge.pending_launches.put(task.name, run_id, launch)
         except Exception:  # telemetry never hurts the task
             _logger.debug("a launch could not be noted", exc_info=True)
 
@@ -143,7 +143,7 @@ class SchedulerHooks:
         if asked:
             return () if link is None else (link,)
         return dependency_links(
-            task.start_cond, bridge.newest.beginning(task.name), bridge.newest.ending
+            task.start_cond, bridge.latest_runs.beginning(task.name), bridge.latest_runs.ending
         )
 
     def around(self, task: Any = TaskArgument()) -> Generator[None, Any, None]:  # noqa: B008
@@ -174,12 +174,12 @@ class SchedulerHooks:
         run = None if bridge is None else bridge.open_run(name, _run_id_of(task))
         if run is None or run.context is None or run.began is None:
             return None
-        run.additions = additions = run.additions or Additions()
+        run.annotations = annotations = run.annotations or Annotations()
         base = get_current()
         if run.launched_in is not None and not baggage.get_all(base):
             # A new thread begins with an empty context: the baggage is the launcher's.
             base = _with_baggage(base, baggage.get_all(run.launched_in))
-        current = CurrentRun(name, run.began.run_id, run.identity, additions)
+        current = CurrentRun(name, run.began.run_id, run.ids, annotations)
         return self._set(current, set_span_in_context(get_current_span(run.context), base), None)
 
     def _enter_in_child(self, task: Any, name: str) -> tuple[Any, Any, ChildSide | None] | None:
@@ -189,11 +189,11 @@ class SchedulerHooks:
         if records is None or began is None:
             return None
         child = ChildSide.of(_bridges.get(self._key), self._settings)
-        identity, context = child.context_of(began, keeps_run_id=self._keeps_run_id)
+        ids, context = child.context_of(began, keeps_run_id=self._keeps_run_id)
         base = get_current()
         if not baggage.get_all(base):
             base = _with_baggage(base, self._baggage)
-        current = CurrentRun(name, began.run_id, identity, records.additions)
+        current = CurrentRun(name, began.run_id, ids, records.annotations)
         return self._set(current, set_span_in_context(get_current_span(context), base), child)
 
     def _set(

@@ -11,9 +11,9 @@ from rocketry_otel._runtime.scope import NAME
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rocketry_otel._history.run_lookup import StoredRuns
+    from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
-    from rocketry_otel._model.ids import Identity
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.runs import Run
 
     from .links import Awaited
@@ -35,41 +35,41 @@ def look_up(look: Callable[..., T | None], *args: Any) -> T | None:
         return None
 
 
-class Newest:
+class LatestRuns:
     """Remembers the newest beginning and ending of each task, and looks up what it does not know.
 
     Args:
-        stored: What the repository keeps of runs.
+        run_lookup: What the repository keeps of runs.
     """
 
-    def __init__(self, stored: StoredRuns) -> None:
-        self._stored = stored
-        self._known: dict[tuple[str, str], tuple[Identity, int]] = {}
+    def __init__(self, run_lookup: RunLookup) -> None:
+        self._run_lookup = run_lookup
+        self._known: dict[tuple[str, str], tuple[RunIds, int]] = {}
 
     def remember(self, event: TaskEvent, run: Run) -> None:
         """Remember what has begun or ended a run."""
         if len(self._known) >= _LIMIT:
             self._known.clear()
-        self._known[event.task_name or "", event.action or ""] = (run.identity, event.created)
+        self._known[event.task_name or "", event.action or ""] = (run.ids, event.created)
 
     def beginning(self, task_name: str) -> int:
         """Return when a task last began, in nanoseconds since the epoch; 0 if it never did."""
         known = self._known.get((task_name, RUN))
         if known is not None:
             return known[1]
-        event = look_up(self._stored.newest, task_name, RUN)
+        event = look_up(self._run_lookup.newest, task_name, RUN)
         return 0 if event is None else event.created
 
-    def ending(self, awaited: Awaited) -> tuple[Identity, int] | None:
+    def ending(self, awaited: Awaited) -> tuple[RunIds, int] | None:
         """Return the ids of the newest run of a task that ended as awaited, and when it did."""
         found = []
         for action in awaited.actions:
             known = self._known.get((awaited.task_name, action))
             if known is None:
-                event = look_up(self._stored.newest, awaited.task_name, action)
+                event = look_up(self._run_lookup.newest, awaited.task_name, action)
                 if event is not None:
-                    identity = look_up(self._stored.identity_of, event)
-                    known = None if identity is None else (identity, event.created)
+                    ids = look_up(self._run_lookup.ids_of, event)
+                    known = None if ids is None else (ids, event.created)
             if known is not None:
                 found.append(known)
         return max(found, key=lambda one: one[1], default=None)

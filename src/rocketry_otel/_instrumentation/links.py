@@ -14,7 +14,7 @@ from rocketry_otel._model.annotations import DEPENDENCY, MOST_LINKS, REQUEST, Ru
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rocketry_otel._model.ids import Identity
+    from rocketry_otel._model.ids import RunIds
 
 _MOST = 1000
 
@@ -49,7 +49,7 @@ def awaited(condition: Any, *, negated: bool = False) -> Iterator[Awaited]:
 def dependency_links(
     condition: Any,
     since: int,
-    newest_ending: Callable[[Awaited], tuple[Identity, int] | None],
+    newest_ending: Callable[[Awaited], tuple[RunIds, int] | None],
 ) -> tuple[RunLink, ...]:
     """Return links to the runs that let a run start.
 
@@ -63,8 +63,8 @@ def dependency_links(
     for one in awaited(condition):
         ending = newest_ending(one)
         if ending is not None and ending[1] > since:
-            identity = ending[0]
-            links[identity] = RunLink(identity.trace_id, identity.span_id, DEPENDENCY)
+            ids = ending[0]
+            links[ids] = RunLink(ids.trace_id, ids.span_id, DEPENDENCY)
     return tuple(links.values())[:MOST_LINKS]
 
 

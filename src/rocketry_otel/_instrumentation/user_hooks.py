@@ -11,7 +11,7 @@ from rocketry_otel._model.signals import SPAN_NAME
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
-    from rocketry_otel._export.counters import Counts
+    from rocketry_otel._export.counters import Counters
     from rocketry_otel._model.event import TaskEvent
 
 _logger = logging.getLogger(NAME)
@@ -20,7 +20,7 @@ NameSpan = Callable[[Any, Mapping[str, Any], str], str]
 Enrich = Callable[[Any, Mapping[str, Any], str], Mapping[str, object]]
 
 
-class Enrichment:
+class UserHooks:
     """Calls the hooks of users when a run has ended.
 
     Args:
@@ -39,18 +39,20 @@ class Enrichment:
         self._name_span = name_span
         self._enrich = enrich
         self._task_of = task_of
-        self._complained: set[str] = set()
+        self._is_logged: set[str] = set()
 
     def __bool__(self) -> bool:
         return self._name_span is not None or self._enrich is not None
 
-    def of(self, event: TaskEvent, fields: Mapping[str, Any], counts: Counts) -> dict[str, object]:
+    def of(
+        self, event: TaskEvent, fields: Mapping[str, Any], counters: Counters
+    ) -> dict[str, object]:
         """Return what the hooks add to a run; one that raises is logged once, and counted.
 
         Args:
             event: The ending.
             fields: The fields of its record.
-            counts: Where failures are counted.
+            counters: Where failures are counted.
         """
         arguments = (self._task(event), MappingProxyType(fields), event.action or "")
         added: dict[str, object] = {}
@@ -58,13 +60,13 @@ class Enrichment:
             if self._enrich is not None:
                 added = dict(self._enrich(*arguments) or {})
         except Exception as error:  # noqa: BLE001  # a hook of the user's may raise anything
-            self._complain("enrich", error, counts)
+            self._log_once("enrich", error, counters)
         try:
             name = self._name_span and self._name_span(*arguments)
             if name:
                 added[SPAN_NAME] = str(name)
         except Exception as error:  # noqa: BLE001
-            self._complain("name_span", error, counts)
+            self._log_once("name_span", error, counters)
         return added
 
     def _task(self, event: TaskEvent) -> Any:
@@ -73,8 +75,8 @@ class Enrichment:
         except Exception:  # noqa: BLE001  # another thread adds a task to the session just now
             return None
 
-    def _complain(self, hook: str, error: Exception, counts: Counts) -> None:
-        counts.add("traces", "failed", reason=f"{hook}_hook")
-        if hook not in self._complained:
-            self._complained.add(hook)
+    def _log_once(self, hook: str, error: Exception, counters: Counters) -> None:
+        counters.add("traces", "failed", reason=f"{hook}_hook")
+        if hook not in self._is_logged:
+            self._is_logged.add(hook)
             _logger.error("The hook %s raised; further ones are not reported", hook, exc_info=error)

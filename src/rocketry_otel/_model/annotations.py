@@ -42,7 +42,7 @@ class RunLink(NamedTuple):
     kind: str
 
 
-class Additions:
+class Annotations:
     """What the body of a task adds to the span of its run while it goes on."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 _PERSON = b"rocketry-otel"
 
 
-class Identity(NamedTuple):
+class RunIds(NamedTuple):
     """The ids of a run, as integers of 128 and 64 bits, never zero."""
 
     trace_id: int
@@ -25,7 +25,7 @@ class Identity(NamedTuple):
         return f"{self.span_id:016x}"
 
 
-def identity_of(task_name: str, run_id: str | None, began: int) -> Identity:
+def ids_of(task_name: str, run_id: str | None, began: int) -> RunIds:
     """Return the ids of the run that ``task_name``, ``run_id`` and ``began`` name.
 
     A hash rather than the run id itself: ratio samplers read the low bits of a trace id, and
@@ -43,7 +43,7 @@ def identity_of(task_name: str, run_id: str | None, began: int) -> Identity:
     """
     name = "\x00".join((task_name, run_id or "", str(began)))
     digest = blake2b(name.encode("utf-8"), digest_size=24, person=_PERSON).digest()
-    return Identity(
+    return RunIds(
         trace_id=int.from_bytes(digest[:16], "big") or 1,
         span_id=int.from_bytes(digest[16:], "big") or 1,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .event import CRASH, ENDINGS, RUN, TaskEvent
-from .ids import Identity, identity_of
+from .ids import RunIds, ids_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.sampling import SamplingResult
 
-    from .annotations import Additions
+    from .annotations import Annotations
 
 OPEN_RUNS_LIMIT = 10_000
 _ENDED_RUNS_LIMIT = 4_096
@@ -29,7 +29,7 @@ _Key = tuple[str, ...]
 class _Ended(NamedTuple):
     """What is remembered of a run that has ended: not its events, which may be large."""
 
-    identity: Identity
+    ids: RunIds
     began_with_id: bool
 
 
@@ -38,23 +38,23 @@ class Run:
     """A run of a task, from its beginning to its end.
 
     Attributes:
-        identity: The ids of its trace and span.
+        ids: The ids of its trace and span.
         began: The event that began it; ``None`` if it ended without a beginning.
         ended: The event that ended it; ``None`` while it goes on.
         context: The OpenTelemetry context that holds its span, once it has been made.
         sampling: What the sampler said when the run began, once it has been asked.
         counted_by: What has counted it among the runs that go on.
-        additions: What the task's body has added so far, once it has begun.
+        annotations: What the task's body has added so far, once it has begun.
         launched_in: The context of whoever launched it, where that is known.
     """
 
-    identity: Identity
+    ids: RunIds
     began: TaskEvent | None
     ended: TaskEvent | None = None
     context: Context | None = None
     sampling: SamplingResult | None = None
     counted_by: object = None
-    additions: Additions | None = None
+    annotations: Annotations | None = None
     launched_in: Context | None = None
 
     def is_of(self, task_name: str) -> bool:
@@ -92,7 +92,7 @@ class RunTracker:
             them.
         find_run: Looks for the ``run`` event of an ending that has no open run, such as the
             run that a crash cut off in an earlier process; returns ``None`` if there is none.
-        find_identity: Looks for the ids of a run whose beginning is not known at all; ``None``
+        find_ids: Looks for the ids of a run whose beginning is not known at all; ``None``
             if they are those of its ending.
         limit: How many runs may be open at once; beyond it the oldest is given up.
     """
@@ -102,12 +102,12 @@ class RunTracker:
         *,
         keeps_run_id: bool = True,
         find_run: Callable[[TaskEvent], TaskEvent | None] = lambda _: None,
-        find_identity: Callable[[], Identity | None] = lambda: None,
+        find_ids: Callable[[], RunIds | None] = lambda: None,
         limit: int = OPEN_RUNS_LIMIT,
     ) -> None:
         self._keeps_run_id = keeps_run_id
         self._find_run = find_run
-        self._find_identity = find_identity
+        self._find_ids = find_ids
         self._limit = limit
         self._open: dict[int, Run] = {}
         self._open_by_key: dict[_Key, list[Run]] = {}
@@ -139,13 +139,13 @@ class RunTracker:
         """Return the open runs, in the order in which they began."""
         return list(self._open.values())
 
-    def identity(self, began: TaskEvent) -> Identity:
+    def ids(self, began: TaskEvent) -> RunIds:
         """Return the ids of the run that ``began`` began."""
         run_id = began.run_id if self._keeps_run_id else None
-        return identity_of(began.task_name or "", run_id, began.created)
+        return ids_of(began.task_name or "", run_id, began.created)
 
     def _begin(self, event: TaskEvent, task_name: str) -> Step:
-        run = Run(self.identity(event), began=event)
+        run = Run(self.ids(event), began=event)
         given_up = None
         if len(self._open) >= self._limit:
             given_up = next(iter(self._open.values()))
@@ -169,10 +169,10 @@ class RunTracker:
             return Step(run, "ended", was_open=True)
         ended = self._ended_run(event, task_name)
         if ended is not None:
-            return Step(Run(ended.identity, began=None), "repeated")
+            return Step(Run(ended.ids, began=None), "repeated")
         began = self._find_run(event)
-        found = self._find_identity() if began is None else None
-        run = Run(found or self.identity(began or event), began=began, ended=event)
+        found = self._find_ids() if began is None else None
+        run = Run(found or self.ids(began or event), began=began, ended=event)
         self._remember(run, task_name)
         return Step(run, "ended")
 
@@ -232,7 +232,7 @@ class RunTracker:
 
     def _remember(self, run: Run, task_name: str) -> None:
         began, event = run.began, run.ended
-        ended = _Ended(run.identity, began is not None and began.run_id is not None)
+        ended = _Ended(run.ids, began is not None and began.run_id is not None)
         if began is not None:
             for key in _keys(began, task_name):
                 self._ended[key] = ended
@@ -282,6 +282,6 @@ class Observation(NamedTuple):
     step: Step
 
     @property
-    def identity(self) -> Identity | None:
+    def ids(self) -> RunIds | None:
         """The ids of the run that the record belongs to."""
-        return None if self.step.run is None else self.step.run.identity
+        return None if self.step.run is None else self.step.run.ids

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from redbird import BaseRepo
 
-    from rocketry_otel._delivery.checkpoint import Refusal
+    from rocketry_otel._delivery.checkpoint import DeadLetter
     from rocketry_otel._export.batch import Entry
     from rocketry_otel._export.queue import ExportQueue
     from rocketry_otel._export.record_ref import Key
 
-    _Refused = list[tuple[str, Refusal]]
+    _DeadLetters = list[tuple[str, DeadLetter]]
 
 
 def replay_refused(
@@ -59,7 +59,7 @@ def replay_refused(
     settings = settings or Settings()
     folder = state_folder(repo, settings.state_dir)
     state = None if folder is None or not folder.is_dir() else State(folder)
-    with _told():
+    with _logged():
         refused = [] if state is None else state.refused.all()
     tally = Tally(refused[-1][1].created if refused else None, progress)
     with tally.to_the_end():
@@ -76,7 +76,7 @@ def replay_refused(
             tally.left_out = 0 if tally.is_cut_short else again.count_left_out()
             result = tally.result()
             if not (dry_run or tally.is_cut_short or result.waiting):
-                with _told():
+                with _logged():
                     state.refused.remove(again.accepted())
     return tally.result()
 
@@ -88,7 +88,7 @@ class _Again:
         refused: What was refused, with the channel on which it was.
     """
 
-    def __init__(self, refused: _Refused) -> None:
+    def __init__(self, refused: _DeadLetters) -> None:
         self._refused = refused
         self._channels: defaultdict[Key, set[str]] = defaultdict(set)
         for channel, refusal in refused:
@@ -101,18 +101,18 @@ class _Again:
         """Send by these, and take note of what they set aside."""
         self._queues = queues
         for queue in queues:
-            queue.set_aside = self._noting(queue.set_aside)
+            queue.add_dead_letters = self._noting(queue.add_dead_letters)
 
     def _noting(self, count: Callable[..., None]) -> Callable[..., None]:
-        def set_aside(
+        def add_dead_letters(
             queue: ExportQueue[Any], part: list[Entry], refused: int, reason: str
         ) -> None:
             count(queue, part, refused, reason)
             self._refused_again.update(
-                (queue.signal, passage[:3]) for _, passage in part if passage is not None
+                (queue.signal, record_ref[:3]) for _, record_ref in part if record_ref is not None
             )
 
-        return set_aside
+        return add_dead_letters
 
     def look(self, history: Iterator[Any], tally: Tally) -> None:
         """Count what would be sent."""
@@ -136,7 +136,7 @@ class _Again:
                 self._sent.add((signal, key))
         return wanted
 
-    def accepted(self) -> Iterable[tuple[str, Refusal]]:
+    def accepted(self) -> Iterable[tuple[str, DeadLetter]]:
         """Return what was sent, and not refused once more."""
         gone = self._sent - self._refused_again
         return [one for one in self._refused if (signal_of(one[0]), one[1][:3]) in gone]
@@ -147,7 +147,7 @@ class _Again:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _logged() -> Iterator[None]:
     try:
         yield
     except StateError as error:

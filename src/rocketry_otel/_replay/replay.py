@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rocketry_otel._delivery.checkpoint import FOREVER
 from rocketry_otel._errors import RepositoryError, SettingsError
 from rocketry_otel._export.responses import shown
-from rocketry_otel._history.reconstruct import retold
-from rocketry_otel._history.run_lookup import StoredRuns
+from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._settings import Settings
 
 from .result import Replay, Tally
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from redbird import BaseRepo
 
-    from rocketry_otel._history.reconstruct import Retold
+    from rocketry_otel._history.reconstruct import Reconstructed
 
 _NANOSECONDS = 1_000_000_000
 
@@ -87,7 +87,7 @@ def chosen(
     until: int | None,
     task: str = "*",
     unreadable: Callable[[int], None] | None = None,
-) -> Iterator[Retold]:
+) -> Iterator[Reconstructed]:
     """Give the records of a repository that may be sent.
 
     Args:
@@ -102,7 +102,7 @@ def chosen(
     Raises:
         RepositoryError: The repository cannot be read.
     """
-    history = retold(repo, StoredRuns(repo), since, until, unreadable)
+    history = reconstruct(repo, RunLookup(repo), since, until, unreadable)
     while True:
         try:
             one = next(history, None)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace.sampling import Decision
 
 from rocketry_otel._errors import SettingsError
-from rocketry_otel._export.counters import Counts
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._model.event import FAIL, RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rocketry_otel._export.queue import ExportQueue
-    from rocketry_otel._history.reconstruct import Retold
+    from rocketry_otel._history.reconstruct import Reconstructed
 
 _SECONDS_BETWEEN_SHOWS = 0.1
 # A collector may give each refusal a reason of its own.
@@ -85,7 +85,7 @@ class Tally:
         show: Told now and then how far it is, and in the end.
 
     Attributes:
-        counts: What became of telemetry.
+        counters: What became of telemetry.
         queues: The channels.
         unknown: The signals that some destination does not know.
         is_cut_short: Whether the repository was not read to its end.
@@ -110,7 +110,7 @@ class Tally:
         self._lock = threading.Lock()
         self._refused: Counter[str] = Counter()
         self._refused_there = 0
-        self.counts = Counts()
+        self.counters = Counters()
         self.queues: Sequence[ExportQueue[Any]] = ()
         self.unknown: set[str] = set()
         self.is_cut_short = False
@@ -136,7 +136,7 @@ class Tally:
         self._reached = created
         self.look()
 
-    def add(self, one: Retold) -> None:
+    def add(self, one: Reconstructed) -> None:
         """Count a record that is sent, or would be."""
         event, run = one.event, one.step.run
         self._records += 1
@@ -217,7 +217,7 @@ class Tally:
         )
 
     def _delivered(self, signal: str) -> int:
-        return self.counts.total(signal, "delivered")
+        return self.counters.total(signal, "delivered")
 
     def _error(self) -> str | None:
         failing = next((queue for queue in self.queues if queue.error is not None), None)

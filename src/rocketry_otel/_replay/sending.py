@@ -14,9 +14,9 @@ from rocketry_otel._export import otel_env as environment
 from rocketry_otel._export import own_providers as own
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.providers import Providers
-from rocketry_otel._export.record_ref import Passage
+from rocketry_otel._export.record_ref import RecordRef
 from rocketry_otel._export.responses import shown
-from rocketry_otel._telemetry.emitter import Sender
+from rocketry_otel._telemetry.emitter import SignalEmitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rocketry_otel._export.batch import Entry
     from rocketry_otel._export.queue import ExportQueue
     from rocketry_otel._export.record_ref import Key
-    from rocketry_otel._history.reconstruct import Retold
+    from rocketry_otel._history.reconstruct import Reconstructed
     from rocketry_otel._settings import Settings
 
     from .result import Tally
@@ -37,11 +37,11 @@ class Channels(NamedTuple):
 
     Attributes:
         queues: One for each signal and destination.
-        sender: Hands things over to them.
+        emitter: Hands things over to them.
     """
 
     queues: list[ExportQueue[Any]]
-    sender: Sender
+    emitter: SignalEmitter
 
 
 @contextmanager
@@ -58,23 +58,23 @@ def channels(settings: Settings, tally: Tally) -> Iterator[Channels]:
     if environment.sdk_is_disabled():
         raise SettingsError("OTEL_SDK_DISABLED is true: nothing can be sent")
     outage = _Unspoken(tally)
-    tracer, spans = own.tracer_provider(tally.counts, outage)
-    logger, log_records = own.logger_provider(tally.counts, outage)
+    tracer, spans = own.tracer_provider(tally.counters, outage)
+    logger, log_records = own.logger_provider(tally.counters, outage)
     providers = Providers(tracer, logger, NoOpMeterProvider(), [*spans, *log_records])
     queues = providers.queues
     _check(queues)
     tally.queues = queues
 
-    def set_aside(_: ExportQueue[Any], __: list[Entry], count: int, reason: str) -> None:
+    def add_dead_letters(_: ExportQueue[Any], __: list[Entry], count: int, reason: str) -> None:
         tally.refuse(count, reason)
 
     def lose(signal: str, error: Exception) -> None:
         tally.fail(f"it cannot be handed over ({signal}): {shown(error)}")
 
     for queue in queues:
-        queue.set_aside = set_aside
+        queue.add_dead_letters = add_dead_letters
     try:
-        yield Channels(queues, Sender(providers, settings, lose))
+        yield Channels(queues, SignalEmitter(providers, settings, lose))
     finally:
         providers.close(time.monotonic())
 
@@ -83,7 +83,7 @@ class _Unspoken(Outage):
     """Tells nothing in the log: who replays is shown it, and sees it in the end."""
 
     def __init__(self, tally: Tally) -> None:
-        super().__init__(tally.counts)
+        super().__init__(tally.counters)
         self._tally = tally
 
     def failed(self, signal: str, destination: str, reason: str, *, unknown: bool = False) -> None:
@@ -114,7 +114,7 @@ def _check(queues: Collection[ExportQueue[Any]]) -> None:
 
 
 def send_again(
-    history: Iterator[Retold],
+    history: Iterator[Reconstructed],
     channels: Channels,
     tally: Tally,
     patience: float,
@@ -140,8 +140,8 @@ def send_again(
             if not _wait(queue.wait_for_room, tally, patience):
                 tally.is_cut_short = True
                 return
-        passage = Passage(*key, positions=dict.fromkeys(wanted, position))
-        channels.sender.send(event, one.step, passage)
+        record_ref = RecordRef(*key, positions=dict.fromkeys(wanted, position))
+        channels.emitter.send(event, one.step, record_ref)
         tally.add(one)
     for queue in channels.queues:
         if not _wait(partial(_is_sent, queue), tally, patience):

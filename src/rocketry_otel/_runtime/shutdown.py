@@ -30,7 +30,7 @@ class Closable(Protocol):
         ...
 
 
-class Sender(Protocol):
+class Flushable(Protocol):
     """What has something to send when the program ends."""
 
     def hurry(self) -> Any:
@@ -39,7 +39,7 @@ class Sender(Protocol):
 
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
-_senders: weakref.WeakSet[Sender] = weakref.WeakSet()
+_flushables: weakref.WeakSet[Flushable] = weakref.WeakSet()
 
 
 def remember(closable: Closable) -> None:
@@ -52,16 +52,16 @@ def forget(closable: Closable) -> None:
     _open.discard(closable)
 
 
-def remember_sender(sender: Sender) -> None:
-    """Let ``sender`` send what it has before anything is closed and waited for."""
-    _senders.add(sender)
+def remember_flushable(flushable: Flushable) -> None:
+    """Let ``flushable`` send what it has before anything is closed and waited for."""
+    _flushables.add(flushable)
 
 
 def close_all() -> None:
     """Close all that is open; the time limits run at the same time, not one after another."""
     began = time.monotonic()
-    for sender in list(_senders):
-        sender.hurry()
+    for flushable in list(_flushables):
+        flushable.hurry()
     for closable in list(_open):
         try:
             closable.close(max(closable.shutdown_timeout - (time.monotonic() - began), 0.0))

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from rocketry_otel._export.providers import Providers
-    from rocketry_otel._export.record_ref import Passage
+    from rocketry_otel._export.record_ref import RecordRef
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.runs import Run, Step
     from rocketry_otel._settings import Settings
 
 
-class Sender:
+class SignalEmitter:
     """Sends the spans and log records of events.
 
     Args:
@@ -47,29 +47,31 @@ class Sender:
             first = run.began or event
             with suppress(Exception):  # it is asked again at the end, and then it counts
                 run.sampling = self._tracer.sampling_of(
-                    run.identity, span_name(first.task_name or ""), beginning_attributes(first)
+                    run.ids, span_name(first.task_name or ""), beginning_attributes(first)
                 )
-            run.context = self._tracer.context_of(run.identity, run.sampling)
+            run.context = self._tracer.context_of(run.ids, run.sampling)
         return run.context
 
-    def send(self, event: TaskEvent, step: Step, passage: Passage | None = None) -> Context | None:
+    def send(
+        self, event: TaskEvent, step: Step, record_ref: RecordRef | None = None
+    ) -> Context | None:
         """Send each signal; that one fails, as a user's processor may, costs no other one.
 
         Args:
             event: What happened.
             step: What that did to a run.
-            passage: The stored record that says so, if one does.
+            record_ref: The stored record that says so, if one does.
 
         Returns:
             The context that holds the run's span.
         """
         run = step.run
         context = None if run is None else self.context_of(run, event)
-        before = enter(passage)
+        before = enter(record_ref)
         try:
-            if run is not None and step.change == "ended" and _is_for("traces", passage):
+            if run is not None and step.change == "ended" and _is_for("traces", record_ref):
                 self._send_span(run, event)
-            if _is_for("logs", passage):
+            if _is_for("logs", record_ref):
                 self._send_log_record(event, context)
         finally:
             enter(before)
@@ -78,7 +80,7 @@ class Sender:
     def _send_span(self, run: Run, event: TaskEvent) -> None:
         try:
             span = span_signal(run, event, self._settings.exceptions)
-            self._tracer.record(span, run.identity, run.sampling)
+            self._tracer.record(span, run.ids, run.sampling)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._lost("traces", error)
 
@@ -89,10 +91,10 @@ class Sender:
             self._lost("logs", error)
 
 
-def _is_for(signal: str, passage: Passage | None) -> bool:
+def _is_for(signal: str, record_ref: RecordRef | None) -> bool:
     """Return whether a signal is wanted: of what is sent again, that of its channels alone.
 
     The provider of the other one may be the application's, which has sent it.
     """
-    positions = None if passage is None else passage.positions
+    positions = None if record_ref is None else record_ref.positions
     return positions is None or any(signal_of(channel) == signal for channel in positions)

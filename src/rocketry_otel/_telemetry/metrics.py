@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
 
-    from rocketry_otel._export.counters import Counts
+    from rocketry_otel._export.counters import Counters
     from rocketry_otel._export.status import Delivery
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.runs import Run, Step
@@ -42,15 +42,15 @@ class TaskMetrics:
 
     Args:
         provider: Whose meters to use.
-        counts: What the bridge itself counts.
+        counters: What the bridge itself counts.
         delivery: Returns how delivery stands.
     """
 
     def __init__(
-        self, provider: MeterProvider, counts: Counts, delivery: Callable[[], Delivery]
+        self, provider: MeterProvider, counters: Counters, delivery: Callable[[], Delivery]
     ) -> None:
         self._make_instruments(provider)
-        _observe_bridge(provider, counts, delivery)
+        _observe_bridge(provider, counters, delivery)
         if isinstance(provider, OwnMeterProvider):
             after_fork_in_child(self._measure_nothing)
 
@@ -126,7 +126,7 @@ class TaskMetrics:
 
 
 def _observe_bridge(
-    provider: MeterProvider, counts: Counts, delivery: Callable[[], Delivery]
+    provider: MeterProvider, counters: Counters, delivery: Callable[[], Delivery]
 ) -> None:
     """Show what became of telemetry, and what waits, read when it is collected."""
     for signal, unit in _UNITS.items():
@@ -135,7 +135,7 @@ def _observe_bridge(
         for name in BRIDGE_COUNTERS:
             meter.create_observable_counter(
                 f"rocketry.bridge.{name}",
-                [_reader(counts, signal, name)],
+                [_reader(counters, signal, name)],
                 unit=unit,
                 description=f"Telemetry that was {name}.",
             )
@@ -174,10 +174,10 @@ def _waiting_time(
 
 
 def _reader(
-    counts: Counts, signal: str, name: str
+    counters: Counters, signal: str, name: str
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def read(_: CallbackOptions) -> Iterable[Observation]:
-        for reason, count in counts.of(signal, name).items():
+        for reason, count in counters.of(signal, name).items():
             attributes = {"signal": signal, "reason": reason} if reason else {"signal": signal}
             yield Observation(count, attributes)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
 
     from rocketry_otel._model.annotations import Attributes, RunLink
-    from rocketry_otel._model.ids import Identity
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.signals import SpanSignal
 
 _logger = logging.getLogger(NAME)
@@ -46,7 +46,7 @@ _NOT_SAMPLED = TraceFlags(0x02)
 class _Chosen(threading.local):
     """What the next span that this thread starts shall have."""
 
-    identity: Identity | None = None
+    ids: RunIds | None = None
     sampling: SamplingResult | None = None
 
 
@@ -58,12 +58,12 @@ class _ChosenIds(IdGenerator):
         self._otherwise = otherwise
 
     def generate_trace_id(self) -> int:
-        identity = self._chosen.identity
-        return self._otherwise.generate_trace_id() if identity is None else identity.trace_id
+        ids = self._chosen.ids
+        return self._otherwise.generate_trace_id() if ids is None else ids.trace_id
 
     def generate_span_id(self) -> int:
-        identity = self._chosen.identity
-        return self._otherwise.generate_span_id() if identity is None else identity.span_id
+        ids = self._chosen.ids
+        return self._otherwise.generate_span_id() if ids is None else ids.span_id
 
     def is_trace_id_random(self) -> bool:
         """Tell that the low 56 bits are uniform, as those of a hash are."""
@@ -104,34 +104,30 @@ class RunTracer:
         if self._sampler is not None and self._sampler.get_description().startswith(_ALWAYS_ON):
             self._sampler = None
 
-    def sampling_of(
-        self, identity: Identity, name: str, attributes: Attributes
-    ) -> SamplingResult | None:
+    def sampling_of(self, ids: RunIds, name: str, attributes: Attributes) -> SamplingResult | None:
         """Ask the sampler about a run that begins; ``None`` if there is nothing to ask."""
         if self._sampler is None:
             return None
         return self._sampler.should_sample(
-            Context(), identity.trace_id, name, self._kind, attributes, ()
+            Context(), ids.trace_id, name, self._kind, attributes, ()
         )
 
-    def context_of(self, identity: Identity, sampling: SamplingResult | None) -> Context:
+    def context_of(self, ids: RunIds, sampling: SamplingResult | None) -> Context:
         """Return a context with the run's span in it, for what belongs to the run."""
         sampled = sampling is None or sampling.decision is Decision.RECORD_AND_SAMPLE
         span_context = SpanContext(
-            identity.trace_id,
-            identity.span_id,
+            ids.trace_id,
+            ids.span_id,
             is_remote=False,
             trace_flags=_SAMPLED if sampled else _NOT_SAMPLED,
             trace_state=None if sampling is None else sampling.trace_state,
         )
         return set_span_in_context(NonRecordingSpan(span_context), Context())
 
-    def record(
-        self, signal: SpanSignal, identity: Identity, sampling: SamplingResult | None
-    ) -> None:
+    def record(self, signal: SpanSignal, ids: RunIds, sampling: SamplingResult | None) -> None:
         """Make the span of a run that has ended, with its times set back."""
         chosen = self._chosen
-        chosen.identity = identity
+        chosen.ids = ids
         if sampling is not None:
             attributes: dict[str, Any] = {**sampling.attributes, **signal.attributes}
             chosen.sampling = SamplingResult(sampling.decision, attributes, sampling.trace_state)
@@ -147,7 +143,7 @@ class RunTracer:
                 set_status_on_exception=False,
             )
         finally:
-            chosen.identity = None
+            chosen.ids = None
             chosen.sampling = None
         for event in signal.events:
             span.add_event(event.name, dict(event.attributes), event.time)

@@ -8,4 +8,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each test hear what is said once in a process."""
-    monkeypatch.setattr("rocketry_otel._history.streams.base._told", set())
+    monkeypatch.setattr("rocketry_otel._history.streams.base._logged", set())

@@ -12,7 +12,7 @@ from rocketry_otel import TaskEventRecord
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
-from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._history.streams.stream_of import stream_of
 from tests.repositories.records import record
 from tests.support.repositories import Make
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_there_is_empty(tmp_path) -> None:
 def test_removing_is_refused(repo) -> None:
     """Red Bird would write over the file in which another process adds."""
     with pytest.raises(RepositoryError, match=r"CSVFileRepo .*x\.csv .* open the repository by"):
-        store_of(repo).remove(Window(), lambda _: True)
+        stream_of(repo).remove(Window(), lambda _: True)
     assert names(repo) == ["first"]
 
 

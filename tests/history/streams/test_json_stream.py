@@ -11,7 +11,7 @@ from rocketry.log import MinimalRecord
 
 from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
-from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._history.streams.stream_of import stream_of
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_file_that_is_removed_meanwhile(repo, monkeypatch: pytest.MonkeyPatch,
 
 def test_removing(repo) -> None:
     """Each file goes or stays as it is; what lies outside of the time is not asked about."""
-    removed = store_of(repo).remove(
+    removed = stream_of(repo).remove(
         Window(1_000_000_000), lambda fields: fields["task_name"] in {"a", "c"}
     )
     assert removed == 1

@@ -7,7 +7,7 @@ from rocketry.log import MinimalRecord
 
 from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
-from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._history.streams.stream_of import stream_of
 
 
 def filled() -> MemoryRepo:
@@ -46,7 +46,7 @@ def test_removing_disturbs_nobody() -> None:
             repo.add(MinimalRecord(task_name="new", action="run", created=0.0))
         return fields["task_name"] in "abd"
 
-    assert store_of(repo).remove(Window(until=2_000_000_000), unwanted) == 2
+    assert stream_of(repo).remove(Window(until=2_000_000_000), unwanted) == 2
     assert names(repo) == "cdenew"
     assert [one.task_name for one in reading][:4] == ["b", "c", "d", "e"]
 
@@ -55,5 +55,5 @@ def test_where_there_is_nothing_to_remove_nothing_is_touched() -> None:
     """It is the same list as before."""
     repo = filled()
     before = repo.collection
-    assert store_of(repo).remove(Window(), lambda _: False) == 0
+    assert stream_of(repo).remove(Window(), lambda _: False) == 0
     assert repo.collection is before

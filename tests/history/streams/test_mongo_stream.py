@@ -7,7 +7,7 @@ import pytest
 from rocketry_otel import TaskEventRecord
 from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
-from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._history.streams.stream_of import stream_of
 from tests.repositories.records import record
 from tests.support.repositories import Make
 
@@ -32,22 +32,22 @@ def test_what_names_a_record_is_found_again(make_repo: Make) -> None:
         repo = make_repo("plain-mongodb", TaskEventRecord, key)
         repo.get_collection().delete_many({})
         repo.add(record("etl", created=7.0, run_id="r"))
-        store = store_of(repo)
-        (fields,) = store.outlines(Window())
+        stream = stream_of(repo)
+        (fields,) = stream.outlines(Window())
         assert fields == {
             "task_name": "etl", "action": "run", "created": 7.0, "run_id": "r",
             "process": None, "thread": None,
         }  # fmt: skip
-        assert store.newest([("etl", "run"), ("etl", "fail")]) == {("etl", "run"): fields}
-        assert store.earliest_of_newest(5) == 7_000_000_000
+        assert stream.newest([("etl", "run"), ("etl", "fail")]) == {("etl", "run"): fields}
+        assert stream.earliest_of_newest(5) == 7_000_000_000
 
 
 def test_an_empty_collection(make_repo: Make) -> None:
     """There is nothing to read, to find and to remove."""
-    store = store_of(make_repo("mongodb"))
-    assert list(store.outlines(Window())) == []
-    assert store.newest([("etl", "run")]) == {}
-    assert store.earliest_of_newest(5) == 0
-    assert store.remove(Window(), lambda _: True) == 0
-    store.repo.add(record())
-    assert store.remove(Window(), lambda _: False) == 0
+    stream = stream_of(make_repo("mongodb"))
+    assert list(stream.outlines(Window())) == []
+    assert stream.newest([("etl", "run")]) == {}
+    assert stream.earliest_of_newest(5) == 0
+    assert stream.remove(Window(), lambda _: True) == 0
+    stream.repo.add(record())
+    assert stream.remove(Window(), lambda _: False) == 0

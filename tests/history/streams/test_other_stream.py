@@ -12,7 +12,7 @@ from rocketry.log import MinimalRecord
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
-from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._history.streams.stream_of import stream_of
 
 GOOD = {"task_name": "etl", "action": "run"}
 DATA = [{**GOOD, "created": 1.0}, {"task_name": "etl"}, {**GOOD, "created": 3.0}]
@@ -59,4 +59,4 @@ def test_it_is_read_with_what_it_has(kind: Any, caplog) -> None:
 def test_removing_is_refused() -> None:
     """Nobody knows what its own removing does."""
     with pytest.raises(RepositoryError, match=r"^records cannot be removed from Bare one by one"):
-        store_of(Bare(model=MinimalRecord)).remove(Window(), lambda _: True)
+        stream_of(Bare(model=MinimalRecord)).remove(Window(), lambda _: True)

@@ -12,7 +12,7 @@ from redbird.repos import SQLRepo
 from rocketry_otel import TaskEventRecord
 from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
-from rocketry_otel._history.streams.stream_of import store_of
+from rocketry_otel._history.streams.stream_of import stream_of
 from tests.repositories.records import record
 from tests.support.repositories import Make
 
@@ -67,15 +67,15 @@ def test_a_row_that_is_removed_while_its_page_is_read_again(
     repo = make_repo("plain-sqlite")
     fill(repo)
     execute(repo, "UPDATE {table} SET trace_id = CAST(x'ff' AS TEXT) WHERE task_name = 'j'")
-    store = store_of(repo)
-    values = store._values
+    stream = stream_of(repo)
+    values = stream._values
 
     def remove_first(*arguments):
         execute(repo, "DELETE FROM {table} WHERE task_name = 'c'")
         return values(*arguments)
 
-    monkeypatch.setattr(store, "_values", remove_first)
-    assert "".join(fields["task_name"] for fields in store.read(Window())) == "abdefghi"
+    monkeypatch.setattr(stream, "_values", remove_first)
+    assert "".join(fields["task_name"] for fields in stream.read(Window())) == "abdefghi"
 
 
 def test_a_database_that_is_away_is_an_error(make_repo: Make) -> None:
@@ -93,13 +93,13 @@ def test_a_database_that_is_away_is_an_error(make_repo: Make) -> None:
 def test_what_is_not_there(make_repo: Make, kind: str) -> None:
     """Of a kind that there is none of there is no newest; nothing unwanted is nothing removed."""
     repo = make_repo(kind)
-    store = store_of(repo)
-    assert store.earliest_of_newest(3) == 0
-    assert store.remove(Window(), lambda _: True) == 0
+    stream = stream_of(repo)
+    assert stream.earliest_of_newest(3) == 0
+    assert stream.remove(Window(), lambda _: True) == 0
     fill(repo)
-    assert store.newest([("a", "run"), ("a", "fail")]) == {("a", "run"): {"created": 0.0}}
-    assert store.earliest_of_newest(3) == 7_000_000_000
-    assert store.remove(Window(), lambda _: False) == 0
+    assert stream.newest([("a", "run"), ("a", "fail")]) == {("a", "run"): {"created": 0.0}}
+    assert stream.earliest_of_newest(3) == 7_000_000_000
+    assert stream.remove(Window(), lambda _: False) == 0
     assert names(repo) == "abcdefghij"
 
 
@@ -136,11 +136,11 @@ def test_a_key_of_several_columns(make_repo: Make, kind: str, monkeypatch) -> No
     monkeypatch.setattr("rocketry_otel._history.streams.sql_stream._PAGE", 3)
     repo = make_repo(kind)
     fill(repo)
-    store = store_of(repo)
+    stream = stream_of(repo)
     columns = repo.model_orm.__table__.c
-    store._primary = [columns.created, columns.message]
-    store._order = [columns.created, columns.message]
-    assert "".join(fields["task_name"] for fields in store.read(Window())) == "abcdefghij"
-    removed = store.remove(Window(2_000_000_000), lambda fields: fields["task_name"] in "adgj")
+    stream._primary = [columns.created, columns.message]
+    stream._order = [columns.created, columns.message]
+    assert "".join(fields["task_name"] for fields in stream.read(Window())) == "abcdefghij"
+    removed = stream.remove(Window(2_000_000_000), lambda fields: fields["task_name"] in "adgj")
     assert removed == 3
     assert names(repo) == "abcefhi"

@@ -34,7 +34,7 @@ OUTLINE = ("task_name", "action", "created", "run_id", "process", "thread")
 _ROOM = 0.001
 _LATEST = nanoseconds(float("inf"))
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 class Window(NamedTuple):
@@ -68,7 +68,7 @@ class Window(NamedTuple):
         return self.since <= nanoseconds(fields.get("created")) <= self.until
 
 
-class Store(ABC):
+class RecordStream(ABC):
     """The records of a repository.
 
     Args:
@@ -138,13 +138,13 @@ class Store(ABC):
     def left_out(self, error: BaseException) -> None:
         """Count a record that cannot be read; say so once, however many there are."""
         pass_over()
-        if self.name not in _told:
-            _told.add(self.name)
+        if self.name not in _logged:
+            _logged.add(self.name)
             words = shortened(safe_text(error), 400)
             _logger.warning("records of %s that cannot be read are left out: %s", self.name, words)
 
 
-class OwnStore(Store):
+class OwnStream(RecordStream):
     """The records of a repository of ours, which streams and knows how to remove."""
 
     def read(self, window: Window) -> Iterator[Fields]:
@@ -165,7 +165,7 @@ class OwnStore(Store):
         return removed
 
 
-class IndexedStore(OwnStore):
+class IndexedStream(OwnStream):
     """The records of a repository of ours that knows the newest of each kind."""
 
     def newest(self, kinds: Collection[tuple[Any, Any]]) -> dict[tuple[Any, Any], Fields]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rocketry_otel._repositories.csv_file import complete_rows
 from rocketry_otel._repositories.csv_repo import TaskEventCSVRepo
 
-from .base import IndexedStore, Store, Window
+from .base import IndexedStream, RecordStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _HARMLESS = {"delimiter"}
 
 
-def store_of(repo: CSVFileRepo) -> Store:
+def stream_of(repo: CSVFileRepo) -> RecordStream:
     """Return the records of a CSV file, of ours or of Red Bird's."""
     is_ours = isinstance(repo, TaskEventCSVRepo)
-    return IndexedStore(repo, repo.filename) if is_ours else CSVStore(repo, repo.filename)
+    return IndexedStream(repo, repo.filename) if is_ours else CSVStore(repo, repo.filename)
 
 
-class CSVStore(Store):
+class CSVStore(RecordStream):
     """The records of a file of Red Bird's.
 
     Red Bird's own reading ends at the first row that is not whole or is no record, and its own

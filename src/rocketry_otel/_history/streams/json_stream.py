@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.json_repo import TaskEventJSONRepo
 
-from .base import OwnStore, Store, Window
+from .base import OwnStream, RecordStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from .base import Fields, Unwanted
 
 
-def store_of(repo: JSONDirectoryRepo) -> Store:
+def stream_of(repo: JSONDirectoryRepo) -> RecordStream:
     """Return the records of a directory, of ours or of Red Bird's."""
     is_ours = isinstance(repo, TaskEventJSONRepo)
-    return OwnStore(repo, repo.path) if is_ours else JSONStore(repo, repo.path)
+    return OwnStream(repo, repo.path) if is_ours else JSONStore(repo, repo.path)
 
 
-class JSONStore(Store):
+class JSONStore(RecordStream):
     """The records of a directory of Red Bird's, in which the names of files tell no order."""
 
     def read(self, window: Window) -> Iterator[Fields]:

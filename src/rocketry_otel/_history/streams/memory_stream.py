@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rocketry_otel._history.run_lookup import fields_of
 from rocketry_otel._repositories.memory_repo import BoundedMemoryRepo
 
-from .base import IndexedStore, Store, Window
+from .base import IndexedStream, RecordStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .base import Fields, Unwanted
 
 
-def store_of(repo: MemoryRepo) -> Store:
+def stream_of(repo: MemoryRepo) -> RecordStream:
     """Return the records of a repository in memory, of ours or of Red Bird."""
     is_ours = isinstance(repo, BoundedMemoryRepo)
-    return IndexedStore(repo) if is_ours else MemoryStore(repo)
+    return IndexedStream(repo) if is_ours else MemoryStore(repo)
 
 
-class MemoryStore(Store):
+class MemoryStore(RecordStream):
     """The records of a repository of Red Bird's."""
 
     def read(self, window: Window) -> Iterator[Fields]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._model.event import nanoseconds
 
-from .base import OUTLINE, Store, Window
+from .base import OUTLINE, RecordStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _PAGE = 1_000
 
 
-def store_of(repo: MongoRepo) -> MongoStore:
+def stream_of(repo: MongoRepo) -> MongoStore:
     """Return the records of a collection, of ours or of Red Bird's."""
     return MongoStore(repo)
 
 
-class MongoStore(Store):
+class MongoStore(RecordStream):
     """The records of a collection, read by the page: a cursor that waits for long is closed."""
 
     def __init__(self, repo: MongoRepo) -> None:

@@ -9,7 +9,7 @@ from redbird.templates import TemplateRepo, TemplateResult
 
 from rocketry_otel._history.run_lookup import fields_of
 
-from .base import Store, Window
+from .base import RecordStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from .base import Fields
 
 
-def store_of(repo: BaseRepo) -> Store:
+def stream_of(repo: BaseRepo) -> RecordStream:
     """Return the records of any repository."""
     return UnknownStore(repo)
 
 
-class UnknownStore(Store):
+class UnknownStore(RecordStream):
     """The records of a repository of which nothing is known but that it can be read."""
 
     def read(self, window: Window) -> Iterator[Fields]:

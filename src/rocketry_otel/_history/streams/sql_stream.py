@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.sql_engine import write
 
-from .base import OUTLINE, Store, Window
+from .base import OUTLINE, RecordStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 _PAGE = 900
 
 
-def store_of(repo: SQLRepo) -> SQLStore:
+def stream_of(repo: SQLRepo) -> SQLStream:
     """Return the records of a table, of ours or of Red Bird's."""
-    return SQLStore(repo)
+    return SQLStream(repo)
 
 
-class SQLStore(Store):
+class SQLStream(RecordStream):
     """The records of a table, read by the page.
 
     Each page has a connection of its own and gives it back: the session of Red Bird's repository
@@ -48,9 +48,9 @@ class SQLStore(Store):
         self._primary = list(mapper.primary_key)
         # An integer counts the records; of another key the order tells nothing.
         others = [column for column in self._primary if column is not self._created]
-        self._order = self._primary if self._counts() else [self._created, *others]
+        self._order = self._primary if self._counters() else [self._created, *others]
 
-    def _counts(self) -> bool:
+    def _counters(self) -> bool:
         # To SQLAlchemy 1.4 a type with variants is of another kind than what it is made of.
         types = [getattr(column.type, "impl", column.type) for column in self._primary]
         return len(types) == 1 and isinstance(types[0], sa.Integer)

@@ -15,7 +15,7 @@ from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MemoryRepo, MongoRepo,
 if TYPE_CHECKING:
     from redbird.base import BaseRepo
 
-    from .base import Store
+    from .base import RecordStream
 
 # What a module imports need not be installed: each is imported for a repository of its kind.
 _MODULES: dict[type, str] = {
@@ -27,9 +27,9 @@ _MODULES: dict[type, str] = {
 }
 
 
-def store_of(repo: BaseRepo) -> Store:
+def stream_of(repo: BaseRepo) -> RecordStream:
     """Return the records of a repository; it is made for one use, such as one reading."""
     names = (name for kind, name in _MODULES.items() if isinstance(repo, kind))
     module = import_module(f"{__package__}.{next(names, 'other')}_stream")
-    store: Store = module.store_of(repo)
-    return store
+    stream: RecordStream = module.stream_of(repo)
+    return stream

@@ -31,7 +31,7 @@ class Launch(NamedTuple):
     links: tuple[RunLink, ...]
 
 
-class Launches:
+class PendingLaunches:
     """Keeps launches until the first record of their run comes, in bounded memory."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import weakref
 import pytest
 from opentelemetry.context import Context
 
-from rocketry_otel._instrumentation.launches import Launch, Launches
+from rocketry_otel._instrumentation.pending_launches import Launch, PendingLaunches
 from rocketry_otel._model.annotations import RunLink
 
 
@@ -19,23 +19,28 @@ def launch(number: int) -> Launch:
 
 def test_a_launch_is_taken_once() -> None:
     """The first record of its run finds it, and nothing stays behind."""
-    launches = Launches()
-    assert launches.take("etl", "r1") is None
-    launches.put("etl", "r1", launch(1))
-    assert launches.take("other", "r1") is None
-    assert launches.take("etl", "r2") is None
-    assert launches.take("etl", "r1") == launch(1)
-    assert launches.take("etl", "r1") is None
-    assert not launches._launches
+    pending_launches = PendingLaunches()
+    assert pending_launches.take("etl", "r1") is None
+    pending_launches.put("etl", "r1", launch(1))
+    assert pending_launches.take("other", "r1") is None
+    assert pending_launches.take("etl", "r2") is None
+    assert pending_launches.take("etl", "r1") == launch(1)
+    assert pending_launches.take("etl", "r1") is None
+    assert not pending_launches._launches
 
 
 def test_launches_of_one_id_are_taken_in_their_order() -> None:
     """A function of the user's may give the same id, or none, to several runs."""
-    launches = Launches()
+    pending_launches = PendingLaunches()
     for number in range(3):
-        launches.put("etl", None, launch(number))
-    assert [launches.take("etl", None) for _ in range(4)] == [launch(0), launch(1), launch(2), None]
-    assert not launches._launches
+        pending_launches.put("etl", None, launch(number))
+    assert [pending_launches.take("etl", None) for _ in range(4)] == [
+        launch(0),
+        launch(1),
+        launch(2),
+        None,
+    ]
+    assert not pending_launches._launches
 
 
 @pytest.mark.parametrize(
@@ -50,62 +55,62 @@ def test_a_launch_is_found_by_what_the_record_says(
     task_name: object, run_id: object, as_recorded: tuple[str, str]
 ) -> None:
     """Names and ids of whatever type are found as the text that an event has of them."""
-    launches = Launches()
-    launches.put(task_name, run_id, launch(1))
-    assert launches.take(*as_recorded) == launch(1)
+    pending_launches = PendingLaunches()
+    pending_launches.put(task_name, run_id, launch(1))
+    assert pending_launches.take(*as_recorded) == launch(1)
 
 
 def test_runs_that_never_begin_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit the oldest launch is forgotten, under many ids or under one."""
-    monkeypatch.setattr("rocketry_otel._instrumentation.launches._MOST", 3)
-    launches = Launches()
+    monkeypatch.setattr("rocketry_otel._instrumentation.pending_launches._MOST", 3)
+    pending_launches = PendingLaunches()
     for number in range(5):
-        launches.put("etl", f"r{number}", launch(number))
-    assert [launches.take("etl", f"r{number}") for number in range(5)] == [
+        pending_launches.put("etl", f"r{number}", launch(number))
+    assert [pending_launches.take("etl", f"r{number}") for number in range(5)] == [
         None, None, launch(2), launch(3), launch(4),
     ]  # fmt: skip
     for number in range(5):
-        launches.put("etl", "same", launch(number))
-    assert [launches.take("etl", "same") for _ in range(4)] == [
+        pending_launches.put("etl", "same", launch(number))
+    assert [pending_launches.take("etl", "same") for _ in range(4)] == [
         launch(2), launch(3), launch(4), None,
     ]  # fmt: skip
 
 
 def test_a_lock_that_was_held_at_a_fork_does_not_hold_up_the_child() -> None:
     """The child has a lock of its own, and what was launched before the fork."""
-    launches = Launches()
-    launches.put("etl", "r1", launch(1))
-    with launches._lock:
+    pending_launches = PendingLaunches()
+    pending_launches.put("etl", "r1", launch(1))
+    with pending_launches._lock:
         pid = os.fork()
         if pid == 0:
-            free = launches._lock.acquire(timeout=5)
-            launches._lock.release()
-            os._exit(0 if free and launches.take("etl", "r1") == launch(1) else 1)
+            free = pending_launches._lock.acquire(timeout=5)
+            pending_launches._lock.release()
+            os._exit(0 if free and pending_launches.take("etl", "r1") == launch(1) else 1)
         _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert launches.take("etl", "r1") == launch(1)
+    assert pending_launches.take("etl", "r1") == launch(1)
 
 
 def test_forks_keep_no_launches_alive() -> None:
     """What is to start afresh in a child goes when its handler goes."""
-    launches = Launches()
-    gone = weakref.ref(launches)
-    del launches
+    pending_launches = PendingLaunches()
+    gone = weakref.ref(pending_launches)
+    del pending_launches
     gc.collect()
     assert gone() is None
 
 
 def test_threads_may_put_and_take_at_once() -> None:
     """Each run gets its own launch, and every launch is taken."""
-    launches = Launches()
+    pending_launches = PendingLaunches()
     barrier = threading.Barrier(8)
     wrong: list[tuple[int, int]] = []
 
     def work(number: int) -> None:
         barrier.wait(10)
         for run in range(200):
-            launches.put(f"t{number}", f"r{run}", launch(run))
-            if launches.take(f"t{number}", f"r{run}") != launch(run):
+            pending_launches.put(f"t{number}", f"r{run}", launch(run))
+            if pending_launches.take(f"t{number}", f"r{run}") != launch(run):
                 wrong.append((number, run))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
@@ -114,4 +119,4 @@ def test_threads_may_put_and_take_at_once() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert not launches._launches
+    assert not pending_launches._launches

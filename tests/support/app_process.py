@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 
 
-class Life:
+class AppProcess:
     """The application, from its start to its end.
 
     Args:

@@ -9,9 +9,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.arrivals import Arrivals
 from tests.support.committed import Committed, Store
-from tests.support.delivered import Delivered
-from tests.support.life import Life
+from tests.support.generation import AppProcess
 from tests.support.troubles import POISON, Collector
 
 # What a healthy collector may have to wait for: the longest pause between two tries, and then some.
@@ -20,7 +20,7 @@ _SHOWN = 15
 _LOOK_SECONDS = 1.0
 
 
-class Trial:
+class Scenario:
     """Lives of one application on one repository, before one collector.
 
     Args:
@@ -55,37 +55,39 @@ class Trial:
             "OTEL_BLRP_SCHEDULE_DELAY": "100",
             **(environment or {}),
         }
-        self._lives: list[Life] = []
-        self._delivered = Delivered()
+        self._lives: list[AppProcess] = []
+        self._delivered = Arrivals()
         self._journal: list[tuple[float, str]] = []
 
     def note(self, what: str) -> None:
         """Keep what happened, and when, for whoever has to look at a failure."""
         self._journal.append((time.time(), what))
 
-    def start(self, **environment: str) -> Life:
+    def start(self, **environment: str) -> AppProcess:
         """Start a life, with these variables as well."""
         number = len(self._lives) + 1
-        life = Life(f"life-{number}", {**self.environment, **environment}, self.directory)
-        self._lives.append(life)
-        self.note(f"{life.name} starts")
-        return life
+        generation = AppProcess(
+            f"life-{number}", {**self.environment, **environment}, self.directory
+        )
+        self._lives.append(generation)
+        self.note(f"{generation.name} starts")
+        return generation
 
-    def begin(self, **environment: str) -> Life:
+    def begin(self, **environment: str) -> AppProcess:
         """Start a life and wait until its scheduler runs."""
-        life = self.start(**environment)
-        life.await_ready()
-        return life
+        generation = self.start(**environment)
+        generation.await_ready()
+        return generation
 
-    def kill(self, life: Life) -> None:
+    def kill(self, generation: AppProcess) -> None:
         """Kill a life."""
-        life.kill()
-        self.note(f"{life.name} is killed")
+        generation.kill()
+        self.note(f"{generation.name} is killed")
 
     def clear_away(self) -> None:
         """Leave no process behind."""
-        for life in self._lives:
-            life.clear_away()
+        for generation in self._lives:
+            generation.clear_away()
 
     def committed(self) -> list[Committed]:
         """Return all that the repository holds now."""
@@ -105,7 +107,7 @@ class Trial:
                     lines += [f"{table}: {row}" for row in rows]
         return lines
 
-    def set_aside(self) -> list[dict[str, Any]]:
+    def add_dead_letters(self) -> list[dict[str, Any]]:
         """Return what the application has set aside, with the reason."""
         rows: list[dict[str, Any]] = []
         for path in self.databases():
@@ -114,7 +116,7 @@ class Trial:
                 rows += map(dict, connection.execute("SELECT * FROM refused"))
         return rows
 
-    def delivered(self) -> Delivered:
+    def delivered(self) -> Arrivals:
         """Return what has arrived; what was looked at before is not looked at again."""
         self._delivered.add(self.collector.requests)
         return self._delivered
@@ -123,13 +125,13 @@ class Trial:
         """Return what was committed, has not arrived and may not be lacking."""
         missing = self.delivered().missing(committed)
         if any(one.task_name.endswith(POISON) for _, one in missing):
-            aside = self.set_aside()
+            aside = self.add_dead_letters()
             missing = [
                 (signal, one) for signal, one in missing if not _is_set_aside(signal, one, aside)
             ]
         return missing
 
-    def settle(self, seconds: float = SETTLE_SECONDS) -> Delivered:
+    def settle(self, seconds: float = SETTLE_SECONDS) -> Arrivals:
         """Wait until all that is committed now has arrived, and see that all of it is true.
 
         Returns:
@@ -163,7 +165,7 @@ class Trial:
             if time.monotonic() > deadline:
                 raise AssertionError(self.report(self.describe(self.missing(committed))))
 
-    def check(self) -> Delivered:
+    def check(self) -> Arrivals:
         """See that what has arrived is true, and equal each time; return it.
 
         Raises:
@@ -226,9 +228,9 @@ def trial(
     *,
     seed: object = None,
     protocol: str = "http",
-    kind: type[Trial] = Trial,
+    kind: type[Scenario] = Scenario,
     **more: str,
-) -> Iterator[Trial]:
+) -> Iterator[Scenario]:
     """Make a trial with a collector of its own, and leave no process behind."""
     with Collector(grpc=protocol == "grpc") as collector:
         environment = dict(more)

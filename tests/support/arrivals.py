@@ -29,7 +29,7 @@ def span_key(record: Committed) -> SpanKey:
 
 
 @dataclass
-class Delivered:
+class Arrivals:
     """Spans and log records by what names them, each as often as it was sent.
 
     Attributes:
