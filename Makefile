@@ -16,8 +16,8 @@ REQUIREMENTS ?= requirements/dev.txt
 run := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-quick test-conservation stack test-stack lint docs
-.PHONY: benchmark benchmark-catching-up build clean
+.PHONY: help demo test test-all test-quick test-conservation test-pips test-first-hour
+.PHONY: stack test-stack lint docs benchmark benchmark-catching-up build clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,9 @@ help:
 	@echo "make test-conservation"
 	@echo "                kill applications again and again: nothing that was committed is lost;"
 	@echo "                CONSERVATION_SEED=... repeats what chance did"
+	@echo "make test-pips  build each environment with the oldest pip and the newest, for each Python"
+	@echo "make test-first-hour"
+	@echo "                try make demo in a fresh clone with Python and make only, no HOME, no cache"
 	@echo "make lint       check style, format and types"
 	@echo "make docs       build the documentation into site/"
 	@echo "make benchmark  measure what a task's run costs"
@@ -51,12 +54,17 @@ test: $(VENV)/ready
 test-quick: $(VENV)/ready
 	$(run) -m pytest --quiet
 
-# Two at a time, for most of it is waiting; each has about half of it.
+# Two halves at a time, for most of it is waiting. The first writes into a file, which is shown when
+# both have ended. An interrupt or a failure of make ends both.
+first_half := $(addprefix tests/conservation/,test_kills.py test_disk.py test_clock.py)
 test-conservation: $(VENV)/ready
-	@first="$(addprefix tests/conservation/,test_kills.py test_disk.py test_clock.py)"; \
-	$(run) -m pytest -m conservation $$first & one=$$!; \
-	$(run) -m pytest -m conservation $$(printf -- '--ignore=%s ' $$first) tests/conservation; \
-	other=$$?; wait $$one && exit $$other
+	@output=$$(mktemp); \
+	$(run) -m pytest -m conservation $(first_half) > "$$output" 2>&1 & half=$$!; \
+	trap 'kill $$half 2> /dev/null; rm -f "$$output"' EXIT; trap 'exit 130' INT TERM HUP; \
+	$(run) -m pytest -m conservation $(first_half:%=--ignore=%) tests/conservation; second=$$?; \
+	wait $$half; first=$$?; cat "$$output"; \
+	echo "Conservation: the halves ended with status $$first and $$second"; \
+	[ $$first -eq 0 ] && [ $$second -eq 0 ]
 
 # Every version is tried even if one fails, so that one look tells all.
 test-all:
@@ -81,8 +89,9 @@ test-all:
 	echo "Missing: $${missing#, }"; \
 	[ -z "$$failed" ] && [ -n "$$passed" ]
 
-stack: $(VENV)/ready
-	@$(run) tests/stack/programs.py
+# Needs no environment: the file imports the standard library only.
+stack:
+	@"$(PYTHON)" tests/stack/programs.py
 
 test-stack: $(VENV)/ready
 	$(run) -m pytest --stack tests/stack
@@ -102,14 +111,14 @@ benchmark: $(VENV)/ready
 benchmark-catching-up: $(VENV)/ready
 	$(run) benchmarks/catching_up.py
 
-# `pip check` says whether the pinned versions are what the wheel itself asks for.
+# The wheel is tried in an environment of its own, whose check compares it with the pinned versions.
 build: $(VENV)/ready
 	rm -rf dist .venv-wheel
 	$(run) -m build --no-isolation --outdir dist . > /dev/null
-	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install $(quietly) --require-hashes -r requirements/demo.txt
-	.venv-wheel/bin/python -m pip install $(quietly) --no-deps dist/*.whl
-	.venv-wheel/bin/python -m pip check
+	@$(MAKE) --no-print-directory .venv-wheel/requirements \
+		VENV=.venv-wheel REQUIREMENTS=requirements/demo.txt PYTHON="$(PYTHON)"
+	.venv-wheel/bin/python $(install_here) dist/*.whl
+	@$(call check,.venv-wheel/bin/python,requirements/demo.txt)
 	.venv-wheel/bin/python -I -c 'import rocketry_otel; print(rocketry_otel.__file__)'
 	@ls dist
 
@@ -120,13 +129,27 @@ clean:
 
 quietly := --quiet --disable-pip-version-check
 
-$(VENV)/ready: $(VENV)/requirements pyproject.toml
-	@$(run) -m pip install $(quietly) --no-build-isolation --no-deps --editable .
+# A pinned file lists all that is installed. pip resolves nothing, builds nothing, and takes only
+# files whose hashes are listed; so a new release of a dependency changes nothing here.
+install_pinned = -m pip install $(quietly) --no-deps --only-binary :all: --require-hashes -r
+# The project itself: no index is asked for anything, hatchling is one of the pinned packages.
+install_here = -m pip install $(quietly) --no-index --no-deps --no-build-isolation
+# $(call check,PYTHON,FILE): the environment has what the file lists, and that is enough.
+check = output=$$($(1) -m pip check --disable-pip-version-check 2>&1) || \
+	{ echo "$$output"; exit 1; }; $(1) -I requirements/check.py $(2)
+
+# What `pip install` is given to change the environment's own pip: nothing, or say pip==23.0.1.
+WITH_PIP ?=
+
+$(VENV)/ready: $(VENV)/requirements pyproject.toml requirements/check.py
+	@$(run) $(install_here) --editable .
+	@$(call check,$(run),$(REQUIREMENTS))
 	@touch $@
 
 $(VENV)/requirements: $(REQUIREMENTS)
 	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.10 to 3.13 found: say PYTHON=..."; exit 1; fi
 	@echo "Setting up $(VENV) with $(PYTHON)"
 	@"$(PYTHON)" -m venv --clear $(VENV)
-	@$(run) -m pip install $(quietly) --require-hashes -r $(REQUIREMENTS)
+	@if [ -n "$(WITH_PIP)" ]; then $(run) -m pip install $(quietly) --no-deps $(WITH_PIP); fi
+	@$(run) $(install_pinned) $(REQUIREMENTS)
 	@touch $@
