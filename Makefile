@@ -17,14 +17,15 @@ run := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-quick test-conservation test-pips test-first-hour
-.PHONY: stack test-stack lint docs benchmark benchmark-catching-up build clean
+.PHONY: stack test-stack lint docs benchmark benchmark-smoke benchmark-catching-up build clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       see it work: runs the demonstration"
 	@echo "make test       run the tests; all of the code must be covered"
+	@echo "make test-quick run the tests without coverage"
 	@echo "make test-all   run them with every Python from 3.10 to 3.13 that is found,"
-	@echo "                and with the oldest dependencies"
+	@echo "                and with the oldest dependencies, two at a time"
 	@echo "make stack      build the real collector, Jaeger and Prometheus for test-stack, with Go;"
 	@echo "                once, into \$$STACK_CACHE or ~/.cache/rocketry-otel/stack"
 	@echo "make test-stack run the tests of the configurations in this repository with them"
@@ -37,6 +38,8 @@ help:
 	@echo "make lint       check style, format and types"
 	@echo "make docs       build the documentation into site/"
 	@echo "make benchmark  measure what a task's run costs"
+	@echo "make benchmark-smoke"
+	@echo "                see that the benchmark works"
 	@echo "make benchmark-catching-up"
 	@echo "                measure how 200,000 records are caught up with"
 	@echo "make build      build sdist and wheel into dist/ and try the wheel"
@@ -51,8 +54,9 @@ demo:
 test: $(VENV)/ready
 	$(run) -m pytest --cov --cov-report=term-missing:skip-covered
 
+# Without coverage; MARK="not slow and not conservation" leaves out the slow tests.
 test-quick: $(VENV)/ready
-	$(run) -m pytest --quiet
+	$(run) -m pytest --quiet $(if $(MARK),-m "$(MARK)")
 
 # Two halves at a time, for most of it is waiting. The first writes into a file, which is shown when
 # both have ended. An interrupt or a failure of make ends both.
@@ -66,28 +70,17 @@ test-conservation: $(VENV)/ready
 	echo "Conservation: the halves ended with status $$first and $$second"; \
 	[ $$first -eq 0 ] && [ $$second -eq 0 ]
 
-# Every version is tried even if one fails, so that one look tells all.
+# These three need no environment: they make their own.
+pythons = $(foreach version,$(VERSIONS),"$(version)=$(shell \
+	$(call find_python,python$(version) $(pyenv)/$(version).*/bin/python))")
 test-all:
-	@passed=""; failed=""; missing=""; \
-	try() { \
-		echo; echo "== Tests with $$1 ($$2)"; \
-		if $(MAKE) --no-print-directory test-quick PYTHON="$$2" VENV="$$3" REQUIREMENTS="$$4"; \
-		then passed="$$passed, $$1"; else failed="$$failed, $$1"; fi; \
-	}; \
-	for version in $(VERSIONS); do \
-		python=$$($(call find_python,python$$version $(pyenv)/$$version.*/bin/python)); \
-		if [ -z "$$python" ]; then missing="$$missing, Python $$version"; continue; fi; \
-		try "Python $$version" "$$python" ".venv-$$version" requirements/dev.txt; \
-	done; \
-	python=$$($(call find_python,python3.10 $(pyenv)/3.10.*/bin/python \
-		python3.11 $(pyenv)/3.11.*/bin/python python3.12 $(pyenv)/3.12.*/bin/python)); \
-	if [ -z "$$python" ]; then missing="$$missing, a Python for the oldest dependencies"; \
-	else try "the oldest dependencies" "$$python" .venv-oldest requirements/oldest.txt; fi; \
-	echo; \
-	echo "Passed:  $${passed#, }"; \
-	echo "Failed:  $${failed#, }"; \
-	echo "Missing: $${missing#, }"; \
-	[ -z "$$failed" ] && [ -n "$$passed" ]
+	@"$(PYTHON)" requirements/matrix.py tests $(pythons)
+
+test-pips:
+	@"$(PYTHON)" requirements/matrix.py pips $(pythons)
+
+test-first-hour:
+	@.ci/first-hour $(pythons)
 
 # Needs no environment: the file imports the standard library only.
 stack:
@@ -108,6 +101,10 @@ docs: $(VENV)/ready
 benchmark: $(VENV)/ready
 	$(run) benchmarks/cost_of_a_run.py
 
+# Its shortest form: it shows that the benchmark works, and measures nothing.
+benchmark-smoke: $(VENV)/ready
+	$(run) benchmarks/cost_of_a_run.py --smoke
+
 benchmark-catching-up: $(VENV)/ready
 	$(run) benchmarks/catching_up.py
 
@@ -117,7 +114,7 @@ build: $(VENV)/ready
 	$(run) -m build --no-isolation --outdir dist . > /dev/null
 	@$(MAKE) --no-print-directory .venv-wheel/requirements \
 		VENV=.venv-wheel REQUIREMENTS=requirements/demo.txt PYTHON="$(PYTHON)"
-	.venv-wheel/bin/python $(install_here) dist/*.whl
+	.venv-wheel/bin/python $(install_wheel) dist/*.whl
 	@$(call check,.venv-wheel/bin/python,requirements/demo.txt)
 	.venv-wheel/bin/python -I -c 'import rocketry_otel; print(rocketry_otel.__file__)'
 	@ls dist
@@ -132,17 +129,22 @@ quietly := --quiet --disable-pip-version-check
 # A pinned file lists all that is installed. pip resolves nothing, builds nothing, and takes only
 # files whose hashes are listed; so a new release of a dependency changes nothing here.
 install_pinned = -m pip install $(quietly) --no-deps --only-binary :all: --require-hashes -r
-# The project itself: no index is asked for anything, hatchling is one of the pinned packages.
-install_here = -m pip install $(quietly) --no-index --no-deps --no-build-isolation
+# A wheel of the project itself: no index is asked for anything.
+install_wheel = -m pip install $(quietly) --no-index --no-deps
+# $(call silently,COMMAND): its output is shown only if it fails.
+silently = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }
 # $(call check,PYTHON,FILE): the environment has what the file lists, and that is enough.
-check = output=$$($(1) -m pip check --disable-pip-version-check 2>&1) || \
-	{ echo "$$output"; exit 1; }; $(1) -I requirements/check.py $(2)
+check = $(call silently,$(1) -m pip check --disable-pip-version-check); \
+	$(1) -I requirements/check.py $(2)
 
 # What `pip install` is given to change the environment's own pip: nothing, or say pip==23.0.1.
 WITH_PIP ?=
 
+# An editable wheel, for pip can make none before 21.3; Python 3.10.0 brings 21.2.3.
 $(VENV)/ready: $(VENV)/requirements pyproject.toml requirements/check.py
-	@$(run) $(install_here) --editable .
+	@rm -rf $(VENV)/wheel
+	@$(call silently,$(run) -m hatchling build -t wheel:editable -d $(VENV)/wheel)
+	@$(run) $(install_wheel) --force-reinstall $(VENV)/wheel/*.whl
 	@$(call check,$(run),$(REQUIREMENTS))
 	@touch $@
 
