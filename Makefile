@@ -51,8 +51,10 @@ demo:
 		VENV=.venv-demo REQUIREMENTS=requirements/demo.txt PYTHON="$(PYTHON)"
 	@.venv-demo/bin/rocketry-otel demo
 
+# JOBS=2 runs them in two processes.
+JOBS ?=
 test: $(VENV)/ready
-	$(run) -m pytest --cov --cov-report=term-missing:skip-covered
+	$(run) -m pytest $(if $(JOBS),-n $(JOBS)) --cov --cov-report=term-missing:skip-covered
 
 # Without coverage; MARK="not slow and not conservation" leaves out the slow tests.
 test-quick: $(VENV)/ready

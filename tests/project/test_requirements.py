@@ -74,6 +74,7 @@ def own_file() -> Path:
     return made_from[0]
 
 
+@pytest.mark.slow
 def test_each_line_of_the_own_file_is_needed(own_file, tmp_path):
     """If one line is removed, the file is not closed."""
     copied = tmp_path / own_file.name
