@@ -16,24 +16,30 @@ REQUIREMENTS ?= requirements/dev.txt
 run := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-quick test-conservation stack test-stack lint docs
-.PHONY: benchmark benchmark-catching-up build clean
+.PHONY: help demo test test-all test-quick test-conservation test-pips test-first-hour
+.PHONY: stack test-stack lint docs benchmark benchmark-smoke benchmark-catching-up build clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       see it work: runs the demonstration"
 	@echo "make test       run the tests; all of the code must be covered"
+	@echo "make test-quick run the tests without coverage"
 	@echo "make test-all   run them with every Python from 3.10 to 3.13 that is found,"
-	@echo "                and with the oldest dependencies"
+	@echo "                and with the oldest dependencies, two at a time"
 	@echo "make stack      build the real collector, Jaeger and Prometheus for test-stack, with Go;"
 	@echo "                once, into \$$STACK_CACHE or ~/.cache/rocketry-otel/stack"
 	@echo "make test-stack run the tests of the configurations in this repository with them"
 	@echo "make test-conservation"
 	@echo "                kill applications again and again: nothing that was committed is lost;"
 	@echo "                CONSERVATION_SEED=... repeats what chance did"
+	@echo "make test-pips  build each environment with the oldest pip and the newest, for each Python"
+	@echo "make test-first-hour"
+	@echo "                try make demo in a fresh clone with Python and make only, no HOME, no cache"
 	@echo "make lint       check style, format and types"
 	@echo "make docs       build the documentation into site/"
 	@echo "make benchmark  measure what a task's run costs"
+	@echo "make benchmark-smoke"
+	@echo "                see that the benchmark works"
 	@echo "make benchmark-catching-up"
 	@echo "                measure how 200,000 records are caught up with"
 	@echo "make build      build sdist and wheel into dist/ and try the wheel"
@@ -45,44 +51,42 @@ demo:
 		VENV=.venv-demo REQUIREMENTS=requirements/demo.txt PYTHON="$(PYTHON)"
 	@.venv-demo/bin/rocketry-otel demo
 
+# JOBS=2 runs them in two processes.
+JOBS ?=
 test: $(VENV)/ready
-	$(run) -m pytest --cov --cov-report=term-missing:skip-covered
+	$(run) -m pytest $(if $(JOBS),-n $(JOBS)) --cov --cov-report=term-missing:skip-covered
 
+# Without coverage; MARK="not slow and not conservation" leaves out the slow tests.
 test-quick: $(VENV)/ready
-	$(run) -m pytest --quiet
+	$(run) -m pytest --quiet $(if $(MARK),-m "$(MARK)")
 
-# Two at a time, for most of it is waiting; each has about half of it.
+# Two halves at a time, for most of it is waiting. The first writes into a file, which is shown when
+# both have ended. An interrupt or a failure of make ends both.
+first_half := $(addprefix tests/conservation/,test_kills.py test_disk.py test_clock.py)
 test-conservation: $(VENV)/ready
-	@first="$(addprefix tests/conservation/,test_kills.py test_disk.py test_clock.py)"; \
-	$(run) -m pytest -m conservation $$first & one=$$!; \
-	$(run) -m pytest -m conservation $$(printf -- '--ignore=%s ' $$first) tests/conservation; \
-	other=$$?; wait $$one && exit $$other
+	@output=$$(mktemp); \
+	$(run) -m pytest -m conservation $(first_half) > "$$output" 2>&1 & half=$$!; \
+	trap 'kill $$half 2> /dev/null; rm -f "$$output"' EXIT; trap 'exit 130' INT TERM HUP; \
+	$(run) -m pytest -m conservation $(first_half:%=--ignore=%) tests/conservation; second=$$?; \
+	wait $$half; first=$$?; cat "$$output"; \
+	echo "Conservation: the halves ended with status $$first and $$second"; \
+	[ $$first -eq 0 ] && [ $$second -eq 0 ]
 
-# Every version is tried even if one fails, so that one look tells all.
+# These three need no environment: they make their own.
+pythons = $(foreach version,$(VERSIONS),"$(version)=$(shell \
+	$(call find_python,python$(version) $(pyenv)/$(version).*/bin/python))")
 test-all:
-	@passed=""; failed=""; missing=""; \
-	try() { \
-		echo; echo "== Tests with $$1 ($$2)"; \
-		if $(MAKE) --no-print-directory test-quick PYTHON="$$2" VENV="$$3" REQUIREMENTS="$$4"; \
-		then passed="$$passed, $$1"; else failed="$$failed, $$1"; fi; \
-	}; \
-	for version in $(VERSIONS); do \
-		python=$$($(call find_python,python$$version $(pyenv)/$$version.*/bin/python)); \
-		if [ -z "$$python" ]; then missing="$$missing, Python $$version"; continue; fi; \
-		try "Python $$version" "$$python" ".venv-$$version" requirements/dev.txt; \
-	done; \
-	python=$$($(call find_python,python3.10 $(pyenv)/3.10.*/bin/python \
-		python3.11 $(pyenv)/3.11.*/bin/python python3.12 $(pyenv)/3.12.*/bin/python)); \
-	if [ -z "$$python" ]; then missing="$$missing, a Python for the oldest dependencies"; \
-	else try "the oldest dependencies" "$$python" .venv-oldest requirements/oldest.txt; fi; \
-	echo; \
-	echo "Passed:  $${passed#, }"; \
-	echo "Failed:  $${failed#, }"; \
-	echo "Missing: $${missing#, }"; \
-	[ -z "$$failed" ] && [ -n "$$passed" ]
+	@"$(PYTHON)" requirements/matrix.py tests $(pythons)
 
-stack: $(VENV)/ready
-	@$(run) tests/stack/programs.py
+test-pips:
+	@"$(PYTHON)" requirements/matrix.py pips $(pythons)
+
+test-first-hour:
+	@.ci/first-hour $(pythons)
+
+# Needs no environment: the file imports the standard library only.
+stack:
+	@"$(PYTHON)" tests/stack/programs.py
 
 test-stack: $(VENV)/ready
 	$(run) -m pytest --stack tests/stack
@@ -99,17 +103,21 @@ docs: $(VENV)/ready
 benchmark: $(VENV)/ready
 	$(run) benchmarks/cost_of_a_run.py
 
+# Its shortest form: it shows that the benchmark works, and measures nothing.
+benchmark-smoke: $(VENV)/ready
+	$(run) benchmarks/cost_of_a_run.py --smoke
+
 benchmark-catching-up: $(VENV)/ready
 	$(run) benchmarks/catching_up.py
 
-# `pip check` says whether the pinned versions are what the wheel itself asks for.
+# The wheel is tried in an environment of its own, whose check compares it with the pinned versions.
 build: $(VENV)/ready
 	rm -rf dist .venv-wheel
 	$(run) -m build --no-isolation --outdir dist . > /dev/null
-	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install $(quietly) --require-hashes -r requirements/demo.txt
-	.venv-wheel/bin/python -m pip install $(quietly) --no-deps dist/*.whl
-	.venv-wheel/bin/python -m pip check
+	@$(MAKE) --no-print-directory .venv-wheel/requirements \
+		VENV=.venv-wheel REQUIREMENTS=requirements/demo.txt PYTHON="$(PYTHON)"
+	.venv-wheel/bin/python $(install_wheel) dist/*.whl
+	@$(call check,.venv-wheel/bin/python,requirements/demo.txt)
 	.venv-wheel/bin/python -I -c 'import rocketry_otel; print(rocketry_otel.__file__)'
 	@ls dist
 
@@ -120,13 +128,32 @@ clean:
 
 quietly := --quiet --disable-pip-version-check
 
-$(VENV)/ready: $(VENV)/requirements pyproject.toml
-	@$(run) -m pip install $(quietly) --no-build-isolation --no-deps --editable .
+# A pinned file lists all that is installed. pip resolves nothing, builds nothing, and takes only
+# files whose hashes are listed; so a new release of a dependency changes nothing here.
+install_pinned = -m pip install $(quietly) --no-deps --only-binary :all: --require-hashes -r
+# A wheel of the project itself: no index is asked for anything.
+install_wheel = -m pip install $(quietly) --no-index --no-deps
+# $(call silently,COMMAND): its output is shown only if it fails.
+silently = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }
+# $(call check,PYTHON,FILE): the environment has what the file lists, and that is enough.
+check = $(call silently,$(1) -m pip check --disable-pip-version-check); \
+	$(1) -I requirements/check.py $(2)
+
+# What `pip install` is given to change the environment's own pip: nothing, or say pip==23.0.1.
+WITH_PIP ?=
+
+# An editable wheel, for pip can make none before 21.3; Python 3.10.0 brings 21.2.3.
+$(VENV)/ready: $(VENV)/requirements pyproject.toml requirements/check.py
+	@rm -rf $(VENV)/wheel
+	@$(call silently,$(run) -m hatchling build -t wheel:editable -d $(VENV)/wheel)
+	@$(run) $(install_wheel) --force-reinstall $(VENV)/wheel/*.whl
+	@$(call check,$(run),$(REQUIREMENTS))
 	@touch $@
 
 $(VENV)/requirements: $(REQUIREMENTS)
 	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.10 to 3.13 found: say PYTHON=..."; exit 1; fi
 	@echo "Setting up $(VENV) with $(PYTHON)"
 	@"$(PYTHON)" -m venv --clear $(VENV)
-	@$(run) -m pip install $(quietly) --require-hashes -r $(REQUIREMENTS)
+	@if [ -n "$(WITH_PIP)" ]; then $(run) -m pip install $(quietly) --no-deps $(WITH_PIP); fi
+	@$(run) $(install_pinned) $(REQUIREMENTS)
 	@touch $@

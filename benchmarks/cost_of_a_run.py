@@ -16,6 +16,7 @@ Run it with ``make benchmark``. The ratios wanted: ours/manual at most 0.75, our
 
 from __future__ import annotations
 
+import argparse
 import gc
 import logging
 import statistics
@@ -186,14 +187,14 @@ def runner(its_handlers: list[logging.Handler], name: str) -> Callable[[], None]
     return run
 
 
-def measure() -> dict[str, float]:
+def measure(rounds: int, runs_a_round: int) -> dict[str, float]:
     """Return the median microseconds of a run, by way of handling it."""
     runners = {name: runner(its, name) for name, its in handlers().items()}
     times: dict[str, list[float]] = {name: [] for name in runners}
     for run in runners.values():
-        for _ in range(RUNS_A_ROUND):
+        for _ in range(runs_a_round):
             run()
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         names = list(runners)
         # A different order in each round, so that no way always follows the same other.
         names = names[round_ % len(names) :] + names[: round_ % len(names)]
@@ -203,16 +204,19 @@ def measure() -> dict[str, float]:
             gc.collect()
             gc.disable()
             began = time.perf_counter()
-            for _ in range(RUNS_A_ROUND):
+            for _ in range(runs_a_round):
                 run()
-            times[name].append((time.perf_counter() - began) / RUNS_A_ROUND * 1e6)
+            times[name].append((time.perf_counter() - began) / runs_a_round * 1e6)
             gc.enable()
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     logging.raiseExceptions = False
-    cost = measure()
+    parser = argparse.ArgumentParser(description="Measure what a run costs.")
+    parser.add_argument("--smoke", action="store_true", help="show that it works; measure nothing")
+    smoke = parser.parse_args(arguments).smoke
+    cost = measure(*((2, 5) if smoke else (ROUNDS, RUNS_A_ROUND)))
     width = max(len(name) for name in cost)
     for name, microseconds in cost.items():
         print(f"{name:{width}}  {microseconds:7.1f} µs a run")
@@ -223,4 +227,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

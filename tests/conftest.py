@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,17 @@ def _clean_loggers() -> Iterator[None]:
             handler.close()
         logger.handlers, logger.disabled = handlers, disabled
         logger.setLevel(level)
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt this process and its children.
+
+    In the background of a script it is ignored, and children inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

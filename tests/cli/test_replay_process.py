@@ -32,6 +32,7 @@ def url(tmp_path: Path) -> str:
     return two_runs(tmp_path)
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_in_the_midst(url: str, receiver: OTLPReceiver) -> None:
     """Status 130 and the summary so far, within moments, though the collector hangs."""
     receiver.behave(Hang())

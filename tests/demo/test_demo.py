@@ -242,6 +242,7 @@ def test_demo_without_a_collector(tmp_path):
     assert "Traceback (" not in done.stdout.replace("exc_text='Traceback (", "")
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_demo_interrupted_in_a_process_of_its_own(tmp_path):
     """Ctrl-C in a terminal ends it and its children, with a short report and no traceback."""
     with OTLPReceiver(grpc=False) as receiver:
@@ -276,6 +277,7 @@ def _has_begun(receiver, task_name):
     return task_name in [it.get("task_name") for it in names]
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_demo_interrupted_here(monkeypatch, capsys):
     """An interrupt terminates what runs, and the status is that of SIGINT."""
     with OTLPReceiver(grpc=False) as receiver:
@@ -300,6 +302,7 @@ def test_demo_interrupted_here(monkeypatch, capsys):
     ]
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_second_interrupt_is_an_exception():
     """Whoever presses Ctrl-C again does not wait any longer, and then it is as it was."""
     before = signal.getsignal(signal.SIGINT)

@@ -576,6 +576,7 @@ def test_a_signal_handler_that_logs_in_between_does_not_deadlock(parts: Parts) -
     assert parts.collector.accepted == ["from the signal handler"]
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupted_flush_leaves_the_queue_in_order(parts: Parts) -> None:
     """Ctrl-C ends a flush at once, and the next one works."""
     parts.collector.answer = gate = Gate()
