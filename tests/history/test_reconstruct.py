@@ -203,3 +203,25 @@ def test_of_a_run_without_a_name_one_beginning_is_looked_for() -> None:
         MinimalRecord, ("run", 0, None), ("success", 2, None), ("fail", 3, None), ("fail", 4, None)
     )
     assert steps(repo, 1) == [("ended", 0), ("ended", None), ("ended", None)]
+
+
+def test_an_ending_without_a_stored_beginning_keeps_its_span(telemetry: TelemetryCapture) -> None:
+    """A run whose beginning the repository refused is not the repetition of an earlier run."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    handler = OTelRepoHandler(repo, **telemetry.providers)
+    handler.emit(task_record("run", run_id="a", created=START))
+    handler.emit(task_record("success", run_id="a", created=START + 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handler, "write", _refuse)
+        with pytest.raises(OSError, match="away"):
+            handler.emit(task_record("run", run_id="b", created=START + 2))
+    # Rocketry logs this ending without a run id.
+    handler.emit(task_record("fail", run_id=None, created=START + 3))
+    told = list(reconstruct(repo, RunLookup(repo)))
+    assert [one.step.change for one in told] == ["began", "ended", "ended"]
+    sent = {f"{span.context.span_id:016x}" for span in telemetry.spans}
+    assert {one.fields["span_id"] for one in told[1:]} == sent
+
+
+def _refuse(_: Any) -> None:
+    raise OSError("the database is away")

@@ -267,3 +267,32 @@ def test_a_run_begins_with_nothing_added() -> None:
     run = RunTracker().observe(event("run", "a")).run
     assert run is not None
     assert (run.context, run.sampling, run.annotations, run.launched_in) == (None, None, None, None)
+
+
+def test_ids_of_a_record_win_over_its_place() -> None:
+    """An ending that bears ids of its own does not end the run that its thread suggests."""
+    tracker = RunTracker()
+    tracker.observe(event("run", "a", 1.0))
+    refused = ids_of("etl", "b", 2_000_000_000)
+    step = tracker.observe(event("fail", None, 3.0), refused)
+    assert (step.change, step.run and step.run.ids) == ("ended", refused)
+    assert tracker.open_count == 1
+
+
+def test_ids_of_a_record_win_over_an_earlier_ending() -> None:
+    """An ending is the repetition of another one only if both bear the same ids."""
+    tracker = RunTracker()
+    tracker.observe(event("run", "a", 1.0))
+    tracker.observe(event("success", "a", 2.0), ids_of("etl", "a", 1_000_000_000))
+    refused = ids_of("etl", "b", 3_000_000_000)
+    changes = [tracker.observe(event("fail", None, at), refused).change for at in (4.0, 5.0)]
+    assert changes == ["ended", "repeated"]
+
+
+def test_ids_of_a_record_find_an_open_run() -> None:
+    """Of two runs that overlap in one place the ids choose, not the order."""
+    tracker = RunTracker()
+    tracker.observe(event("run", None, 1.0))
+    second = tracker.observe(event("run", None, 2.0)).run
+    step = tracker.observe(event("fail", None, 3.0), ids_of("etl", None, 2_000_000_000))
+    assert step.run is second

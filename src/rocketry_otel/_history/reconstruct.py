@@ -103,12 +103,10 @@ def reconstruct(
     tracker = RunTracker(
         keeps_run_id=run_lookup.keeps("run_id"),
         find_run=find_run,
-        # The repository may have refused the beginning, which was known when this was live.
-        find_ids=lambda: ids_in(fields),
     )
     for fields in records(repo, since, until, unreadable):
         event = parse_event(fields)
-        step = tracker.observe(event)
+        step = tracker.observe(event, ids_in(fields))
         is_looked_up = step.change == "ended" and not step.was_open
         if is_looked_up and not run_lookup.is_first_ending(event, fields):
             step = step._replace(change="repeated")

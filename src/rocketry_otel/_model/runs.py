@@ -92,8 +92,6 @@ class RunTracker:
             them.
         find_run: Looks for the ``run`` event of an ending that has no open run, such as the
             run that a crash cut off in an earlier process; returns ``None`` if there is none.
-        find_ids: Looks for the ids of a run whose beginning is not known at all; ``None``
-            if they are those of its ending.
         limit: How many runs may be open at once; beyond it the oldest is given up.
     """
 
@@ -102,30 +100,36 @@ class RunTracker:
         *,
         keeps_run_id: bool = True,
         find_run: Callable[[TaskEvent], TaskEvent | None] = lambda _: None,
-        find_ids: Callable[[], RunIds | None] = lambda: None,
         limit: int = OPEN_RUNS_LIMIT,
     ) -> None:
         self._keeps_run_id = keeps_run_id
         self._find_run = find_run
-        self._find_ids = find_ids
         self._limit = limit
         self._open: dict[int, Run] = {}
         self._open_by_key: dict[_Key, list[Run]] = {}
-        self._ended: dict[_Key, _Ended] = {}
+        self._open_by_ids: dict[RunIds, Run] = {}
+        self._ended: dict[_Key | RunIds, _Ended] = {}
 
     @property
     def open_count(self) -> int:
         """How many runs are open."""
         return len(self._open)
 
-    def observe(self, event: TaskEvent) -> Step:
-        """Take in an event and return what it did."""
+    def observe(self, event: TaskEvent, ids: RunIds | None = None) -> Step:
+        """Take in an event and return what it did.
+
+        Args:
+            event: The event.
+            ids: The ids that its stored record bears. They win over every guess by run id,
+                place or order: the repository may have refused the beginning of the run, which
+                was known when the ending was logged.
+        """
         if event.task_name is None:
             return Step(None, "none")
         if event.action == RUN:
             return self._begin(event, event.task_name)
         if event.action in ENDINGS:
-            return self._end(event, event.task_name)
+            return self._end(event, event.task_name, ids)
         return Step(self._run_around(event, event.task_name), "none")
 
     def open_run(self, task_name: str, run_id: str | None) -> Run | None:
@@ -150,7 +154,7 @@ class RunTracker:
         if len(self._open) >= self._limit:
             given_up = next(iter(self._open.values()))
             self._close(given_up)
-        self._open[id(run)] = run
+        self._open[id(run)] = self._open_by_ids[run.ids] = run
         for key in _keys(event, task_name):
             runs = self._open_by_key.get(key)
             if runs is None:
@@ -160,19 +164,18 @@ class RunTracker:
             self._ended.pop(key, None)
         return Step(run, "began", given_up)
 
-    def _end(self, event: TaskEvent, task_name: str) -> Step:
-        run = self._open_run(event, task_name)
+    def _end(self, event: TaskEvent, task_name: str, ids: RunIds | None) -> Step:
+        run = self._open_by_ids.get(ids) if ids else self._open_run(event, task_name)
         if run is not None:
             self._close(run)
             run.ended = event
             self._remember(run, task_name)
             return Step(run, "ended", was_open=True)
-        ended = self._ended_run(event, task_name)
+        ended = self._ended.get(ids) if ids else self._ended_run(event, task_name)
         if ended is not None:
             return Step(Run(ended.ids, began=None), "repeated")
         began = self._find_run(event)
-        found = self._find_ids() if began is None else None
-        run = Run(found or self.ids(began or event), began=began, ended=event)
+        run = Run(ids or self.ids(began or event), began=began, ended=event)
         self._remember(run, task_name)
         return Step(run, "ended")
 
@@ -233,6 +236,7 @@ class RunTracker:
     def _remember(self, run: Run, task_name: str) -> None:
         began, event = run.began, run.ended
         ended = _Ended(run.ids, began is not None and began.run_id is not None)
+        self._ended[run.ids] = ended
         if began is not None:
             for key in _keys(began, task_name):
                 self._ended[key] = ended
@@ -247,6 +251,8 @@ class RunTracker:
         if began is None or began.task_name is None:  # pragma: no cover  # open runs have both
             return
         del self._open[id(run)]
+        if self._open_by_ids.get(run.ids) is run:
+            del self._open_by_ids[run.ids]
         for key in _keys(began, began.task_name):
             runs = self._open_by_key[key]
             if len(runs) == 1:
