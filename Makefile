@@ -16,7 +16,7 @@ REQUIREMENTS ?= requirements/dev.txt
 run := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-quick test-conservation test-pips test-first-hour
+.PHONY: help demo test test-all test-quick test-rocketry test-conservation test-pips test-first-hour
 .PHONY: stack test-stack lint docs benchmark benchmark-smoke benchmark-catching-up build clean
 .DELETE_ON_ERROR:
 
@@ -29,6 +29,8 @@ help:
 	@echo "make stack      build the real collector, Jaeger and Prometheus for test-stack, with Go;"
 	@echo "                once, into \$$STACK_CACHE or ~/.cache/rocketry-otel/stack"
 	@echo "make test-stack run the tests of the configurations in this repository with them"
+	@echo "make test-rocketry"
+	@echo "                run Rocketry's own tests with its handler and with ours, and compare"
 	@echo "make test-conservation"
 	@echo "                kill applications again and again: nothing that was committed is lost;"
 	@echo "                CONSERVATION_SEED=... repeats what chance did"
@@ -59,6 +61,10 @@ test: $(VENV)/ready
 # Without coverage; MARK="not slow and not conservation" leaves out the slow tests.
 test-quick: $(VENV)/ready
 	$(run) -m pytest --quiet $(if $(MARK),-m "$(MARK)")
+
+# With Red Bird's handler and with ours: none may fail with ours alone.
+test-rocketry: $(VENV)/ready
+	$(run) tests/rocketry_suite/compare.py
 
 # Two halves at a time, for most of it is waiting. The first writes into a file, which is shown when
 # both have ended. An interrupt or a failure of make ends both.
