@@ -19,13 +19,23 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util import _importlib_metadata as sdk_metadata
 
 from rocketry_otel._export import exporters
-from rocketry_otel._export.exporters import ExporterDestination, destinations, without_credentials
+from rocketry_otel._export.exporters import (
+    ExporterDestination,
+    _warn_of_bad_variable,
+    destinations,
+)
 from rocketry_otel._export.responses import Answer, Result
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.otlp_receiver import Hang, OTLPReceiver, Status
 
 ACCEPTED = Result(Answer.ACCEPTED)
 PROTOCOLS = ("http/protobuf", "grpc")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_warned() -> None:
+    """Have each test hear of a variable that is warned of once in a process."""
+    _warn_of_bad_variable.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -466,20 +476,6 @@ def _loading(load: Any, own: dict[str, Any]) -> Any:
     return lambda entry_point: own.get(entry_point.name) or load(entry_point)
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "expected"),
-    [
-        ("http://localhost:4318/v1/traces", "http://localhost:4318/v1/traces"),
-        ("https://user:pass@host/v1/traces?key=secret", "https://host/v1/traces"),
-        ("user:p@ss@host:4317", "host:4317"),
-        ("https://host/a@b", "https://host/a@b"),
-    ],
-)
-def test_no_credentials_of_an_endpoint_are_shown(endpoint: str, expected: str) -> None:
-    """A line of the log names the collector without user, password and query."""
-    assert without_credentials(endpoint) == expected
-
-
 def test_the_quiet_is_one_filter_however_many_exporters_there_were() -> None:
     """Exporters that come and go leave no more than one filter on a logger."""
     for _ in range(3):
@@ -508,3 +504,52 @@ def test_a_silent_thread_does_not_silence_another(
     assert destination.export([]) == ACCEPTED
     assert heard.is_set()
     assert [record.getMessage() for record in caplog.records] == ["theirs"]
+
+
+SECRET = "s3cr3t"  # noqa: S105  # what must not be seen
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        f"user:{SECRET}@127.0.0.1:1",
+        f"ftp://user:{SECRET}@127.0.0.1:1",
+        f"http://user:{SECRET}@127.0.0.1:1/v1/traces",
+        f"http://user:a/{SECRET}@127.0.0.1:1",
+        f"http://user:{SECRET}?#@127.0.0.1:1",
+        f"http://127.0.0.1:1/v1/traces?token={SECRET}",
+        f"http://127.0.0.1:1/v1/traces#{SECRET}",
+        f"http://127.0.0.1:1/v1/traces?mail=a@{SECRET}",
+        f"http://[{SECRET}/v1/traces",
+        f"http://user:{SECRET}",
+    ],
+)
+def test_no_secret_of_an_endpoint_is_shown(
+    protocol: str, endpoint: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the name of a destination, nor the log, nor the reason of a failure quotes it."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    for destination in destinations("traces"):
+        result = destination.export([])
+        destination.shutdown()
+        assert result.answer is not Answer.ACCEPTED
+        assert SECRET not in destination.name + result.reason
+    assert SECRET not in caplog.text
+
+
+def test_no_value_of_a_malformed_header_is_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning names the variable, whatever number of signals it is for."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"a=b,Authorization Bearer {SECRET}")
+    for signal in ("traces", "logs", "metrics"):
+        (destination,) = destinations(signal)
+        destination.shutdown()
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "OTEL_EXPORTER_OTLP_HEADERS has an entry that is not of the form name=value with a "
+        "percent-encoded value: the entry is left out."
+    )

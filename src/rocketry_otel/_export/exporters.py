@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
+from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
+
+from opentelemetry.util.re import parse_env_headers
 
 from rocketry_otel._runtime.forks import after_fork_in_child, calls
 from rocketry_otel._runtime.scope import NAME
 
 from . import otel_env as environment
+from .endpoint import visible, without_secrets
 from .responses import Answer, NotAcceptedError, Result, WatchedSession, WatchedStub, shown
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ _GRPC_OPTIONS = (
 # Besides the exporter's own module.
 _TALKATIVE = (
     "opentelemetry.exporter.otlp.common.http",
+    # It quotes a malformed header whole, and so the secret in it.
+    "opentelemetry.util.re",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "urllib3.connectionpool",
     "urllib3.util.retry",
@@ -64,6 +71,8 @@ class _Quiet(logging.Filter):
 
 
 _quiet = _Quiet()
+for _talkative in _TALKATIVE:
+    logging.getLogger(_talkative).addFilter(_quiet)
 
 
 class ExporterDestination:
@@ -73,10 +82,14 @@ class ExporterDestination:
         make: Makes the exporter (one of the SDK's, or anything with its ``export`` and
             ``shutdown``), and what watches its connection, if anything can.
         name: Where it sends to, for people.
+        endpoint: The same with its secrets, which no reason of a failure may quote.
     """
 
-    def __init__(self, make: Callable[[], tuple[Any, Watch | None]], name: str) -> None:
+    def __init__(
+        self, make: Callable[[], tuple[Any, Watch | None]], name: str, endpoint: str = ""
+    ) -> None:
         self.name = name
+        self._endpoint = endpoint
         self._make = make
         self._made: tuple[Any, Watch | None] | None = self._make_quiet()
         self._parents: list[Any] = []
@@ -90,6 +103,10 @@ class ExporterDestination:
 
     def export(self, batch: Any) -> Result:
         """Send a batch; never raises."""
+        result = self._result_of(batch)
+        return replace(result, reason=without_secrets(result.reason, self._endpoint))
+
+    def _result_of(self, batch: Any) -> Result:
         _exporting.here = True
         try:
             return self._export(batch)
@@ -119,9 +136,13 @@ class ExporterDestination:
         return Result(Answer.REFUSED, "the exporter reports a failure")
 
     def _make_quiet(self) -> tuple[Any, Watch | None]:
-        made = self._make()
+        was_here, _exporting.here = _exporting.here, True
+        try:
+            made = self._make()
+        finally:
+            _exporting.here = was_here
         modules = {class_.__module__ for class_ in type(made[0]).__mro__} - {"builtins"}
-        for module in modules.union(_TALKATIVE):
+        for module in modules:
             logging.getLogger(module).addFilter(_quiet)
         return made
 
@@ -169,6 +190,7 @@ def destinations(signal: str) -> list[ExporterDestination]:
 
 
 def _destination(signal: str, name: str) -> ExporterDestination:
+    _warn_of_bad_headers(signal)
     protocol = {"otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}.get(name)
     if name == "otlp":
         protocol = environment.protocol(signal)
@@ -198,7 +220,7 @@ def _http_destination(signal: str) -> ExporterDestination:
         options = {"timeout": timeout, "compression": compression, "session": watch}
         return class_(endpoint, **options), watch
 
-    return ExporterDestination(make, without_credentials(endpoint))
+    return _destination_at(endpoint, make)
 
 
 def _grpc_destination(signal: str) -> ExporterDestination:
@@ -230,14 +252,43 @@ def _grpc_destination(signal: str) -> ExporterDestination:
         exporter._client = watch  # noqa: SLF001
         return exporter, watch
 
-    return ExporterDestination(make, without_credentials(endpoint))
+    return _destination_at(endpoint, make)
 
 
-def without_credentials(endpoint: str) -> str:
-    """Return an endpoint without what may stand before its ``@``."""
-    scheme, separator, rest = endpoint.rpartition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+def _destination_at(
+    endpoint: str, make: Callable[[], tuple[Any, Watch | None]]
+) -> ExporterDestination:
+    try:
+        return ExporterDestination(make, visible(endpoint), endpoint)
+    except Exception as error:  # noqa: BLE001  # a library may raise anything at a bad address
+        # The library's own error quotes the endpoint, and so a password in it.
+        raise ValueError(without_secrets(shown(error), endpoint)) from None
+
+
+def _warn_of_bad_headers(signal: str) -> None:
+    """Warn of a variable for headers with a malformed entry; its value may hold a secret."""
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+        value = environment.text(name)
+        if value is None:
+            continue
+        entries = [entry for entry in value.split(",") if entry.strip()]
+        was_here, _exporting.here = _exporting.here, True
+        try:
+            is_good = all(parse_env_headers(entry, liberal=True) for entry in entries)
+        finally:
+            _exporting.here = was_here
+        if not is_good:
+            _warn_of_bad_variable(name)
+        return
+
+
+@cache
+def _warn_of_bad_variable(name: str) -> None:
+    _logger.warning(
+        "%s has an entry that is not of the form name=value with a percent-encoded value: the "
+        "entry is left out.",
+        name,
+    )
 
 
 def _timeout(signal: str) -> float:

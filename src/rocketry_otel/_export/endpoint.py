@@ -1,0 +1,80 @@
+"""The address of a collector: what of it people may see, and what is secret.
+
+In: an endpoint as the user wrote it, in whatever form. Out: its scheme, host, port and path for
+logs and for ``handler.delivery``; and messages of libraries without the rest of it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+# User, query and fragment may hold secrets. Where a mark of the address stands inside a password,
+# host and path cannot be told from it: such an address does not match.
+_ADDRESS = re.compile(
+    r"""(?P<scheme>[a-z][a-z0-9+.-]*://)?
+        (?:(?P<user>[^/?\#@]*)@)?
+        (?P<host>\[[0-9a-f:.%]+\]|[^/?\#@:\[\]]*)
+        (?P<port>:[0-9]{1,5})?
+        (?P<path>/[^?\#@]*)?
+        (?P<rest>[?\#][^@]*)?""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_MARKS = re.compile(r"[:/?#@&=;,\s]+")
+_HIDDEN = "***"
+# A shorter piece, such as a user called "u", counts as a word of its own alone.
+_SHORT = 4
+
+
+def visible(endpoint: str) -> str:
+    """Return what of an endpoint may be shown: scheme, host, port and path.
+
+    Args:
+        endpoint: The endpoint, as a variable has it.
+
+    Returns:
+        ``***`` in the place of all that follows the scheme, where the endpoint is not of a form
+        that tells host and path from a password.
+    """
+    match = _ADDRESS.fullmatch(endpoint)
+    if match is None:
+        scheme = _SCHEME.match(endpoint)
+        return f"{scheme[0] if scheme else ''}{_HIDDEN}"
+    return "".join(match[part] or "" for part in ("scheme", "host", "port", "path"))
+
+
+def without_secrets(message: str, endpoint: str) -> str:
+    """Return a message of a library without the secrets of an endpoint.
+
+    Args:
+        message: A line such as ``InvalidURL: Failed to parse: ...``.
+        endpoint: The endpoint that the message may quote, whole or in part.
+
+    Returns:
+        The message itself if it quotes no secret. Otherwise its first word, which is the name of
+        an exception's class, and a remark.
+    """
+    shown = visible(endpoint)
+    if shown == endpoint:
+        return message
+    message = message.replace(endpoint, shown)
+    known = set(_pieces(shown))
+    secrets = {piece for piece in _pieces(endpoint) if piece not in known}
+    quoted = message.replace(shown, "")
+    if any(_is_in(secret, quoted) for secret in secrets):
+        name = message.partition(":")[0]
+        name = name if name.isidentifier() else "error"
+        return f"{name} (the message quotes the endpoint, which holds a secret)"
+    return message
+
+
+def _is_in(secret: str, text: str) -> bool:
+    if len(secret) >= _SHORT:
+        return secret in text
+    return re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text) is not None
+
+
+def _pieces(text: str) -> list[str]:
+    found = [piece for piece in _MARKS.split(text) if piece]
+    return found + [unquote(piece) for piece in found]

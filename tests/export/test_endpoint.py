@@ -1,0 +1,44 @@
+import pytest
+
+from rocketry_otel._export.endpoint import visible, without_secrets
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("http://localhost:4318/v1/traces", "http://localhost:4318/v1/traces"),
+        ("https://user:pass@host/v1/traces?key=secret", "https://host/v1/traces"),
+        ("https://host/v1/traces#secret", "https://host/v1/traces"),
+        ("user:pass@host:4317", "host:4317"),
+        ("127.0.0.1:4318", "127.0.0.1:4318"),
+        ("http://[::1]:4318", "http://[::1]:4318"),
+        # A mark of the address stands inside the password, or looks as if it did.
+        ("user:p@ss@host:4317", "***"),
+        ("http://user:pa/ss@host", "http://***"),
+        ("https://host/a@b", "https://***"),
+        ("http://host:password", "http://***"),
+    ],
+)
+def test_an_endpoint_shows_scheme_host_port_and_path(endpoint: str, expected: str) -> None:
+    """All else may be a secret; where host and password cannot be told apart both are hidden."""
+    assert visible(endpoint) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("ConnectTimeout: host timed out", "ConnectTimeout: host timed out"),
+        ("InvalidURL: http://u:p%40ss@host", "InvalidURL: http://host"),
+        ("InvalidURL: p@ss", "InvalidURL (the message quotes the endpoint, which holds a secret)"),
+        ("no p%40ss", "error (the message quotes the endpoint, which holds a secret)"),
+    ],
+)
+def test_a_message_quotes_no_secret(message: str, expected: str) -> None:
+    """A secret counts as it stands in the endpoint and percent-decoded."""
+    assert without_secrets(message, "http://u:p%40ss@host") == expected
+
+
+def test_a_message_about_a_plain_endpoint_stays() -> None:
+    """There is no secret in it."""
+    message = "ConnectionError: http://host/v1/traces"
+    assert without_secrets(message, "http://host/v1/traces") == message
