@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from .state_db import StateError
 from .takeover import Takeover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from redbird import BaseRepo
 
@@ -46,6 +48,40 @@ _PATIENCE = 15.0
 _LONGEST_WAIT = 0.2
 # So many records are read before the tasks of this process have their turn again.
 _RECORDS_AT_ONCE = 50
+# So many records wait in memory for a channel that fell behind another one.
+_MOST_KEPT = 1_000
+
+
+@dataclass
+class _Reading:
+    """A reading of the repository that may pause between two turns.
+
+    A collector that comes and goes would else have the backlog read from its beginning each time.
+    A paused reading does not see records that became visible behind its position, nor those that
+    were added behind its end. So a reading that was resumed never completes a backlog: one whole
+    reading from the beginning follows it, which sends what is missing.
+
+    Attributes:
+        state: Where the backlogs are kept.
+        records: The records behind the position of the reading.
+        cursors: The channels that take part, by name.
+        kept: Records before that position, and the channels that have not passed them.
+        is_resumed: Whether it has paused.
+    """
+
+    state: State
+    records: Iterator[Reconstructed]
+    cursors: dict[str, Cursor]
+    kept: deque[tuple[Reconstructed, set[str]]] = field(default_factory=deque)
+    is_resumed: bool = False
+
+    def __iter__(self) -> Iterator[tuple[Reconstructed, list[Cursor]]]:
+        """Give each record with the cursors that have not passed it."""
+        while self.kept:
+            one, names = self.kept.popleft()
+            yield one, [self.cursors[name] for name in names]
+        for one in self.records:
+            yield one, [*self.cursors.values()]
 
 
 class CatchUp:
@@ -87,6 +123,7 @@ class CatchUp:
         # What is known to be sent, for whoever asks how things stand.
         self.backlogs: dict[str, Backlog] = {}
         self._is_logged = False
+        self._paused: _Reading | None = None
         self._refused_since: float | None = None
         # How many items each queue has left, and how many it had sent again before.
         self._expected: dict[str, tuple[int, int]] = {}
@@ -132,23 +169,39 @@ class CatchUp:
         self._send_all(self._spare, pause)
 
     def _send_all(self, state: State, pause: Callable[[float], bool]) -> None:
-        cursors = [
-            Cursor(queue, self.backlogs[name])
+        ready = [
+            name
             for name, queue in self._queues.items()
             if name in self.backlogs
             and queue.wait_for_room(0.0)
             # What an earlier turn has handed over has positions of its own.
             and queue.wait_until_sent_again(0.0)
         ]
-        if cursors:
-            self._log_begin(cursors)
-            self._send(cursors, state, pause)
+        if ready:
+            self._log_begin(ready)
+            self._send(self._resumed(ready, state) or self._begun(ready, state), pause)
         self._log_end()
 
-    def _log_begin(self, cursors: list[Cursor]) -> None:
+    def _begun(self, ready: list[str], state: State) -> _Reading:
+        cursors = {name: Cursor(self._queues[name], self.backlogs[name]) for name in ready}
+        since = min(cursor.backlog.since for cursor in cursors.values())
+        return _Reading(state, reconstruct(self._repo, self._run_lookup, since), cursors)
+
+    def _resumed(self, ready: list[str], state: State) -> _Reading | None:
+        """Return the paused reading if each of its backlogs is as the reading left it."""
+        reading, self._paused = self._paused, None
+        if reading is None or reading.state is not state or not reading.cursors.keys() >= {*ready}:
+            return None
+        for name, cursor in reading.cursors.items():
+            if not cursor.resume(self.backlogs.get(name), is_on=name in ready):
+                return None
+        reading.is_resumed = True
+        return reading
+
+    def _log_begin(self, ready: list[str]) -> None:
         if not self._is_logged:
             self._is_logged = True
-            since = min(cursor.backlog.oldest for cursor in cursors) / 1e9
+            since = min(self.backlogs[name].oldest for name in ready) / 1e9
             _logger.info(
                 "What did not get through since %s is sent from the repository.",
                 datetime.fromtimestamp(max(since, 0.0)).astimezone().isoformat(" ", "seconds"),
@@ -226,13 +279,17 @@ class CatchUp:
             return checkpoint
         return self._unknown() or checkpoint._replace(since=0)
 
-    def _send(self, cursors: list[Cursor], state: State, pause: Callable[[float], bool]) -> None:
-        since = min(cursor.backlog.since for cursor in cursors)
+    def _send(self, reading: _Reading, pause: Callable[[float], bool]) -> None:
+        state, cursors = reading.state, [*reading.cursors.values()]
+        behind: deque[tuple[Reconstructed, set[str]]] = deque()
         noted, worked = time.monotonic(), time.thread_time()
         goes_on = True
         try:
-            for count, one in enumerate(reconstruct(self._repo, self._run_lookup, since), start=1):
-                self._offer(cursors, one, pause)
+            for count, (one, offered) in enumerate(reading, start=1):
+                self._offer(offered, one, pause)
+                names = {cursor.queue.name for cursor in offered if not cursor.is_on}
+                if names and len(behind) <= _MOST_KEPT:
+                    behind.append((one, names))
                 now = time.monotonic()
                 if count % _RECORDS_AT_ONCE == 0:
                     # As long as it took: half of the time is for the tasks of this process.
@@ -245,12 +302,15 @@ class CatchUp:
                     break
             else:
                 for cursor in cursors:
-                    cursor.is_read = cursor.is_on
+                    cursor.is_read = cursor.is_on and not reading.is_resumed
             while goes_on and any(
                 not one.queue.wait_until_sent_again(_LONGEST_WAIT) for one in cursors
             ):
                 self._note(cursors, state)
                 goes_on = pause(0.0)
+            if goes_on and behind and len(behind) <= _MOST_KEPT:
+                reading.kept.extendleft(reversed(behind))
+                self._paused = reading
         finally:
             self._note(cursors, state)
 

@@ -36,9 +36,25 @@ class Cursor:
         self._mark, self._reached = backlog.mark, backlog.reached
         self._generation = queue.generation
         self._is_other = False
+        self._noted = (backlog.done, backlog.mark)
         # Behind this are records that are newer than what is to be sent. They count as done with
         # all the rest alone: some may be left meanwhile, and be to be sent.
         self._end: int | None = None
+
+    def resume(self, backlog: Backlog | None, *, is_on: bool) -> bool:
+        """Go on with the next record; return whether that is possible.
+
+        Args:
+            backlog: What is to be sent now: it may have grown, or have been taken up anew.
+            is_on: Whether the channel takes something now.
+        """
+        if backlog is None or self._is_other or self._generation is not self.queue.generation:
+            return False
+        # Records behind the end of the backlog were passed, and are wanted if that end has moved.
+        has_moved = self._end is not None and backlog.until != self.backlog.until
+        is_same = (backlog.since, backlog.done, backlog.mark) == (self.backlog.since, *self._noted)
+        self.backlog, self.is_on = backlog, is_on
+        return is_same and not has_moved
 
     def is_about(self, event: TaskEvent) -> bool:
         """Return whether an event counts among those that were to be sent."""
@@ -83,6 +99,7 @@ class Cursor:
             return self.backlog if self.is_read else None
         while self._marks and self._marks[0][0] <= done:
             _, self._mark, self._reached = self._marks.popleft()
+        self._noted = (done, self._mark)
         waiting = max(self.backlog.waiting - (done - self.backlog.done), 0)
         return self.backlog._replace(
             done=done, mark=self._mark, waiting=waiting, reached=self._reached
