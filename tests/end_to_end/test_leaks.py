@@ -118,7 +118,7 @@ def test_ten_thousand_runs_leave_nothing_behind(
         gc.collect()
         more_blocks = sys.getallocatedblocks() - blocks
         assert get_current() is context
-        assert current_run() is None
+        assert not current_run()
     finally:
         detach(token)
     assert get_current() is outermost

@@ -9,9 +9,13 @@ from rocketry_otel._model.annotations import Annotations
 from rocketry_otel._model.ids import RunIds
 
 
-def test_outside_of_a_body_there_is_no_run() -> None:
-    """Code that may run anywhere has something to ask."""
-    assert current_run() is None
+def test_no_run_does_nothing() -> None:
+    """Code that may run outside of a task needs no condition, and can still ask."""
+    run = current_run()
+    assert not run
+    run.set_attribute("rows", 1)
+    run.add_event("done", {"a": 1})
+    assert (run.task_name, run.run_id, run.trace_id, run.span_id) == ("", None, "", "")
 
 
 def test_a_run_says_what_it_is() -> None:
@@ -19,6 +23,7 @@ def test_a_run_says_what_it_is() -> None:
     run = CurrentRun("etl", "r1", RunIds(10, 11), Annotations())
     assert (run.task_name, run.run_id) == ("etl", "r1")
     assert (run.trace_id, run.span_id) == (f"{10:032x}", f"{11:016x}")
+    assert run
     assert repr(run) == "CurrentRun(task_name='etl', run_id='r1')"
 
 
@@ -28,7 +33,7 @@ def test_the_run_is_found_in_its_own_context_alone() -> None:
     context = contextvars.copy_context()
     context.run(_current.set, run)
     assert context.run(current_run) is run
-    assert current_run() is None
+    assert not current_run()
 
 
 def test_what_is_added_is_kept_for_the_span() -> None:

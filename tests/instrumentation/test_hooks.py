@@ -117,7 +117,7 @@ def test_the_body_runs_inside_its_run(execution: Any, telemetry: TelemetryCaptur
     assert span.attributes["rows"] == 5
     assert set(seen["cycle"]) == {(0, 0)}
     assert ids() == (0, 0)
-    assert current_run() is None
+    assert not current_run()
 
 
 @pytest.mark.parametrize("execution", ["async", "thread"])
@@ -194,7 +194,7 @@ def test_after_the_body_all_is_as_before(telemetry: TelemetryCapture) -> None:
     run.add_event("done")
     send(generator)
     assert get_current() == before
-    assert current_run() is None
+    assert not current_run()
     parts.end()
     span = telemetry.span("etl")
     assert inside == (span.context.trace_id, span.context.span_id)
@@ -209,7 +209,7 @@ def test_a_body_that_raised_is_left_in_the_same_way(telemetry: TelemetryCapture)
     next(generator)
     send(generator, *raised(ValueError("boom")))
     assert ids() == (0, 0)
-    assert current_run() is None
+    assert not current_run()
 
 
 def test_a_hook_that_is_thrown_away_ends_in_silence(
@@ -224,7 +224,7 @@ def test_a_hook_that_is_thrown_away_ends_in_silence(
     with caplog.at_level(logging.DEBUG):
         generator.close()
     assert context.run(current_run) is not None
-    assert current_run() is None
+    assert not current_run()
     assert not caplog.records
 
 
@@ -267,7 +267,7 @@ def outside(parts: Parts) -> None:
     generator = parts.hooks.around(parts.task)
     next(generator)
     assert ids() == (0, 0)
-    assert current_run() is None
+    assert not current_run()
     send(generator)
 
 
@@ -581,7 +581,7 @@ def test_a_body_in_a_child_runs_inside_the_run_that_the_parent_makes(
     assert records.annotations.attributes == {"rows": 5}
     send(generator)
     assert flushed == [ChildSide._only]
-    assert (ids(), current_run(), dict(baggage.get_all())) == ((0, 0), None, {})
+    assert (ids(), bool(current_run()), dict(baggage.get_all())) == ((0, 0), False, {})
     began = task_record("run", run_id="r1", name=PROCESS.name)
     ended = task_record("success", run_id="r1", name=PROCESS.name, created=START + 1)
     assert records.filter(ended)

@@ -170,7 +170,7 @@ seen: list[Any] = []
 def around_here() -> list[Any]:
     """Return what leaks into the place where this is called: nothing should."""
     return [
-        current_run() is not None,
+        bool(current_run()),
         trace.get_current_span().get_span_context().is_valid,
     ]
 

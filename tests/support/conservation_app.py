@@ -90,7 +90,7 @@ class EveryCycles(BaseCondition):
 def add_what_is_kept() -> None:
     """Add to the run's span what a repository has to keep, too, to send it again."""
     run = current_run()
-    if run is not None:
+    if run:
         run.set_attribute("größe", 1.5)
         run.set_attribute("rows", 2**40)
         run.set_attribute("done", value=True)

@@ -16,25 +16,33 @@ if TYPE_CHECKING:
 class CurrentRun:
     """The run in whose body the code is.
 
-    What is added here stands on the run's own span, which is made when the run ends; in every
-    mode of execution, from a child process too.
+    The run's own span, which is made when the run ends, gets what is added here; in every mode of
+    execution, from a child process too. Outside of a run all methods do nothing, and the run is
+    false in a condition.
 
     Attributes:
-        task_name: Name of the task.
-        run_id: Rocketry's id of the run.
-        trace_id: 32 hexadecimal digits, as Jaeger's search box takes them.
-        span_id: 16 hexadecimal digits.
+        task_name: Name of the task; empty outside of a run.
+        run_id: Rocketry's id of the run; ``None`` outside of a run.
+        trace_id: 32 hexadecimal digits, as Jaeger's search box takes them; empty outside of a run.
+        span_id: 16 hexadecimal digits; empty outside of a run.
     """
 
     def __init__(
-        self, task_name: str, run_id: str | None, ids: RunIds, annotations: Annotations
+        self,
+        task_name: str = "",
+        run_id: str | None = None,
+        ids: RunIds | None = None,
+        annotations: Annotations | None = None,
     ) -> None:
-        """Name a run; made by ``instrument``'s hooks alone."""
+        """Name a run, or none; made by this package alone."""
         self.task_name = task_name
         self.run_id = run_id
-        self.trace_id = ids.trace_hex
-        self.span_id = ids.span_hex
-        self._additions = annotations
+        self.trace_id = "" if ids is None else ids.trace_hex
+        self.span_id = "" if ids is None else ids.span_hex
+        self._annotations = annotations
+
+    def __bool__(self) -> bool:
+        return self._annotations is not None
 
     def __repr__(self) -> str:
         return f"CurrentRun(task_name={self.task_name!r}, run_id={self.run_id!r})"
@@ -46,7 +54,8 @@ class CurrentRun:
             key: Its name.
             value: A text, a number or a truth value; anything else is shown as text.
         """
-        self._additions.set_attribute(key, value)
+        if self._annotations is not None:
+            self._annotations.set_attribute(key, value)
 
     def add_event(self, name: str, attributes: Mapping[str, object] | None = None) -> None:
         """Add an event to the run's span, with the time of now.
@@ -55,17 +64,20 @@ class CurrentRun:
             name: Its name.
             attributes: What belongs to it.
         """
-        self._additions.add_event(name, time.time_ns(), attributes or {})
+        if self._annotations is not None:
+            self._annotations.add_event(name, time.time_ns(), attributes or {})
 
 
-_current: ContextVar[CurrentRun | None] = ContextVar("rocketry_otel_run", default=None)
+_NO_RUN = CurrentRun()
+
+_current: ContextVar[CurrentRun] = ContextVar("rocketry_otel_run", default=_NO_RUN)
 
 
-def current_run() -> CurrentRun | None:
+def current_run() -> CurrentRun:
     """Return the run in whose body the caller is.
 
     Returns:
-        The run; ``None`` outside of a task's body, and where the application is not
-        instrumented or the task not exported.
+        The run. Outside of a task's body, and where the application is not instrumented or the
+        task not exported, a run that does nothing and is false in a condition.
     """
     return _current.get()
