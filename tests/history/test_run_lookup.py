@@ -84,7 +84,7 @@ def test_columns_hold_what_was_added() -> None:
     assert fields == {
         "trace_id": None,
         "span_id": None,
-        "execution": "its own",
+        "execution": None,
         "exc_type": None,
         "exc_message": None,
         "message": "Task 'etl' status: 'success'",

@@ -156,7 +156,7 @@ def test_a_broken_processor_costs_no_other_signal(
 @pytest.mark.parametrize(
     "step",
     [
-        "_instrumentation.bridge.parse_event",
+        "_instrumentation.bridge.live_event",
         "_telemetry.emitter.log_signal",
         "_instrumentation.bridge.resolve",
     ],
@@ -275,7 +275,7 @@ def test_a_launch_links_the_run_and_is_remembered_with_it(telemetry: TelemetryCa
 
 
 def test_what_a_body_added_stands_before_what_a_hook_says(telemetry: TelemetryCapture) -> None:
-    """Record, body, hook: of one key the later counts; events of record and body come together."""
+    """Of one key the hook counts; what an application puts on the record does not."""
     handler, bridge = bridge_of(telemetry)
     handler.enrich(None, lambda *_: {"c": "hook"})
     handler.handle(task_record("run", run_id="r1"))
@@ -288,15 +288,16 @@ def test_what_a_body_added_stands_before_what_a_hook_says(telemetry: TelemetryCa
         task_record(
             "success", run_id="r1",
             attributes={"a": "record", "b": "record", "c": "record"},
-            events=[{"name": "first", "time": 1, "attributes": {}}],
+            events=[{"name": "strange", "time": 1, "attributes": {}}],
         )
     )  # fmt: skip
     span = telemetry.span("etl")
-    assert {key: span.attributes[key] for key in "abc"} == {"a": "record", "b": "body", "c": "hook"}
-    assert [(event.name, event.timestamp) for event in span.events] == [("first", 1), ("second", 2)]
+    assert {key: span.attributes[key] for key in "bc"} == {"b": "body", "c": "hook"}
+    assert "a" not in span.attributes
+    assert [(event.name, event.timestamp) for event in span.events] == [("second", 2)]
     stored = handler.repo.filter_by(action="success").last()
-    assert stored.attributes == '{"a": "record", "b": "body", "c": "hook"}'
-    assert read_events(stored.events) == (RunEvent("first", 1), RunEvent("second", 2))
+    assert stored.attributes == '{"b": "body", "c": "hook"}'
+    assert read_events(stored.events) == (RunEvent("second", 2),)
 
 
 def test_the_newest_run_of_a_task_is_known_live(telemetry: TelemetryCapture) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,11 @@ from rocketry_otel._export.providers import Providers
 from rocketry_otel._instrumentation import child_process
 from rocketry_otel._instrumentation.child_process import ChildRecords, ChildSide
 from rocketry_otel._model.annotations import RunEvent
-from rocketry_otel._model.event import parse_event
+from rocketry_otel._model.event import FROM_CHILD, live_event, parse_event
 from rocketry_otel._model.ids import ids_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
-from tests.support.records import START, task_record
+from tests.support.records import START, raised, task_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,17 +70,31 @@ def test_the_record_that_begins_the_run_is_noted_and_left_as_it_is() -> None:
 
 @pytest.mark.parametrize("action", ["success", "fail", "terminate", "inaction", "crash"])
 def test_the_record_that_ends_the_run_takes_along_what_was_added(action: str) -> None:
-    """As the JSON that the parent reads from the record, and a repository keeps."""
+    """Under one name of ours, as the JSON that a repository keeps."""
     records = ChildRecords()
     records.filter(task_record("run", run_id="r1"))
     records.annotations.set_attribute("rows", 5)
     records.annotations.add_event("done", 7, {"k": 1})
     record = task_record(action, run_id="r1")
     assert records.filter(record) is True
-    assert json.loads(record.attributes) == {"rows": 5}
-    event = parse_event(vars(record))
+    assert json.loads(vars(record)[FROM_CHILD]["attributes"]) == {"rows": 5}
+    event = live_event(vars(record), record.getMessage())
     assert event.attributes == (("rows", 5),)
     assert event.events == (RunEvent("done", 7, (("k", 1),)),)
+
+
+def test_a_child_sends_its_exception_along() -> None:
+    """Rocketry takes the exception off the record, and a text of it may be of any form."""
+    records = ChildRecords()
+    error = ValueError("two\n\nlines")
+    record = task_record("fail", run_id="r1", exc_info=raised(error))
+    records.filter(record)
+    record.exc_info, record.exc_text = None, "a text that a formatter has made"
+    event = live_event(vars(pickle.loads(pickle.dumps(record))), "failed")  # noqa: S301
+    assert event.exception is not None
+    assert (event.exception.type, event.exception.message) == ("ValueError", "two\n\nlines")
+    assert event.exception.stacktrace is not None
+    assert event.exception.stacktrace.startswith("Traceback (most recent call last):")
 
 
 def test_an_ending_to_which_nothing_was_added_is_left_as_it_is() -> None:

@@ -1,8 +1,10 @@
+from datetime import datetime, timedelta, timezone
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rocketry_otel._model.text import safe_text, shortened
+from rocketry_otel._model.text import optional_integer, optional_seconds, safe_text, shortened
 
 
 class Evil:
@@ -60,3 +62,20 @@ def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     assert (
         shortened("ab" + "x" * 100 + "defghi", 8) == "ab\n[... 100 characters left out ...]\ndefghi"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(7, 7), (True, 1), (2**63, None), ("7", None), (7.5, None), (None, None), ([], None)],
+)
+def test_only_an_integer_is_one(value: object, number: int | None) -> None:
+    """A value that no database keeps as an integer is left out."""
+    assert optional_integer(value) == number
+
+
+def test_times_and_lengths_are_seconds() -> None:
+    """Whatever Rocketry or an application has for them."""
+    assert optional_seconds(timedelta(minutes=1)) == 60.0
+    assert optional_seconds(datetime(1970, 1, 2, tzinfo=timezone.utc)) == 86_400.0
+    assert (optional_seconds(3), optional_seconds(0.5)) == (3.0, 0.5)
+    assert (optional_seconds("3"), optional_seconds(None)) == (None, None)

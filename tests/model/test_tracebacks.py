@@ -177,3 +177,41 @@ def test_a_traceback_that_cannot_be_formatted_is_left_out() -> None:
 def test_a_text_that_is_no_traceback_is_kept_as_it_is(text: str) -> None:
     """Nothing is made up about a text that nothing can be read from."""
     assert exception_from_text(text) == ExceptionInfo(None, None, text)
+
+
+def test_no_exception_is_not_taken_for_one() -> None:
+    """`logging` prints a line for ``exc_info=True`` outside of an ``except`` block."""
+    assert exception_of({"exc_info": (None, None, None), "exc_text": "NoneType: None"}) is None
+
+
+def test_a_text_of_another_handler_does_not_win() -> None:
+    """What was raised is there: its own traceback counts."""
+    info = raised(ValueError("boom"))
+    found = exception_of({"exc_info": info, "exc_text": "one line"})
+    assert found is not None
+    assert found.stacktrace is not None
+    assert found.stacktrace.endswith("ValueError: boom")
+
+
+def test_a_traceback_is_found_in_the_message() -> None:
+    """A queue handler leaves it there alone."""
+    text = "".join(traceback.format_exception(*raised(ValueError("boom"))))
+    found = exception_of({}, None, f"Task 'etl' status: 'fail'\n{text}")
+    assert found is not None
+    assert (found.type, found.stacktrace) == ("ValueError", text)
+    assert exception_of({}, None, "Task 'etl' status: 'fail'") is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Worker failed:\nTraceback (most recent call last):\n  File\nKeyError: 'x'",
+        "a\n\nDuring handling of the above exception, another exception occurred:\n\nb",
+        "first\n\nsecond",
+    ],
+)
+def test_a_message_that_looks_like_a_traceback_is_whole(message: str) -> None:
+    """A line of a chain counts as one only where a traceback follows it."""
+    text = "".join(traceback.format_exception(*raised(RuntimeError(message)))).rstrip("\n")
+    found = exception_from_text(text)
+    assert (found.type, found.message) == ("RuntimeError", message)

@@ -11,10 +11,11 @@ from redbird.repos import JSONDirectoryRepo
 from rocketry_otel._model.annotations import attributes_as_text, events_as_text, links_as_text
 from rocketry_otel._model.event import CRASH, ENDINGS, RUN, TaskEvent, parse_event
 from rocketry_otel._model.ids import RunIds, ids_of
+from rocketry_otel._model.text import optional_integer, optional_seconds, optional_text
 from rocketry_otel._repositories.json_repo import is_ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from redbird import BaseRepo
 
@@ -33,9 +34,16 @@ _ADDED_FIELDS = (
     "events",
     "links",
 )
-
-# Whatever the record bore under these names, what is sent is this.
-_MERGED_FIELDS = frozenset({"attributes", "events", "links", "trace_id", "span_id"})
+# A model that keeps these as plain numbers or texts would refuse other values that Rocketry and
+# an application may put on a record.
+_CLEANED_FIELDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "run_id": (str, optional_text),
+    "thread": (str, optional_text),
+    "process": (int, optional_integer),
+    "start": (float, optional_seconds),
+    "end": (float, optional_seconds),
+    "runtime": (float, optional_seconds),
+}
 
 
 class RunLookup:
@@ -49,10 +57,21 @@ class RunLookup:
         self._repo = repo
         # A model without declared fields, such as dict, keeps whatever it is given.
         self._fields: Mapping[str, Any] | None = getattr(repo.model, "__fields__", None)
-        self._added = [name for name in _ADDED_FIELDS if self._fields and name in self._fields]
+        # A field of the user's own that has one of these names is of another type.
+        self._added = [name for name in _ADDED_FIELDS if self._is_of(name, str)]
+        self._cleaned: dict[str, Callable[[Any], Any]] = {}
         if "trace_id" in self._added:
             # A model of ours: a formatter that leaves these out leaves telemetry whole.
             self._added += ["message", "exc_text"]
+            self._cleaned = {
+                name: clean
+                for name, (type_, clean) in _CLEANED_FIELDS.items()
+                if self._is_of(name, type_)
+            }
+
+    def _is_of(self, name: str, type_: type) -> bool:
+        field = (self._fields or {}).get(name)
+        return field is not None and field.outer_type_ is type_
 
     def keeps(self, field: str) -> bool:
         """Return whether the model of the repository keeps a field."""
@@ -76,9 +95,12 @@ class RunLookup:
             "events": events_as_text(event.events),
             "links": links_as_text(event.links),
         }
+        # Whatever an application has put on the record under these names: what is sent is this.
         for name in self._added:
-            if fields.get(name) is None or name in _MERGED_FIELDS:
-                fields[name] = found[name]
+            fields[name] = found[name]
+        for name, clean in self._cleaned.items():
+            if name in fields:
+                fields[name] = clean(fields[name])
 
     def find_beginning(self, ending: TaskEvent) -> TaskEvent | None:
         """Return the event that began the run of an ending; ``None`` if it is not stored.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rocketry_otel._delivery.worker import DeliveryWorker
@@ -18,7 +19,7 @@ from rocketry_otel._export.providers import Providers, resolve
 from rocketry_otel._export.record_ref import record_ref_of
 from rocketry_otel._export.status import delivery_of
 from rocketry_otel._model.annotations import plain_attributes
-from rocketry_otel._model.event import RUN, SUCCESS, parse_event
+from rocketry_otel._model.event import RUN, SUCCESS, live_event, parse_event
 from rocketry_otel._model.runs import Observation, RunTracker, Step
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
@@ -32,7 +33,7 @@ from .pending_launches import PendingLaunches
 from .user_hooks import UserHooks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
@@ -108,17 +109,30 @@ class Bridge:
         self._lock = threading.RLock()
 
     def observe(
-        self, fields: Mapping[str, Any], message: object = None, execution: str | None = None
+        self, fields: Mapping[str, Any], message: object, execution: str | None
     ) -> Observation | None:
-        """Take in a record; ``None`` if even that fails, which is logged.
+        """Take in a log record; ``None`` if even that fails, which is logged.
 
         Args:
-            fields: ``vars()`` of a log record, or the fields of a stored one.
-            message: Its message, if that is not among the fields.
-            execution: Its mode of execution, if that is not among the fields.
+            fields: ``vars()`` of the record.
+            message: Its message.
+            execution: Its mode of execution, where it is known.
         """
+        return self._observe(partial(live_event, fields, message, execution), fields)
+
+    def observe_stored(self, fields: Mapping[str, Any]) -> Observation | None:
+        """Take in a record that another repository has kept; ``None`` if even that fails.
+
+        Args:
+            fields: The fields of the record.
+        """
+        return self._observe(partial(parse_event, fields), fields)
+
+    def _observe(
+        self, parse: Callable[[], TaskEvent], fields: Mapping[str, Any]
+    ) -> Observation | None:
         try:
-            event = parse_event(fields, message, execution)
+            event = parse()
             launch = None
             if event.action == RUN and event.task_name is not None:
                 launch = self.pending_launches.take(event.task_name, event.run_id)

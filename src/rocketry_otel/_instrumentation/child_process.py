@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, trace
 
@@ -19,9 +19,10 @@ from rocketry_otel._model.annotations import (
     events_as_text,
     plain_attributes,
 )
-from rocketry_otel._model.event import ENDINGS, RUN, TaskEvent, parse_event
+from rocketry_otel._model.event import ENDINGS, FROM_CHILD, RUN, TaskEvent, live_event
 from rocketry_otel._model.ids import RunIds, ids_of
 from rocketry_otel._model.signals import beginning_attributes, span_name
+from rocketry_otel._model.tracebacks import exception_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._telemetry.tracing import RunTracer
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from rocketry_otel._settings import Settings
 
     from .bridge import Bridge
+
+
+# Before this module has added any.
+_NO_FIELDS: dict[str, Any] = {}
 
 
 class ChildRecords(logging.Filter):
@@ -64,15 +69,20 @@ class ChildRecords(logging.Filter):
     def _note(self, record: logging.LogRecord) -> None:
         action = getattr(record, "action", None)
         if action == RUN:
-            self.began = parse_event(vars(record), record.getMessage(), "process")
+            self.began = live_event(vars(record), record.getMessage(), "process")
             self.annotations = Annotations()
         elif action in ENDINGS:
-            if self.annotations.attributes:
-                record.attributes = attributes_as_text(
-                    plain_attributes(self.annotations.attributes)
-                )
-            if self.annotations.events:
-                record.events = events_as_text(tuple(self.annotations.events))
+            exception = exception_of(vars(record), _NO_FIELDS)
+            added = {
+                "attributes": attributes_as_text(plain_attributes(self.annotations.attributes)),
+                "events": events_as_text(tuple(self.annotations.events)),
+                "exc_type": exception and exception.type,
+                "exc_message": exception and exception.message,
+                "exc_text": exception and exception.stacktrace,
+            }
+            known = {name: value for name, value in added.items() if value is not None}
+            if known:
+                vars(record)[FROM_CHILD] = known
 
 
 class ChildSide:

@@ -227,7 +227,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         Args:
             fields: The fields of the record.
         """
-        observation = self._bridge.observe(fields)
+        observation = self._bridge.observe_stored(fields)
         self.write(self._completed(fields, observation))
 
     def _formatted(self, record: logging.LogRecord) -> dict[str, Any]:

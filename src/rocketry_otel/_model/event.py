@@ -31,6 +31,10 @@ _LATEST = 2**63 - 1
 _NANOSECONDS = 1_000_000_000
 _LATEST_SECONDS = _LATEST / _NANOSECONDS
 
+# The attribute of a log record under which a child process sends along what the parent cannot
+# know: a mapping with some of the fields that a stored record has.
+FROM_CHILD = "_rocketry_otel"
+
 
 class TaskEvent(NamedTuple):
     """What one record says happened to a task.
@@ -72,28 +76,66 @@ class TaskEvent(NamedTuple):
         return self.task_name is not None and self.action is not None
 
 
+def live_event(
+    fields: Mapping[str, Any], message: object, execution: str | None = None
+) -> TaskEvent:
+    """Return the event that a log record describes.
+
+    An application may put fields of its own on every log record. Under a name of ours such a
+    value is not taken for ours.
+
+    Args:
+        fields: ``vars()`` of the log record.
+        message: Its formatted message.
+        execution: The mode of execution, where it is known.
+    """
+    from_child = fields.get(FROM_CHILD)
+    added = from_child if isinstance(from_child, dict) else _NOTHING
+    return _event(fields, added, message, execution)
+
+
 def parse_event(
     fields: Mapping[str, Any], message: object = None, execution: str | None = None
 ) -> TaskEvent:
-    """Return the event that the fields of a record describe.
+    """Return the event that the fields of a stored record describe.
 
     Args:
-        fields: ``vars()`` of a log record, or the fields of a stored record.
-        message: The formatted message; without it that of the fields, and where a stored
-            record has none, Rocketry's own text for that action.
-        execution: The mode of execution, where the fields do not say it.
+        fields: The fields of the record.
+        message: The formatted message; without it that of the fields, and where the record has
+            none, Rocketry's own text for that action.
+        execution: The mode of execution, where the fields have none.
 
     Returns:
         The event, every text of it clean and every number in its range.
     """
+    return _event(fields, fields, fields.get("message") if message is None else message, execution)
+
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def _event(
+    fields: Mapping[str, Any],
+    added: Mapping[str, Any],
+    message: object,
+    execution: str | None,
+) -> TaskEvent:
+    """Return an event.
+
+    Args:
+        fields: What Rocketry and ``logging`` have put on the record.
+        added: What this project has added.
+        message: The formatted message.
+        execution: The mode of execution, if it is not among ``added``.
+    """
     get = fields.get
     task_name = _known_text(get("task_name"))
     action = _known_text(get("action"))
-    stored_execution = get("execution")
+    stored_execution = added.get("execution")
     its_execution = stored_execution if type(stored_execution) is str else execution
-    text = optional_text(get("message") if message is None else message)
+    text = optional_text(message)
     level = get("levelno")
-    attributes, events, links = get("attributes"), get("events"), get("links")
+    attributes, events, links = added.get("attributes"), added.get("events"), added.get("links")
     return TaskEvent(
         task_name,
         action,
@@ -101,7 +143,7 @@ def parse_event(
         optional_text(get("run_id")),
         _default_message(task_name, action) if text is None else text,
         level if type(level) is int else None,
-        exception_of(fields) if action == FAIL or action is None else None,
+        exception_of(fields, added, text) if action == FAIL or action is None else None,
         its_execution if its_execution in EXECUTIONS else None,
         _known_text(get("process")),
         optional_text(get("thread")),

@@ -6,6 +6,8 @@ the whole batch around it is lost. Everything that leaves the machine goes throu
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 # Python refuses to print integers of more than some thousand digits.
 _ANY_WIDTH = 2**64
 
@@ -39,6 +41,20 @@ def optional_text(value: object) -> str | None:
     A CSV file cannot tell an empty text from none, so nobody does.
     """
     return None if value is None else safe_text(value) or None
+
+
+def optional_integer(value: object) -> int | None:
+    """Return ``value`` if it is an integer that every database keeps, else ``None``."""
+    return int(value) if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+
+def optional_seconds(value: object) -> float | None:
+    """Return a time or a length of time as seconds; ``None`` if it is neither."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return float(value) if isinstance(value, int | float) else None
 
 
 def shortened(text: str, limit: int) -> str:

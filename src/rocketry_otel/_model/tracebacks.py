@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CHAINED = re.compile(
-    r"\n\nThe above exception was the direct cause of the following exception:\n\n"
-    r"|\n\nDuring handling of the above exception, another exception occurred:\n\n"
+    r"\n\n(?:The above exception was the direct cause of the following exception"
+    r"|During handling of the above exception, another exception occurred):\n\n"
+    # A message may hold such a line; the next exception begins with its traceback.
+    r"(?=Traceback \(most recent call last\):|  \+ Exception Group Traceback)"
 )
+_TRACEBACK = re.compile(
+    r"^(?:Traceback|  \+ Exception Group Traceback) \(most recent call last\):", re.MULTILINE
+)
+# What `logging` prints for `exc_info=True` where there is no exception.
+_NO_EXCEPTION = "NoneType: None"
 _EXCEPTION_LINE = re.compile(r"(?P<type>[^\W\d][\w.<>]*)(?:: (?P<message>.*))?", re.DOTALL)
 # The modules that Python leaves out when it prints an exception's name.
 _UNNAMED_MODULES = frozenset({"builtins", "__main__", "__mp_main__"})
@@ -31,35 +38,49 @@ class ExceptionInfo:
     stacktrace: str | None
 
 
-def exception_of(fields: Mapping[str, Any]) -> ExceptionInfo | None:
-    """Return what the fields of a log record, or of a stored record, say of an exception.
+def exception_of(
+    fields: Mapping[str, Any],
+    added: Mapping[str, Any] | None = None,
+    message: str | None = None,
+) -> ExceptionInfo | None:
+    """Return what the fields of a log record, or of a stored record, hold of an exception.
 
-    A task in a child process leaves only the text of its traceback, and so does a stored
-    record whose model has no field for the exception's type: the rest is read from the text.
+    The exception itself counts more than a text that another handler has made of it. A stored
+    record whose model has no field for the exception's type has a text alone: the rest is read
+    from that text.
 
     Args:
         fields: ``vars()`` of a log record or the fields of a stored record.
+        added: Where this project has put type and message; by default ``fields``.
+        message: The message of the record. ``logging.handlers.QueueHandler`` puts the traceback
+            there, and takes the exception away.
 
     Returns:
         The exception, or ``None`` if the fields bear none.
     """
     exc_info = fields.get("exc_info")
-    exc_text = fields.get("exc_text")
+    added = fields if added is None else added
+    exc_text = added.get("exc_text") or fields.get("exc_text")
     stacktrace = optional_text(exc_text)
     value, type_ = _exception_and_type(exc_info)
     if type_ is not None:
         return ExceptionInfo(
             type=safe_text(_qualified_name(type_)),
             message=optional_text(value),
-            stacktrace=stacktrace or _formatted(exc_info, value),
+            stacktrace=_formatted(exc_info, value) or stacktrace,
         )
     if stacktrace is None and isinstance(exc_info, str):
         stacktrace = optional_text(exc_info)
-    stored_type = optional_text(fields.get("exc_type"))
+    stored_type = optional_text(added.get("exc_type"))
     if stored_type is not None:
-        stored_message = fields.get("exc_message")
+        stored_message = added.get("exc_message")
         return ExceptionInfo(stored_type, optional_text(stored_message), stacktrace)
-    return None if stacktrace is None else exception_from_text(stacktrace)
+    if stacktrace is None and message is not None:
+        found = _TRACEBACK.search(message)
+        stacktrace = None if found is None else message[found.start() :]
+    if stacktrace is None or stacktrace == _NO_EXCEPTION:
+        return None
+    return exception_from_text(stacktrace)
 
 
 def exception_from_text(text: str) -> ExceptionInfo:
