@@ -101,9 +101,9 @@ def test_demo_without_rocketry(name, monkeypatch, capsys):
 def test_other_missing_modules_are_not_blamed_on_rocketry(monkeypatch):
     """A broken installation of something else shows as what it is."""
     monkeypatch.delitem(sys.modules, "rocketry_otel._demo.run")
-    monkeypatch.setitem(sys.modules, "redbird.oper", None)
+    monkeypatch.setitem(sys.modules, "rocketry_otel._demo.screen", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"redbird\.oper"):
+    with pytest.raises(ModuleNotFoundError, match=r"_demo\.screen"):
         main(["demo"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from rocketry_otel._cli import replay
 from rocketry_otel._cli.main import main
 from tests.support.histories import named_by_the_environment, two_runs
 from tests.support.otlp_receiver import OTLPReceiver, PartialSuccess
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -231,14 +231,6 @@ def test_without_any_output(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["replay", "--repo", url]) == 0
-
-
-class Terminal(io.StringIO):
-    """Keeps what is written to it."""
-
-    def isatty(self) -> bool:
-        """Tell that it is a terminal."""
-        return True
 
 
 @pytest.mark.usefixtures("receiver")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,6 +14,7 @@ from rocketry_otel._replay.refused import replay_refused
 from rocketry_otel._replay.replay import replay
 from rocketry_otel._replay.summary import bar, summary
 from rocketry_otel._repositories.urls import mask_url, without_secrets
+from rocketry_otel._runtime.terminal_line import TerminalLine
 from rocketry_otel._settings import Settings
 
 if TYPE_CHECKING:
@@ -73,21 +72,28 @@ def _run(arguments: argparse.Namespace) -> int:
     url = arguments.repo or settings.repo
     if url is None:
         raise SettingsError("say which repository: --repo URL, or ROCKETRY_OTEL_REPO")
-    shown = _Shown(sys.stderr)
+    line = TerminalLine(sys.stderr)
+    last: Replay | None = None
+
+    def show(so_far: Replay) -> None:
+        nonlocal last
+        last = so_far
+        line.draw(bar(so_far))
+
     status = _INTERRUPTED
     try:
         with open_history(url) as repo:
-            result = _replay(arguments, repo, settings, shown.show)
+            result = _replay(arguments, repo, settings, show)
         status = 0 if result.complete else _NOT_ALL
     except RepositoryError as error:
         # A driver may say more of the URL than is to be seen.
         raise type(error)(without_secrets(str(error), url)) from None
     except KeyboardInterrupt:
-        if shown.last is None:
+        if last is None:
             raise
     finally:
-        shown.clear()
-        last, is_dry = shown.last, arguments.dry_run
+        line.erase()
+        is_dry = arguments.dry_run
         _write([] if last is None else summary(last, mask_url(url), is_dry=is_dry))
     return status
 
@@ -116,39 +122,6 @@ def _write(lines: list[str]) -> None:
         stream.writelines(f"{line}\n" for line in lines)
         # Now, and not at the exit: whoever read may have gone.
         stream.flush()
-
-
-class _Shown:
-    """A bar on a terminal that shows how far it is; nothing elsewhere.
-
-    Args:
-        stream: The terminal, if it is one.
-
-    Attributes:
-        last: What was shown last.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        is_dumb = os.environ.get("TERM") == "dumb"
-        self._stream = stream if stream is not None and stream.isatty() and not is_dumb else None
-        self.last: Replay | None = None
-
-    def show(self, so_far: Replay) -> None:
-        """Draw it anew."""
-        self.last = so_far
-        # A line that is longer than the terminal is wide could not be taken back.
-        columns = shutil.get_terminal_size().columns
-        self._write(bar(so_far)[: columns - 1])
-
-    def clear(self) -> None:
-        """Take it away."""
-        if self.last is not None:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        if self._stream is not None:
-            self._stream.write(f"\r\x1b[K{text}")
-            self._stream.flush()
 
 
 def _time(text: str) -> datetime:

@@ -6,21 +6,26 @@ import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rocketry_otel._model.signals import error_type_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.runs import Run
+
     from .delivery import Delivery
-    from .runs import Run
 
     Paint = Callable[[str, str], str]
 
 _LONGEST_TABLE = 40
+_SECOND = 1_000_000_000
 # Where docker-compose.yml publishes them.
 _GRAFANA, _JAEGER = "http://localhost:3000", "http://localhost:16686"
 # From here on there is room for more than a word about how a run ended.
 _WIDE = 100
 
-_HOW_ENDED = {
+_COLOURS = {
     "success": "green",
     "inaction": "dim",
     "running": "dim",
@@ -54,17 +59,16 @@ def table(runs: Sequence[Run], width: int, paint: Paint) -> list[str]:
     if len(shown) < len(runs):
         lines.append(f"... {_counted(len(runs) - len(shown), 'earlier run')} ...")
     for run in shown:
-        start = datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "milliseconds")
-        duration = "" if run.seconds is None else f"{run.seconds:.2f} s"
+        start = datetime.fromtimestamp(_first(run).created / _SECOND).astimezone()
         ended = cut(_how_ended(run, width), columns.ended).ljust(columns.ended)
         lines.append(
             _row(
                 columns,
-                start.partition(" ")[2][: columns.start],
-                cut(run.task_name, columns.task),
-                duration,
-                paint(ended, _HOW_ENDED.get(run.ended, "bold")),
-                paint(run.trace_id, "dim"),
+                start.time().isoformat("milliseconds")[: columns.start],
+                cut(_task_name(run), columns.task),
+                _duration(run),
+                paint(ended, _COLOURS.get(_ending(run), "bold")),
+                paint(run.ids.trace_hex, "dim"),
             )
         )
     return lines
@@ -188,16 +192,43 @@ def _row(columns: _Columns, start: str, task: str, duration: str, ended: str, tr
 def _columns(runs: Sequence[Run], width: int) -> _Columns:
     start = len("00:00:00.000" if width >= _WIDE else "00:00:00")
     left = width - start - len("duration") - len("0" * 32) - 4 * len("  ")
-    longest_task = max((len(run.task_name) for run in runs), default=0)
+    longest_task = max((len(_task_name(run)) for run in runs), default=0)
     longest_end = max((len(_how_ended(run, width)) for run in runs), default=0)
     task = min(max(longest_task, len("task")), left - len("terminate"))
     ended = min(max(longest_end, len("ended")), left - task)
     return _Columns(start, task, ended)
 
 
+def _first(run: Run) -> TaskEvent:
+    return run.began or run.ended  # type: ignore[return-value]  # a run has one of them at least
+
+
+def _task_name(run: Run) -> str:
+    return _first(run).task_name or ""
+
+
+def _duration(run: Run) -> str:
+    if run.began is None or run.ended is None:
+        return ""
+    return f"{(run.ended.created - run.began.created) / _SECOND:.2f} s"
+
+
+def _ending(run: Run) -> str:
+    if run.ended is None:
+        return "running"
+    is_timeout = error_type_of(run.ended) == "timeout"
+    return "timeout" if is_timeout else run.ended.action or ""
+
+
 def _how_ended(run: Run, width: int) -> str:
-    has_room = width >= _WIDE and run.detail
-    return f"{run.ended}: {run.detail}" if has_room else run.ended
+    """Return the ending and, on a wide terminal, the exception in one line."""
+    ending = _ending(run)
+    exception = None if run.ended is None else run.ended.exception
+    if width < _WIDE or exception is None:
+        return ending
+    kind = (exception.type or "").rpartition(".")[2]
+    message = " ".join((exception.message or "").split())
+    return ": ".join(part for part in (ending, kind, message) if part)
 
 
 def _counted(count: int, thing: str) -> str:

@@ -17,23 +17,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from redbird.oper import greater_equal
 from rocketry.exc import TaskLoggingError
 
 from rocketry_otel import RepositoryError, Settings, instrument, open_repository, uninstrument
+from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.urls import mask_url
 
 from . import report
 from .delivery import Delivery, deliver
 from .quiet import TASK_LOGGER, RunCounter, quiet
-from .runs import runs_of
 from .screen import Screen
 from .tasks import FAILING, make_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from redbird import BaseRepo
+
     from rocketry_otel import OTelRepoHandler
+    from rocketry_otel._model.runs import Run
 
 _TICK = 0.2
 _SECONDS_TO_CLOSE = 1.0
@@ -154,14 +158,21 @@ def _introduce(screen: Screen, app: Any, seconds: float, url: str) -> None:
 
 def _show_runs(screen: Screen, handler: OTelRepoHandler, began: float) -> None:
     repo = handler.repo
-    runs = runs_of(repo.filter_by(created=greater_equal(began)).all(), handler.trace_id_of)
-    for line in report.table(runs, screen.width, screen.paint):
+    for line in report.table(_runs(repo, began), screen.width, screen.paint):
         screen.line(line)
     screen.line()
     expression = f'handler.repo.filter_by(task_name="{FAILING}", action="fail").all()'
     records = repo.filter_by(task_name=FAILING, action="fail").all()
     for line in report.query(expression, [record.dict() for record in records], screen.width):
         screen.line(line)
+
+
+def _runs(repo: BaseRepo, began: float) -> list[Run]:
+    """Return the runs of the records since the demo began, in the order of the records."""
+    steps = (one.step for one in reconstruct(repo, RunLookup(repo), nanoseconds(began)))
+    return list(
+        dict.fromkeys(step.run for step in steps if step.run and step.change in {"began", "ended"})
+    )
 
 
 def _conclude(
