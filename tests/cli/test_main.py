@@ -113,7 +113,7 @@ def test_demo_with_a_bad_repository(capsys):
 
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("rocketry-otel: nowhere: this is no URL of a repository; such are ")
+    assert err.startswith("rocketry-otel: nowhere: this is not the URL of a repository; examples: ")
     assert err.count("\n") == 1
 
 

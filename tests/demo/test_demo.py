@@ -204,7 +204,7 @@ def test_demo_makes_no_noise(shown):
     """Between the introduction and the table there is only how far it is."""
     between = shown.out.split("tasks.db\n\n", 1)[1].split("start     task", 1)[0]
 
-    progress = r"(\d s of 3: |waiting for the last: )\d+ runs have ended, \d+ under way"
+    progress = r"(\d s of 3: |waiting for the last ones: )\d+ runs have ended, \d+ in progress"
     assert between
     assert all(re.fullmatch(progress, line) for line in between.splitlines())
 
@@ -299,7 +299,7 @@ def test_demo_interrupted_here(monkeypatch, capsys):
 
     out, err = capsys.readouterr()
     assert (status, err) == (130, "")
-    assert "memory://, which is gone with the end of this.\n" in out
+    assert "memory://, which ends with this process.\n" in out
     ended = [attributes_of(it.log_record.attributes) for it in receiver.log_records]
     assert ("import-feed", "terminate") in [
         (it["task_name"], it["rocketry.action"]) for it in ended
@@ -670,7 +670,7 @@ def test_query(records, lines):
     [
         (
             Delivery((), 0, 0, complete=True),
-            "None was sent: the OTEL_* variables say so, or the runs are not to be exported.",
+            "None was sent: OTEL_* variables turn it off, or the settings exclude the runs.",
         ),
         (
             Delivery(("http://a", "http://b"), 0, 0, complete=False),
@@ -718,8 +718,8 @@ def test_advice_with_a_collector():
 def test_advice_without_a_collector(endpoints, where):
     """Who has none is told what to start and what to run then."""
     assert advice(Delivery(endpoints, 0, 0, complete=False), "python") == [
-        "To see the runs, start what shows them. In this project's directory, where",
-        "docker-compose.yml is:",
+        "To see the runs, start the programs that show them, in the directory of this",
+        "project's docker-compose.yml:",
         "  docker compose up -d",
         "  python -m rocketry_otel demo",
         "and open",
@@ -728,7 +728,7 @@ def test_advice_without_a_collector(endpoints, where):
         "Without that file, Jaeger shows the traces alone:",
         "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.20.0",
         "  OTEL_LOGS_EXPORTER=none OTEL_METRICS_EXPORTER=none python -m rocketry_otel demo",
-        "Any other OpenTelemetry Collector will do as well, if it listens at",
+        "Any other OpenTelemetry Collector works as well, if it listens at",
         f"{where}; or one elsewhere:",
         "  OTEL_EXPORTER_OTLP_ENDPOINT=http://host:4318 python -m rocketry_otel demo",
     ]
@@ -750,7 +750,7 @@ def test_command_that_reads_the_repository(tmp_path):
 
 def test_repository_in_memory():
     """There is no command to read what is gone."""
-    assert repository("memory://", "python") == ["memory://, which is gone with the end of this."]
+    assert repository("memory://", "python") == ["memory://, which ends with this process."]
 
 
 def test_cut():

@@ -48,11 +48,11 @@ def run_demo(*, seconds: float, repo: str | None = None) -> bool:
     """Run the demo and print what it did.
 
     Args:
-        seconds: How long tasks are started; what then runs is waited for.
-        repo: URL of the repository; without it that of the settings, else a file of its own.
+        seconds: How long tasks are started. The demo then waits for those that run.
+        repo: URL of the repository; by default that of the settings, else a new file.
 
     Returns:
-        Whether it came to its end: false if the user interrupted it.
+        Whether the demo came to its end; false if the user interrupted it.
 
     Raises:
         RocketryOTelError: If a setting is wrong or the repository does not work.
@@ -66,7 +66,7 @@ def run_demo(*, seconds: float, repo: str | None = None) -> bool:
         handler = instrument(
             app,
             repo=repository,
-            # What is not sent when the demo has waited for it once will not be.
+            # The demo waits for its telemetry once. After that, a second wait has no use.
             settings=settings.copy(
                 update={"shutdown_timeout": min(settings.shutdown_timeout, _SECONDS_TO_CLOSE)}
             ),
@@ -78,7 +78,7 @@ def run_demo(*, seconds: float, repo: str | None = None) -> bool:
             began = time.time()
             with _interrupts() as interrupted:
                 _run(app, seconds, screen, counter, interrupted)
-            screen.progress("sending what waits ...")
+            screen.progress("sending the queues ...")
             timeout = settings.shutdown_timeout
             if interrupted.is_set():
                 timeout = min(timeout, _SECONDS_TO_DELIVER_IF_INTERRUPTED)
@@ -110,9 +110,9 @@ def _run(
 async def _serve(
     app: Any, seconds: float, screen: Screen, counter: RunCounter, interrupted: threading.Event
 ) -> None:
-    """Run the scheduler and show how far it is; both on this thread.
+    """Run the scheduler and show the progress, both on this thread.
 
-    A thread that printed could hold the stream's lock at the moment of a fork.
+    A second thread that prints could hold the stream's lock at the moment of a fork.
     """
     scheduler = asyncio.create_task(app.serve())
     began = time.monotonic()
@@ -125,15 +125,15 @@ async def _serve(
         elif passed >= seconds and not stopping:
             stopping = True
             app.session.shut_down()
-        done = f"{counter.ended} runs have ended, {counter.in_flight} under way"
+        done = f"{counter.ended} runs have ended, {counter.in_flight} in progress"
         of = f"{min(passed, seconds):.0f} s of {seconds:g}"
-        screen.progress(f"waiting for the last: {done}" if stopping else f"{of}: {done}")
+        screen.progress(f"waiting for the last ones: {done}" if stopping else f"{of}: {done}")
     await scheduler
 
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Take note of Ctrl-C in place of an exception at any point; a second one does raise."""
+    """Set an event at Ctrl-C, instead of an exception; a second Ctrl-C does raise."""
     seen = threading.Event()
 
     def note(*_: object) -> None:
@@ -198,7 +198,7 @@ def _file_of_its_own() -> str:
 
 
 def _this_python() -> str:
-    """Return how a shell calls this interpreter: in short, if its path leads there."""
+    """Return the command of this interpreter: ``python``, if that is the same."""
     found = shutil.which("python")
     if found is not None and Path(found).parent == Path(sys.executable).parent:
         return "python"

@@ -19,12 +19,7 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class Screen:
-    """Lines of text on a stream; colours and a line that changes only on a terminal.
-
-    Args:
-        stream: The stream.
-        now: Returns the time in seconds.
-    """
+    """Lines of text on a stream; colours and a line that changes only on a terminal."""
 
     def __init__(self, stream: TextIO, now: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream

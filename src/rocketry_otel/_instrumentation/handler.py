@@ -222,11 +222,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         self._bridge.user_hooks = UserHooks(name_span, enrich, self.tasks.find)
 
     def take_over(self, fields: dict[str, Any]) -> None:
-        """Write a record that another repository has kept; it is not sent.
-
-        Args:
-            fields: The fields of the record.
-        """
+        """Write a record that another repository has kept; it is not sent."""
         observation = self._bridge.observe(fields)
         self.write(self._completed(fields, observation))
 

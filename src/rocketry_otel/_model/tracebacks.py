@@ -1,4 +1,7 @@
-"""What is known of an exception, from ``exc_info`` or from the text of its traceback."""
+"""The exception of a record, from ``exc_info`` or from the text of its traceback.
+
+In: the fields of a record. Out: type, message and traceback as text.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ _CHAINED = re.compile(
     r"|\n\nDuring handling of the above exception, another exception occurred:\n\n"
 )
 _EXCEPTION_LINE = re.compile(r"(?P<type>[^\W\d][\w.<>]*)(?:: (?P<message>.*))?", re.DOTALL)
-# The modules that Python leaves out when it prints an exception's name.
+# Modules that Python omits when it prints an exception's name.
 _UNNAMED_MODULES = frozenset({"builtins", "__main__", "__mp_main__"})
 
 
 @dataclass(frozen=True, slots=True)
 class ExceptionInfo:
-    """An exception as telemetry shows it; each part is ``None`` where it is not known."""
+    """An exception as telemetry shows it; each part is ``None`` if unknown."""
 
     type: str | None
     message: str | None
@@ -32,16 +35,10 @@ class ExceptionInfo:
 
 
 def exception_of(fields: Mapping[str, Any]) -> ExceptionInfo | None:
-    """Return what the fields of a log record, or of a stored record, say of an exception.
+    """Return the exception in the fields of a log record or a stored record, if it has one.
 
-    A task in a child process leaves only the text of its traceback, and so does a stored
-    record whose model has no field for the exception's type: the rest is read from the text.
-
-    Args:
-        fields: ``vars()`` of a log record or the fields of a stored record.
-
-    Returns:
-        The exception, or ``None`` if the fields bear none.
+    A task in a child process leaves only the text of its traceback. So does a stored record
+    whose model has no field for the exception's type. The rest is then read from the text.
     """
     exc_info = fields.get("exc_info")
     exc_text = fields.get("exc_text")
@@ -63,7 +60,7 @@ def exception_of(fields: Mapping[str, Any]) -> ExceptionInfo | None:
 
 
 def exception_from_text(text: str) -> ExceptionInfo:
-    """Return what a printed traceback says of the exception that it ends with."""
+    """Return the exception at the end of a printed traceback."""
     lines = _CHAINED.split(text)[-1].splitlines()
     if lines and "Exception Group Traceback" in lines[0]:
         lines = _without_group_margin(lines)
@@ -75,7 +72,7 @@ def exception_from_text(text: str) -> ExceptionInfo:
 
 
 def _last_part(lines: list[str]) -> str:
-    """Return the part behind the frames: the exception's name and its message."""
+    """Return the part after the frames: the exception's name and its message."""
     for index, line in enumerate(lines):
         if "Traceback (most recent call last):" in line:
             lines = lines[index + 1 :]
@@ -87,7 +84,7 @@ def _last_part(lines: list[str]) -> str:
 
 
 def _without_group_margin(lines: list[str]) -> list[str]:
-    """Return the group's own lines, without the margin and the exceptions inside."""
+    """Return the lines of the group itself, without the margin and the inner exceptions."""
     own = []
     for line in lines[1:]:
         stripped = line.lstrip()
@@ -114,8 +111,8 @@ def _exception_and_type(
 
 
 def _qualified_name(type_: type[BaseException]) -> str:
-    # As in a printed traceback, so that a task in a child process, of which there is only the
-    # text, has the same name for it.
+    # As in a printed traceback, which is all that a task in a child process leaves: so the name
+    # is the same in all modes.
     if type_.__module__ in _UNNAMED_MODULES:
         return type_.__qualname__
     return f"{type_.__module__}.{type_.__qualname__}"
