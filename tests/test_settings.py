@@ -12,7 +12,7 @@ from rocketry_otel._model.retention import Retention
 
 NO_DURATIONS = ["-1", "-1d", "1.5h", "30 d", "30days", "d", "all", "1e3", "\u0663d", "9" * 30]
 DURATION = "a duration such as 45s, 90m, 12h, 30d or 2w"
-AGE = "an age such as 45s, 90m, 12h, 30d or 2w, or how many records are kept, 1 or more"
+AGE = "an age such as 45s, 90m, 12h, 30d or 2w, or a number of records to keep, 1 or more"
 
 
 def test_the_defaults() -> None:

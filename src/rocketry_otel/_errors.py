@@ -17,7 +17,7 @@ class RocketryOTelError(Exception):
 class SettingsError(RocketryOTelError, ValueError):
     """A setting has a value that is not allowed.
 
-    The message names the variable, the value (never a secret) and what is allowed.
+    The message names the variable, the value (never a secret) and the allowed values.
     """
 
 
@@ -26,11 +26,11 @@ class RepositoryError(RocketryOTelError):
 
 
 class RepositoryURLError(RepositoryError, ValueError):
-    """A repository URL cannot be understood, or what it needs is not installed."""
+    """A repository URL is not understood, or its driver is not installed."""
 
 
 class RepositoryMismatchError(RepositoryError):
     """An existing table or file has other columns than the record model.
 
-    The message says what differs. The table or file is left as it was.
+    The message lists the differences. The table or file is left as it was.
     """

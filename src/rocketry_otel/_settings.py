@@ -34,42 +34,42 @@ _ALLOWED = {
     "shutdown_timeout": "a number of seconds, 0 or more",
     "global_providers": "true or false",
     "links": "true or false",
-    "retention": f"an age such as {EXAMPLES}, or how many records are kept, 1 or more",
+    "retention": f"an age such as {EXAMPLES}, or a number of records to keep, 1 or more",
     "catch_up": f"a duration such as {EXAMPLES}",
     "state_dir": "a directory",
 }
 
 
 class Settings(BaseSettings):
-    """What rocketry-otel itself can be told; the standard ``OTEL_*`` variables tell the rest.
+    """The settings of rocketry-otel; the standard ``OTEL_*`` variables have the rest.
 
-    Each setting is read from the environment variable of its name in capitals behind
-    ``ROCKETRY_OTEL_``, unless it is given as an argument.
+    A setting that is not given as an argument is read from the environment variable
+    ``ROCKETRY_OTEL_`` and its name in capitals.
 
     Attributes:
         repo: URL of the repository that ``instrument`` opens; see ``open_repository``.
         span_kind: Kind of a run's span. Some backends list only ``consumer`` or ``server``.
-        exceptions: What of an exception may leave the machine: ``full`` (type, message and
-            traceback), ``message`` (type and message) or ``type``.
-        include: Patterns (``*``, ``?``, ``[...]``) of the names of tasks that are exported.
-        exclude: Patterns of the names of tasks that are not exported, though included. The
-            repository gets the records of every task.
-        shutdown_timeout: How many seconds leaving the program may wait for telemetry.
-        global_providers: Whether ``instrument`` makes our own providers the global ones where
-            the application has set none, so that what tasks make in their bodies is recorded.
-        links: Whether a run is linked to the runs that it waited for, and to the span in which
-            ``task.run()`` asked for it.
+        exceptions: How much of an exception may leave the machine: ``full`` (type, message
+            and traceback), ``message`` (type and message) or ``type``.
+        include: Patterns (``*``, ``?``, ``[...]``) of task names to export.
+        exclude: Patterns of task names not to export, even if included. The repository gets
+            the records of every task.
+        shutdown_timeout: How many seconds the end of the program may wait for telemetry.
+        global_providers: Whether ``instrument`` makes our own providers the global ones if the
+            application has set none. They record the spans that tasks make in their bodies.
+        links: Whether a run links to the runs that it waited for, and to the span that called
+            ``task.run()``.
         retention: How long records are kept in the repository, as an age (``30d``) or as a
             number of records; ``None`` keeps all. See ``docs/guarantees.md``.
-        catch_up: How far back is sent again where nothing is known of what was delivered, in
+        catch_up: How far back records are sent again if the delivery progress is lost, in
             seconds; as text it has a unit (``7d``).
-        state_dir: Where it is kept what was delivered. By default beside the repository, or for
-            a database server under the user's state directory (``$XDG_STATE_HOME``,
+        state_dir: Where delivery progress is stored. By default beside the repository, or for a
+            database server in the user's state directory (``$XDG_STATE_HOME``,
             ``~/.local/state``).
 
     Raises:
-        SettingsError: If a value is not allowed; it names the variable, the value (never a
-            secret) and what is allowed.
+        SettingsError: If a value is not allowed. The message names the variable, the value
+            (never a secret) and the allowed values.
     """
 
     repo: str | None = None
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
 
     @root_validator(pre=True)
     def _without_empty(cls, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N805
-        # As the OpenTelemetry specification has it, an empty variable is one that is not set.
+        # The OpenTelemetry specification treats an empty variable as not set.
         return {
             name: value.strip() if isinstance(value, str) else value
             for name, value in values.items()

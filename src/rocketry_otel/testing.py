@@ -1,4 +1,4 @@
-"""What tests of your own tasks need: telemetry captured in memory, and a clock.
+"""Tools for tests of your own tasks: telemetry captured in memory, and a clock.
 
 No collector, no network, no mock: the providers are the OpenTelemetry SDK's own.
 
@@ -50,7 +50,7 @@ class TelemetryCapture:
     """
 
     def __init__(self, sampler: Sampler | None = None) -> None:
-        """Begin with nothing captured."""
+        """Start without any telemetry."""
         resource = Resource({"service.name": "test"})
         self._spans = _Spans()
         self._log_records = _LogRecords()
@@ -88,7 +88,7 @@ class TelemetryCapture:
         """Return the one span of a run of ``task_name``.
 
         Raises:
-            LookupError: If there is none, or more than one.
+            LookupError: If no span, or more than one, was captured.
         """
         found = [
             span
@@ -130,12 +130,12 @@ class TelemetryCapture:
 def capture_telemetry(
     app: Any = None, *, sampler: Sampler | None = None
 ) -> Iterator[TelemetryCapture]:
-    """Capture telemetry within a ``with`` block; what was captured can be read after it.
+    """Capture telemetry within a ``with`` block; you can read it during the block and after it.
 
     Args:
         app: A ``rocketry.Rocketry`` or a ``rocketry.Session`` to instrument for the block,
-            however it ends. Without it the capture's ``providers`` are to be handed to
-            ``instrument`` or to ``OTelRepoHandler``.
+            however it ends. Without it, give the capture's ``providers`` to ``instrument``
+            or to ``OTelRepoHandler``.
         sampler: Decides which spans are kept; by default all are.
 
     Yields:
@@ -153,7 +153,7 @@ def capture_telemetry(
 
 
 class ManualClock:
-    """A clock that moves only when it is told to, for ``Session(time_func=clock)``.
+    """A clock that moves only when a test moves it, for ``Session(time_func=clock)``.
 
     Args:
         now: Where it starts, in seconds since the epoch.
@@ -186,7 +186,7 @@ class _Spans(SpanProcessor):
         self.ended.append(span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Do nothing: what was captured is there."""
+        """Do nothing: the telemetry is captured already."""
         del timeout_millis
         return True
 
@@ -199,9 +199,9 @@ class _LogRecords(LogRecordProcessor):
         self.emitted.append(log_record.log_record)
 
     def shutdown(self) -> None:
-        """Do nothing: what was captured stays."""
+        """Do nothing: the telemetry stays."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Do nothing: what was captured is there."""
+        """Do nothing: the telemetry is captured already."""
         del timeout_millis
         return True

@@ -101,9 +101,9 @@ def test_demo_without_rocketry(name, monkeypatch, capsys):
 def test_other_missing_modules_are_not_blamed_on_rocketry(monkeypatch):
     """A broken installation of something else shows as what it is."""
     monkeypatch.delitem(sys.modules, "rocketry_otel._demo.run")
-    monkeypatch.setitem(sys.modules, "redbird.oper", None)
+    monkeypatch.setitem(sys.modules, "rocketry_otel._demo.screen", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"redbird\.oper"):
+    with pytest.raises(ModuleNotFoundError, match=r"_demo\.screen"):
         main(["demo"])
 
 
@@ -113,7 +113,7 @@ def test_demo_with_a_bad_repository(capsys):
 
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("rocketry-otel: nowhere: this is no URL of a repository; such are ")
+    assert err.startswith("rocketry-otel: nowhere: this is not the URL of a repository; examples: ")
     assert err.count("\n") == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from rocketry_otel._cli import replay
 from rocketry_otel._cli.main import main
 from tests.support.histories import named_by_the_environment, two_runs
 from tests.support.otlp_receiver import OTLPReceiver, PartialSuccess
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_the_repository_may_be_a_setting(
     """The one that the application uses; without any, an error."""
     assert main(["replay"]) == 2
     assert capsys.readouterr() == (
-        "", "rocketry-otel: say which repository: --repo URL, or ROCKETRY_OTEL_REPO\n",
+        "", "rocketry-otel: no repository is given: use --repo URL or ROCKETRY_OTEL_REPO\n",
     )  # fmt: skip
     monkeypatch.setenv("ROCKETRY_OTEL_REPO", url)
     assert main(["replay", "--task", "etl", "--since", "2023-11-14T22:13:20.500Z"]) == 0
@@ -113,8 +113,8 @@ def test_a_dry_run(url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixtu
         (["--since=99999999999w"], "argument --since: '99999999999w' is neither "),
         (["--until="], "argument --until: '' is neither an age "),
         (["--until=2026-13-01"], "argument --until: '2026-13-01' is neither "),
-        (["--patience=5"], "argument --patience: '5' is no duration such as 45s, "),
-        (["--patience=-5s"], "argument --patience: '-5s' is no duration "),
+        (["--patience=5"], "argument --patience: '5' is not a duration such as 45s, "),
+        (["--patience=-5s"], "argument --patience: '-5s' is not a duration "),
     ],
 )
 def test_arguments_that_mean_nothing(
@@ -133,8 +133,11 @@ def test_arguments_that_mean_nothing(
         (["--repo=csv:///no/such.csv"], "cannot open csv:///no/such.csv: there is no such file"),
         (["--repo=postgresql://u:secret@127.0.0.1:1/d"], "cannot open postgresql://u:***@127."),
         (["--since=1h", "--until=2h"], "since ("),
-        (["--refused", "--task=x"], "--refused means all that was refused: no --since, "),
-        (["--refused", "--since=1h"], "--refused means all that was refused: no --since, "),
+        (["--refused", "--task=x"], "--refused sends all dead letters, and so allows no --since, "),
+        (
+            ["--refused", "--since=1h"],
+            "--refused sends all dead letters, and so allows no --since, ",
+        ),
     ],
 )
 def test_what_cannot_be_done(
@@ -231,14 +234,6 @@ def test_without_any_output(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["replay", "--repo", url]) == 0
-
-
-class Terminal(io.StringIO):
-    """Keeps what is written to it."""
-
-    def isatty(self) -> bool:
-        """Tell that it is a terminal."""
-        return True
 
 
 @pytest.mark.usefixtures("receiver")

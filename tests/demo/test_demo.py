@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from contextlib import redirect_stdout
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -29,10 +30,13 @@ from rocketry_otel._demo import run, tasks
 from rocketry_otel._demo.delivery import Delivery, deliver
 from rocketry_otel._demo.quiet import RunCounter, quiet
 from rocketry_otel._demo.report import advice, cut, query, repository, table, telemetry
-from rocketry_otel._demo.runs import Run, runs_of
 from rocketry_otel._demo.screen import Screen
+from rocketry_otel._model.event import parse_event
+from rocketry_otel._model.ids import RunIds
+from rocketry_otel._model.runs import Run
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 from tests.support.processes import clean_environment, run_command
+from tests.support.terminal import Terminal
 
 TRACE = "0123456789abcdef0123456789abcdef"
 COMMAND = [sys.executable, "-m", "rocketry_otel", "demo"]
@@ -200,7 +204,7 @@ def test_demo_makes_no_noise(shown):
     """Between the introduction and the table there is only how far it is."""
     between = shown.out.split("tasks.db\n\n", 1)[1].split("start     task", 1)[0]
 
-    progress = r"(\d s of 3: |waiting for the last: )\d+ runs have ended, \d+ under way"
+    progress = r"(\d s of 3: |waiting for the last ones: )\d+ runs have ended, \d+ in progress"
     assert between
     assert all(re.fullmatch(progress, line) for line in between.splitlines())
 
@@ -295,7 +299,7 @@ def test_demo_interrupted_here(monkeypatch, capsys):
 
     out, err = capsys.readouterr()
     assert (status, err) == (130, "")
-    assert "memory://, which is gone with the end of this.\n" in out
+    assert "memory://, which ends with this process.\n" in out
     ended = [attributes_of(it.log_record.attributes) for it in receiver.log_records]
     assert ("import-feed", "terminate") in [
         (it["task_name"], it["rocketry.action"]) for it in ended
@@ -353,6 +357,21 @@ def test_file_of_its_own_without_sqlalchemy(monkeypatch, tmp_path):
 
     monkeypatch.setattr(run, "find_spec", lambda _: None)
     assert run._file_of_its_own() == f"csv://{path}/tasks.csv"
+
+
+def test_runs_of_this_demo_are_shown():
+    """Runs are those of the records since it began, and the run that a crash cut off earlier."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    records = [("old", "run", 1), ("old", "success", 2), ("cut off", "run", 3)]
+    records += [("cut off", "crash", 5), ("new", "run", 6), ("new", "fail", 7), ("new", "fail", 8)]
+    for name, action, created in records:
+        run_id = None if action == "crash" else name
+        repo.add(TaskEventRecord(task_name=name, action=action, created=created, run_id=run_id))
+
+    cut_off, new = run._runs(repo, 4.0)
+
+    times = [(it.began.created, it.ended.created) for it in (cut_off, new)]
+    assert times == [(3_000_000_000, 5_000_000_000), (6_000_000_000, 7_000_000_000)]
 
 
 @pytest.mark.parametrize("found", ["/opt/venv/bin/python", "/usr/bin/python", None])
@@ -540,63 +559,11 @@ def test_delivery_does_not_wait_without_hope(handler, monkeypatch):
 # --------------------------------------------------------------------------- the report
 
 
-def _record(action, created, run_id="1", **more):
-    return TaskEventRecord(task_name="t", action=action, created=created, run_id=run_id, **more)
-
-
-def test_runs_are_paired_by_run_id():
-    """Overlapping runs get their own endings, in the order in which they began."""
-    records = [
-        _record("success", 4.5, "1", trace_id="a"),
-        _record("run", 1.0, "1", trace_id="a"),
-        _record("run", 2.0, "2", trace_id="b"),
-        _record("terminate", 3.0, "2", message="Task 't' status (timeouted)", trace_id="b"),
-    ]
-
-    assert runs_of(records, lambda it: it.trace_id) == [
-        Run("t", 1.0, 3.5, "success", "", "a"),
-        Run("t", 2.0, 1.0, "timeout", "", "b"),
-    ]
-
-
-def test_run_at_one_instant():
-    """A beginning and an ending of the same time are a run of no length."""
-    records = [_record("success", 1.0), _record("run", 1.0)]
-
-    assert runs_of(records, lambda _: TRACE) == [Run("t", 1.0, 0.0, "success", "", TRACE)]
-
-
-def test_run_without_an_ending_or_a_beginning():
-    """A run that still goes and crashes of earlier ones have no duration."""
-    records = [_record("crash", 1.0, None), _record("crash", 1.5, None), _record("run", 2.0)]
-
-    assert runs_of(records, lambda _: None) == [
-        Run("t", 1.0, None, "crash", "", ""),
-        Run("t", 1.5, None, "crash", "", ""),
-        Run("t", 2.0, None, "running", "", ""),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("fields", "detail"),
-    [
-        ({"exc_type": "a.b.MyError", "exc_message": "what\n  happened"}, "MyError: what happened"),
-        ({"exc_type": "ValueError", "exc_message": ""}, "ValueError"),
-        ({}, ""),
-    ],
-)
-def test_detail_of_a_failure(fields, detail):
-    """A failure shows the exception in one line, without its module."""
-    (failed,) = runs_of([_record("fail", 1.0, **fields)], lambda _: TRACE)
-
-    assert (failed.ended, failed.detail) == ("fail", detail)
-
-
-def test_terminated_run_that_was_no_timeout():
-    """Only what Rocketry ended for its time is called a timeout."""
-    (run_,) = runs_of([_record("terminate", 1.0)], lambda _: TRACE)
-
-    assert run_.ended == "terminate"
+def _run(action, began=0.0, ended=None, task="t", **fields):
+    """Return a run; without an ending time, it has no beginning."""
+    first = parse_event({"task_name": task, "action": "run", "created": began})
+    last = parse_event({"task_name": task, "action": action, "created": ended or began, **fields})
+    return Run(RunIds(int(TRACE, 16), 1), None if ended is None else first, last)
 
 
 @pytest.fixture
@@ -608,10 +575,10 @@ def _utc(monkeypatch):
     time.tzset()
 
 
-RUNS = [
-    Run("send-invoices", 0.0, 1.234, "fail", "MailServerError: " + "no " * 9, TRACE),
-    Run("a-task-with-a-very-long-name-indeed", 1.5, None, "terminate", "", TRACE),
-]
+FAILED = _run(
+    "fail", 0.0, 1.234, "send-invoices", exc_type="a.MailError", exc_message="no\n  no " * 9
+)
+RUNS = [FAILED, _run("terminate", 1.5, task="a-task-with-a-very-long-name-indeed")]
 
 
 @pytest.mark.usefixtures("_utc")
@@ -629,14 +596,14 @@ def test_table_in_120_columns():
     """In 120 columns there is room for milliseconds and for what went wrong."""
     assert table(RUNS[:1], 120, _unpainted) == [
         f"start         task           duration  {'ended':47}  trace id",
-        f"00:00:00.000  send-invoices    1.23 s  fail: {RUNS[0].detail[:38]}...  {TRACE}",
+        f"00:00:00.000  send-invoices    1.23 s  fail: MailError: {'no ' * 9}...  {TRACE}",
     ]
 
 
 @pytest.mark.usefixtures("_utc")
 def test_table_in_colours():
     """Colours do not change where the columns are."""
-    runs = [Run("t", 0.0, 1.0, ended, "", TRACE) for ended in ("success", "odd")]
+    runs = [_run(action, 0.0, 1.0) for action in ("success", "odd")]
 
     assert table(runs, 80, _painted) == [
         "<bold>start     task  duration  ended    trace id</>",
@@ -647,10 +614,28 @@ def test_table_in_colours():
 
 def test_table_of_many_runs():
     """Of very many runs the last are shown, and it says how many are not."""
-    lines = table([Run("t", 0.0, 1.0, "success", "", TRACE)] * 41, 80, _unpainted)
+    lines = table([_run("success")] * 41, 80, _unpainted)
 
     assert lines[1] == "... 1 earlier run ..."
     assert len(lines) == 42
+
+
+@pytest.mark.usefixtures("_utc")
+@pytest.mark.parametrize(
+    ("run_", "ended"),
+    [
+        (_run("terminate", message="Task 't' status: 'terminate' (timeouted)"), "timeout"),
+        (_run("terminate", message="Task 't' status: 'terminate'"), "terminate"),
+        (_run("fail", exc_type="ValueError", exc_message=""), "fail: ValueError"),
+        (_run("fail"), "fail"),
+        (replace(_run("success", 0.0, 1.0), ended=None), "running"),
+    ],
+)
+def test_table_shows_the_ending(run_, ended):
+    """The table shows how a run ended, and no duration if one of its ends is unknown."""
+    _, row = table([run_], 120, _unpainted)
+
+    assert row == f"00:00:00.000  t     {'':8}  {ended:<5}  {TRACE}"
 
 
 def test_table_of_no_runs():
@@ -685,7 +670,7 @@ def test_query(records, lines):
     [
         (
             Delivery((), 0, 0, complete=True),
-            "None was sent: the OTEL_* variables say so, or the runs are not to be exported.",
+            "None was sent: OTEL_* variables turn it off, or the settings exclude the runs.",
         ),
         (
             Delivery(("http://a", "http://b"), 0, 0, complete=False),
@@ -733,8 +718,8 @@ def test_advice_with_a_collector():
 def test_advice_without_a_collector(endpoints, where):
     """Who has none is told what to start and what to run then."""
     assert advice(Delivery(endpoints, 0, 0, complete=False), "python") == [
-        "To see the runs, start what shows them. In this project's directory, where",
-        "docker-compose.yml is:",
+        "To see the runs, start the programs that show them, in the directory of this",
+        "project's docker-compose.yml:",
         "  docker compose up -d",
         "  python -m rocketry_otel demo",
         "and open",
@@ -743,7 +728,7 @@ def test_advice_without_a_collector(endpoints, where):
         "Without that file, Jaeger shows the traces alone:",
         "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.20.0",
         "  OTEL_LOGS_EXPORTER=none OTEL_METRICS_EXPORTER=none python -m rocketry_otel demo",
-        "Any other OpenTelemetry Collector will do as well, if it listens at",
+        "Any other OpenTelemetry Collector works as well, if it listens at",
         f"{where}; or one elsewhere:",
         "  OTEL_EXPORTER_OTLP_ENDPOINT=http://host:4318 python -m rocketry_otel demo",
     ]
@@ -752,7 +737,9 @@ def test_advice_without_a_collector(endpoints, where):
 def test_command_that_reads_the_repository(tmp_path):
     """The command that is printed works as it stands, in a shell."""
     url = f"sqlite:///{tmp_path}/tasks.db"
-    open_repository(url).add(_record("fail", 1.0, exc_type="MyError"))
+    open_repository(url).add(
+        TaskEventRecord(task_name="t", action="fail", created=1.0, exc_type="MyError")
+    )
     command = "\n".join(repository(url, sys.executable)[2:])
 
     done = run_command(["/bin/sh", "-c", command])
@@ -763,7 +750,7 @@ def test_command_that_reads_the_repository(tmp_path):
 
 def test_repository_in_memory():
     """There is no command to read what is gone."""
-    assert repository("memory://", "python") == ["memory://, which is gone with the end of this."]
+    assert repository("memory://", "python") == ["memory://, which ends with this process."]
 
 
 def test_cut():
@@ -772,11 +759,6 @@ def test_cut():
 
 
 # --------------------------------------------------------------------------- the screen
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 @pytest.fixture
@@ -798,7 +780,8 @@ def test_screen_updates_one_line(terminal):
     screen.progress("c")
     screen.clear()
 
-    assert terminal.getvalue() == f"a\r\x1b[K{'b' * 79}\r\x1b[Kdone\nc\r\x1b[K"
+    written = terminal.getvalue().split("\r\x1b[K")
+    assert written == ["", "a", "b" * 79, "done\n", "c", ""]
 
 
 def test_screen_that_is_a_file():

@@ -98,7 +98,7 @@ def test_what_is_not_there_is_not_made(url: str, what: str, tmp_path: Path) -> N
     ("url", "words"),
     [
         ("memory://", "what is in memory is gone with the process that wrote it"),
-        ("tasks.csv", "this is no URL of a repository; such are memory://, .*"),
+        ("tasks.csv", "this is not the URL of a repository; examples: memory://, .*"),
         ("nothing://x", "the scheme 'nothing' is neither memory, csv, json, .*"),
         ("sqlite://", None),
         ("csv://", "this names no file; .*"),

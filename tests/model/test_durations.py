@@ -30,7 +30,9 @@ def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
 )
 def test_anything_else_is_an_error_that_shows_what_is_one(text: str) -> None:
     """It names the text and gives examples."""
-    with pytest.raises(ValueError, match=re.escape(f"{text!r} is no duration such as {EXAMPLES}")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{text!r} is not a duration such as {EXAMPLES}")
+    ):
         seconds_of(text)
 
 

@@ -124,7 +124,7 @@ def test_a_file_without_records(path, content):
             HEADER.replace(b"start,end", b"begin,end"),
             "missing: start; unexpected: begin",
         ),
-        (HEADER.replace(b"start,end", b"end,start"), "they stand in another order than task_name"),
+        (HEADER.replace(b"start,end", b"end,start"), "their order is not task_name"),
         (b"one line of something else", "unexpected: one line of something else"),
         (b"\n", "missing: task_name, action"),
         (b"\xff\0\n", r"unexpected: \\xff\\x00"),

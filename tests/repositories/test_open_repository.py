@@ -110,7 +110,7 @@ def test_words_without_secrets():
 def test_what_is_no_url(url):
     """Text that is no URL is refused with examples of what is."""
     with pytest.raises(
-        RepositoryURLError, match="this is no URL of a repository; such are memory://, "
+        RepositoryURLError, match="this is not the URL of a repository; examples: memory://, "
     ):
         open_repository(url)
 
@@ -121,10 +121,10 @@ def test_what_is_no_url(url):
         ("redis://u:p@h", "redis://u:***@h: the scheme 'redis' is neither memory, csv, json, "),
         ("postgres://u:p@h/d", "write postgresql://"),
         ("memory://name", "has no name; write memory://"),
-        ("memory://?size=5", "option that is not known; known: max_records (how many"),
+        ("memory://?size=5", "unknown option; known: max_records (how many"),
         ("memory://?max_records", "max_records is a whole number"),
-        ("csv:///x.csv?sep=;", "option that is not known; known: none"),
-        ("json:///x?y=1", "option that is not known; known: none"),
+        ("csv:///x.csv?sep=;", "unknown option; known: none"),
+        ("json:///x?y=1", "unknown option; known: none"),
     ],
 )
 def test_urls_that_are_refused(url, why):
@@ -147,7 +147,7 @@ def test_case_and_white_space():
         ("pymongo", "mongodb://u:p@h/d", "pip install 'rocketry-otel[mongodb]'"),
         ("sqlalchemy", "sqlite:///x.db", "pip install 'rocketry-otel[sql]'"),
         ("sqlalchemy", "postgresql://u:p@h/d", "'rocketry-otel[postgresql]'"),
-        ("sqlalchemy", "redis://h", "is none of memory, csv, json and mongodb"),
+        ("sqlalchemy", "redis://h", "is not memory, csv, json or mongodb"),
     ],
 )
 def test_a_package_that_is_missing(monkeypatch, package, url, cure):

@@ -727,8 +727,8 @@ def test_sqlite_in_memory_is_refused(url):
     [
         ("mysql+pymysql://u:p@h/d", "(No module named 'pymysql'): pip install pymysql"),
         ("mysql://u:p@h/d", "(No module named 'MySQLdb'): pip install mysqlclient"),
-        ("sqlite+aiosqlite:///x.db", "sqlite+aiosqlite is for asyncio alone"),
-        ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg is for asyncio alone"),
+        ("sqlite+aiosqlite:///x.db", "sqlite+aiosqlite is for asyncio only"),
+        ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg is for asyncio only"),
         ("postgresql+nothing://u:p@h/d", "the scheme 'postgresql+nothing' is neither memory, "),
         ("postgresql://u:p@q@h/d", "an @ in a user's name or password is written %40"),
         ("postgresql://u:p@h:port/d", "SQLAlchemy does not understand it"),

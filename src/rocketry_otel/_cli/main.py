@@ -29,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; by default those of the process.
 
     Returns:
-        The exit status: 0, 1 if not all of a replay was accepted, 2 if something is wrong with
-        what was given or is missing, 130 if the user interrupted it.
+        The exit status: 0; 1 if a part of a replay was not accepted; 2 if an argument, a
+        setting or the repository is wrong, or Rocketry is missing; 130 after an interrupt.
 
     Raises:
-        SystemExit: If the arguments cannot be understood, or after help and version.
+        SystemExit: If the arguments are not understood, or after help and version.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read has gone, as `head` does; Python would complain once more at its exit.
+        # The reader has gone, as `head` does. Python would complain once more at its exit.
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return _BROKEN_PIPE
@@ -68,15 +68,15 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo = commands.add_parser(
         "demo",
         help=words,
-        description=f"{words.capitalize()}. Where that is, the OTEL_* variables say: without "
-        "them a collector at http://localhost:4318. It works without one, too.",
+        description=f"{words.capitalize()}. The OTEL_* variables choose the destination; by "
+        "default, a collector at http://localhost:4318. It works without a collector, too.",
     )
     demo.add_argument(
         "--seconds",
         type=_seconds,
         default=10.0,
         metavar="N",
-        help="how long tasks are started (default: 10)",
+        help="how long tasks are started, in seconds (default: 10)",
     )
     demo.add_argument(
         "--repo",
@@ -89,7 +89,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _run_demo(arguments: argparse.Namespace) -> int:
     try:
-        # Imported no earlier: only this command needs Rocketry.
+        # Imported here, because only this command needs Rocketry.
         from rocketry_otel._demo.run import run_demo  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rocketry":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,6 +14,7 @@ from rocketry_otel._replay.refused import replay_refused
 from rocketry_otel._replay.replay import replay
 from rocketry_otel._replay.summary import bar, summary
 from rocketry_otel._repositories.urls import mask_url, without_secrets
+from rocketry_otel._runtime.terminal_line import TerminalLine
 from rocketry_otel._settings import Settings
 
 if TYPE_CHECKING:
@@ -30,13 +29,13 @@ _INTERRUPTED = 130  # what a shell calls SIGINT: 128 + 2
 
 
 def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the others."""
+    """Add the subcommand."""
     parser = commands.add_parser(
         "replay",
         help="send the history of a repository to the collector",
-        description="Send the records that a repository keeps to where the OTEL_* variables "
-        "say, with the ids that they had. It may be of any model that Rocketry wrote. "
-        "Metrics are not sent. The exit status is 0 if all was accepted, else 1.",
+        description="Send the records of a repository, with the ids that they had, to the "
+        "destination of the OTEL_* variables. The records may be of any model that Rocketry "
+        "wrote. Metrics are not sent. The exit status is 0 if everything was accepted, else 1.",
     )
     parser.add_argument(
         "--repo", metavar="URL", help="the repository (default: ROCKETRY_OTEL_REPO)"
@@ -45,49 +44,67 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--since",
         type=_time,
         metavar="TIME",
-        help=f"only what was logged since: an age ({EXAMPLES}) or an ISO 8601 time, local "
+        help=f"only records logged since then: an age ({EXAMPLES}) or an ISO 8601 time, local "
         "unless it has a zone",
     )
-    parser.add_argument("--until", type=_time, metavar="TIME", help="only what was logged until")
     parser.add_argument(
-        "--task", default="*", metavar="PATTERN", help="only tasks of such names, such as 'etl-*'"
+        "--until", type=_time, metavar="TIME", help="only records logged until then"
     )
-    parser.add_argument("--dry-run", action="store_true", help="send nothing; tell what would be")
     parser.add_argument(
-        "--refused", action="store_true", help="only what was refused and set aside before"
+        "--task",
+        default="*",
+        metavar="PATTERN",
+        help="only tasks with such names, for instance 'etl-*'",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="send nothing; show how much would be sent"
+    )
+    parser.add_argument(
+        "--refused",
+        action="store_true",
+        help="only dead letters: records that a collector has refused before",
     )
     parser.add_argument(
         "--patience",
         type=_patience,
         default=60.0,
         metavar="AGE",
-        help="for how long nothing may get through before it gives up (default: 60s)",
+        help="how long replay waits without any progress before it gives up (default: 60s)",
     )
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.refused and (arguments.since or arguments.until or arguments.task != "*"):
-        raise SettingsError("--refused means all that was refused: no --since, --until or --task")
+        raise SettingsError(
+            "--refused sends all dead letters, and so allows no --since, --until or --task"
+        )
     settings = Settings()
     url = arguments.repo or settings.repo
     if url is None:
-        raise SettingsError("say which repository: --repo URL, or ROCKETRY_OTEL_REPO")
-    shown = _Shown(sys.stderr)
+        raise SettingsError("no repository is given: use --repo URL or ROCKETRY_OTEL_REPO")
+    line = TerminalLine(sys.stderr)
+    last: Replay | None = None
+
+    def show(so_far: Replay) -> None:
+        nonlocal last
+        last = so_far
+        line.draw(bar(so_far))
+
     status = _INTERRUPTED
     try:
         with open_history(url) as repo:
-            result = _replay(arguments, repo, settings, shown.show)
+            result = _replay(arguments, repo, settings, show)
         status = 0 if result.complete else _NOT_ALL
     except RepositoryError as error:
-        # A driver may say more of the URL than is to be seen.
+        # The message of a driver may have secrets of the URL.
         raise type(error)(without_secrets(str(error), url)) from None
     except KeyboardInterrupt:
-        if shown.last is None:
+        if last is None:
             raise
     finally:
-        shown.clear()
-        last, is_dry = shown.last, arguments.dry_run
+        line.erase()
+        is_dry = arguments.dry_run
         _write([] if last is None else summary(last, mask_url(url), is_dry=is_dry))
     return status
 
@@ -110,45 +127,12 @@ def _replay(
 
 
 def _write(lines: list[str]) -> None:
-    # There is none if it was closed when the program began.
+    # `None` if it was closed when the program began.
     stream: TextIO | None = sys.stdout
     if stream is not None:
         stream.writelines(f"{line}\n" for line in lines)
-        # Now, and not at the exit: whoever read may have gone.
+        # Now, and not at the exit, because the reader may have gone.
         stream.flush()
-
-
-class _Shown:
-    """A bar on a terminal that shows how far it is; nothing elsewhere.
-
-    Args:
-        stream: The terminal, if it is one.
-
-    Attributes:
-        last: What was shown last.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        is_dumb = os.environ.get("TERM") == "dumb"
-        self._stream = stream if stream is not None and stream.isatty() and not is_dumb else None
-        self.last: Replay | None = None
-
-    def show(self, so_far: Replay) -> None:
-        """Draw it anew."""
-        self.last = so_far
-        # A line that is longer than the terminal is wide could not be taken back.
-        columns = shutil.get_terminal_size().columns
-        self._write(bar(so_far)[: columns - 1])
-
-    def clear(self) -> None:
-        """Take it away."""
-        if self.last is not None:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        if self._stream is not None:
-            self._stream.write(f"\r\x1b[K{text}")
-            self._stream.flush()
 
 
 def _time(text: str) -> datetime:

@@ -1,4 +1,4 @@
-"""A real Rocketry application that shows what becomes of its task events.
+"""A real Rocketry application that shows the way of its task events.
 
-Nothing is imported here, so that a spawned child imports no more than its task.
+This file imports nothing, so that a spawned child imports only its task.
 """

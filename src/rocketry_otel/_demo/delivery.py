@@ -1,4 +1,4 @@
-"""What became of the demo's telemetry."""
+"""How much of the demo's telemetry was delivered."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ if TYPE_CHECKING:
     from rocketry_otel._instrumentation.handler import OTelRepoHandler
 
 _SIGNALS = ("traces", "logs")
-# For a destination that has not accepted anything so far.
+# The time limit for a destination that has not accepted anything.
 _SECONDS_WITHOUT_HOPE = 0.5
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was delivered, and where to.
+    """How much telemetry was delivered, and the destinations.
 
     Attributes:
-        endpoints: Where telemetry goes, each address once.
-        spans: How many spans were accepted there.
-        log_records: How many log records were.
-        complete: Whether all that there was, metrics too, was accepted.
+        endpoints: The addresses of the destinations, each once.
+        spans: The number of accepted spans.
+        log_records: The number of accepted log records.
+        complete: Whether everything was accepted, metrics included.
     """
 
     endpoints: tuple[str, ...]
@@ -31,12 +31,9 @@ class Delivery:
 
 
 def deliver(handler: OTelRepoHandler, timeout: float) -> Delivery:
-    """Send what waits, and tell what was delivered so far.
+    """Send the queues of a handler, and return how much was delivered.
 
-    Args:
-        handler: The handler, before it is closed.
-        timeout: Seconds to wait at most. It is less if nothing has got through so far and
-            something is known to be amiss.
+    The timeout is in seconds. If nothing was accepted yet and an error is known, it is shorter.
     """
     logs = handler.delivery.logs
     hopeless = logs.last_error is not None and not logs.delivered
@@ -52,7 +49,7 @@ def deliver(handler: OTelRepoHandler, timeout: float) -> Delivery:
 
 
 def _base(destination: str) -> str:
-    """Return the address that signals of one endpoint have in common."""
+    """Return the address of an endpoint, without the path of a signal."""
     for signal in _SIGNALS:
         destination = destination.removesuffix(f"/v1/{signal}")
     return destination

@@ -1,4 +1,4 @@
-"""Keeping the terminal for the demo, and leaving the process as it was found."""
+"""Keeps the terminal free for the demo, and restores the process after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OURS = (NAME, "opentelemetry")
 
 
 class RunCounter(logging.Handler):
-    """Counts the runs of which it sees the records."""
+    """Counts runs by their records."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -33,13 +33,13 @@ class RunCounter(logging.Handler):
         if getattr(record, "action", None) == "run":
             self.in_flight += 1
         else:
-            # A crash that Rocketry finds at its start ends a run that this did not see begin.
+            # A crash that Rocketry finds at its start ends a run of an earlier process.
             self.in_flight = max(self.in_flight - 1, 0)
             self.ended += 1
 
 
 class Warnings(logging.Handler):
-    """Keeps what is warned about, each text once."""
+    """Keeps the texts of warnings, each once."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -51,23 +51,23 @@ class Warnings(logging.Handler):
 
     @property
     def texts(self) -> list[str]:
-        """What was warned about, in order."""
+        """The texts, in order."""
         return list(self._texts)
 
 
 @contextmanager
 def quiet() -> Iterator[Warnings]:
-    """Keep what libraries log and warn of off the terminal, and undo what Rocketry makes global.
+    """Keep logs and warnings off the terminal, and undo global changes of Rocketry.
 
     Yields:
-        What rocketry-otel and OpenTelemetry warn of meanwhile.
+        The warnings of rocketry-otel and OpenTelemetry.
     """
     kept = Warnings()
     loggers = [logging.getLogger(name) for name in (*_ROCKETRYS, *_OURS)]
     before = [(one, one.handlers, one.level, one.propagate, one.disabled) for one in loggers]
     default_session = rocketry.session
     for logger in loggers:
-        # Without any handler, logging itself would print what is WARNING and above.
+        # Without a handler, logging itself would print warnings and errors.
         logger.handlers = [kept] if logger.name in _OURS else [logging.NullHandler()]
         logger.propagate = False
         logger.disabled = False

@@ -1,4 +1,7 @@
-"""What the demo prints: pure functions from what there is to lines of text."""
+"""The output of the demo: pure functions.
+
+In: runs, records, and how much was delivered. Out: lines of text.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,26 @@ import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rocketry_otel._model.signals import error_type_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.runs import Run
+
     from .delivery import Delivery
-    from .runs import Run
 
     Paint = Callable[[str, str], str]
 
 _LONGEST_TABLE = 40
-# Where docker-compose.yml publishes them.
+_SECOND = 1_000_000_000
+# The addresses in docker-compose.yml.
 _GRAFANA, _JAEGER = "http://localhost:3000", "http://localhost:16686"
-# From here on there is room for more than a word about how a run ended.
+# From this width on, there is room for the exception of a run.
 _WIDE = 100
 
-_HOW_ENDED = {
+_COLOURS = {
     "success": "green",
     "inaction": "dim",
     "running": "dim",
@@ -32,7 +40,7 @@ _HOW_ENDED = {
 
 
 class _Columns(NamedTuple):
-    """How wide the columns are that depend on what is in them, or on the terminal."""
+    """Widths of the columns that depend on their content, or on the terminal."""
 
     start: int
     task: int
@@ -40,13 +48,7 @@ class _Columns(NamedTuple):
 
 
 def table(runs: Sequence[Run], width: int, paint: Paint) -> list[str]:
-    """Return the table of the runs: when, which task, how long, how it ended, its trace.
-
-    Args:
-        runs: The runs, in order; of very many, only the last are shown.
-        width: Columns of the terminal.
-        paint: Colours a text.
-    """
+    """Return the table of the runs; of very many, only the last are shown."""
     shown = runs[-_LONGEST_TABLE:]
     columns = _columns(shown, width)
     header = _row(columns, "start", "task", "duration", "ended".ljust(columns.ended), "trace id")
@@ -54,17 +56,16 @@ def table(runs: Sequence[Run], width: int, paint: Paint) -> list[str]:
     if len(shown) < len(runs):
         lines.append(f"... {_counted(len(runs) - len(shown), 'earlier run')} ...")
     for run in shown:
-        start = datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "milliseconds")
-        duration = "" if run.seconds is None else f"{run.seconds:.2f} s"
+        start = datetime.fromtimestamp(_first(run).created / _SECOND).astimezone()
         ended = cut(_how_ended(run, width), columns.ended).ljust(columns.ended)
         lines.append(
             _row(
                 columns,
-                start.partition(" ")[2][: columns.start],
-                cut(run.task_name, columns.task),
-                duration,
-                paint(ended, _HOW_ENDED.get(run.ended, "bold")),
-                paint(run.trace_id, "dim"),
+                start.time().isoformat("milliseconds")[: columns.start],
+                cut(_task_name(run), columns.task),
+                _duration(run),
+                paint(ended, _COLOURS.get(_ending(run), "bold")),
+                paint(run.ids.trace_hex, "dim"),
             )
         )
     return lines
@@ -73,11 +74,7 @@ def table(runs: Sequence[Run], width: int, paint: Paint) -> list[str]:
 def query(expression: str, records: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     """Return an expression and its result, as an interactive Python shows them.
 
-    Args:
-        expression: The expression.
-        records: The fields of each record that it gave; the newest is shown, without the
-            fields that are ``None``.
-        width: Columns of the terminal.
+    Of several records the newest is shown, without fields that are ``None``.
     """
     lines = [f">>> {expression}"]
     if not records:
@@ -94,20 +91,13 @@ def query(expression: str, records: Sequence[Mapping[str, Any]], width: int) -> 
 
 
 def telemetry(delivery: Delivery, warned: Iterable[str], width: int, paint: Paint) -> list[str]:
-    """Return where the telemetry went.
-
-    Args:
-        delivery: What was delivered.
-        warned: What rocketry-otel warned about.
-        width: Columns of the terminal.
-        paint: Colours a text.
-    """
+    """Return where the telemetry went."""
     where = " and ".join(delivery.endpoints)
     amount = (
         f"{_counted(delivery.spans, 'span')} and {_counted(delivery.log_records, 'log record')}"
     )
     if not delivery.endpoints:
-        lines = ["None was sent: the OTEL_* variables say so, or the runs are not to be exported."]
+        lines = ["None was sent: OTEL_* variables turn it off, or the settings exclude the runs."]
     elif not (delivery.spans or delivery.log_records):
         lines = [paint(f"Not delivered: no collector accepts it at {where}.", "yellow")]
     elif delivery.complete:
@@ -127,12 +117,7 @@ def telemetry(delivery: Delivery, warned: Iterable[str], width: int, paint: Pain
 
 
 def advice(delivery: Delivery, python: str) -> list[str]:
-    """Return what to do next, with commands to copy.
-
-    Args:
-        delivery: What was delivered.
-        python: How to call the interpreter that runs this.
-    """
+    """Return the next steps, with commands to copy."""
     if delivery.spans:
         return [
             "Look at a run: copy its trace id from the table. After this project's",
@@ -143,8 +128,8 @@ def advice(delivery: Delivery, python: str) -> list[str]:
     where = " and ".join(delivery.endpoints) or "http://localhost:4318"
     again = f"{python} -m rocketry_otel demo"
     return [
-        "To see the runs, start what shows them. In this project's directory, where",
-        "docker-compose.yml is:",
+        "To see the runs, start the programs that show them, in the directory of this",
+        "project's docker-compose.yml:",
         "  docker compose up -d",
         f"  {again}",
         "and open",
@@ -153,21 +138,16 @@ def advice(delivery: Delivery, python: str) -> list[str]:
         "Without that file, Jaeger shows the traces alone:",
         "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.20.0",
         f"  OTEL_LOGS_EXPORTER=none OTEL_METRICS_EXPORTER=none {again}",
-        "Any other OpenTelemetry Collector will do as well, if it listens at",
+        "Any other OpenTelemetry Collector works as well, if it listens at",
         f"{where}; or one elsewhere:",
         f"  OTEL_EXPORTER_OTLP_ENDPOINT=http://host:4318 {again}",
     ]
 
 
 def repository(url: str, python: str) -> list[str]:
-    """Return where the repository is, and how to read it again.
-
-    Args:
-        url: Its URL, without its password.
-        python: How to call the interpreter that runs this.
-    """
+    """Return where the repository is, and how to read it again."""
     if url.startswith("memory:"):
-        return [f"{url}, which is gone with the end of this."]
+        return [f"{url}, which ends with this process."]
     return [
         url,
         "To read it again:",
@@ -188,16 +168,43 @@ def _row(columns: _Columns, start: str, task: str, duration: str, ended: str, tr
 def _columns(runs: Sequence[Run], width: int) -> _Columns:
     start = len("00:00:00.000" if width >= _WIDE else "00:00:00")
     left = width - start - len("duration") - len("0" * 32) - 4 * len("  ")
-    longest_task = max((len(run.task_name) for run in runs), default=0)
+    longest_task = max((len(_task_name(run)) for run in runs), default=0)
     longest_end = max((len(_how_ended(run, width)) for run in runs), default=0)
     task = min(max(longest_task, len("task")), left - len("terminate"))
     ended = min(max(longest_end, len("ended")), left - task)
     return _Columns(start, task, ended)
 
 
+def _first(run: Run) -> TaskEvent:
+    return run.began or run.ended  # type: ignore[return-value]  # a run has at least one
+
+
+def _task_name(run: Run) -> str:
+    return _first(run).task_name or ""
+
+
+def _duration(run: Run) -> str:
+    if run.began is None or run.ended is None:
+        return ""
+    return f"{(run.ended.created - run.began.created) / _SECOND:.2f} s"
+
+
+def _ending(run: Run) -> str:
+    if run.ended is None:
+        return "running"
+    is_timeout = error_type_of(run.ended) == "timeout"
+    return "timeout" if is_timeout else run.ended.action or ""
+
+
 def _how_ended(run: Run, width: int) -> str:
-    has_room = width >= _WIDE and run.detail
-    return f"{run.ended}: {run.detail}" if has_room else run.ended
+    """Return the ending and, on a wide terminal, the exception in one line."""
+    ending = _ending(run)
+    exception = None if run.ended is None else run.ended.exception
+    if width < _WIDE or exception is None:
+        return ending
+    kind = (exception.type or "").rpartition(".")[2]
+    message = " ".join((exception.message or "").split())
+    return ": ".join(part for part in (ending, kind, message) if part)
 
 
 def _counted(count: int, thing: str) -> str:

@@ -17,23 +17,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from redbird.oper import greater_equal
 from rocketry.exc import TaskLoggingError
 
 from rocketry_otel import RepositoryError, Settings, instrument, open_repository, uninstrument
+from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.urls import mask_url
 
 from . import report
 from .delivery import Delivery, deliver
 from .quiet import TASK_LOGGER, RunCounter, quiet
-from .runs import runs_of
 from .screen import Screen
 from .tasks import FAILING, make_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from redbird import BaseRepo
+
     from rocketry_otel import OTelRepoHandler
+    from rocketry_otel._model.runs import Run
 
 _TICK = 0.2
 _SECONDS_TO_CLOSE = 1.0
@@ -44,11 +48,11 @@ def run_demo(*, seconds: float, repo: str | None = None) -> bool:
     """Run the demo and print what it did.
 
     Args:
-        seconds: How long tasks are started; what then runs is waited for.
-        repo: URL of the repository; without it that of the settings, else a file of its own.
+        seconds: How long tasks are started. The demo then waits for those that run.
+        repo: URL of the repository; by default that of the settings, else a new file.
 
     Returns:
-        Whether it came to its end: false if the user interrupted it.
+        Whether the demo came to its end; false if the user interrupted it.
 
     Raises:
         RocketryOTelError: If a setting is wrong or the repository does not work.
@@ -62,7 +66,7 @@ def run_demo(*, seconds: float, repo: str | None = None) -> bool:
         handler = instrument(
             app,
             repo=repository,
-            # What is not sent when the demo has waited for it once will not be.
+            # The demo waits for its telemetry once. After that, a second wait has no use.
             settings=settings.copy(
                 update={"shutdown_timeout": min(settings.shutdown_timeout, _SECONDS_TO_CLOSE)}
             ),
@@ -74,7 +78,7 @@ def run_demo(*, seconds: float, repo: str | None = None) -> bool:
             began = time.time()
             with _interrupts() as interrupted:
                 _run(app, seconds, screen, counter, interrupted)
-            screen.progress("sending what waits ...")
+            screen.progress("sending the queues ...")
             timeout = settings.shutdown_timeout
             if interrupted.is_set():
                 timeout = min(timeout, _SECONDS_TO_DELIVER_IF_INTERRUPTED)
@@ -106,9 +110,9 @@ def _run(
 async def _serve(
     app: Any, seconds: float, screen: Screen, counter: RunCounter, interrupted: threading.Event
 ) -> None:
-    """Run the scheduler and show how far it is; both on this thread.
+    """Run the scheduler and show the progress, both on this thread.
 
-    A thread that printed could hold the stream's lock at the moment of a fork.
+    A second thread that prints could hold the stream's lock at the moment of a fork.
     """
     scheduler = asyncio.create_task(app.serve())
     began = time.monotonic()
@@ -121,15 +125,15 @@ async def _serve(
         elif passed >= seconds and not stopping:
             stopping = True
             app.session.shut_down()
-        done = f"{counter.ended} runs have ended, {counter.in_flight} under way"
+        done = f"{counter.ended} runs have ended, {counter.in_flight} in progress"
         of = f"{min(passed, seconds):.0f} s of {seconds:g}"
-        screen.progress(f"waiting for the last: {done}" if stopping else f"{of}: {done}")
+        screen.progress(f"waiting for the last ones: {done}" if stopping else f"{of}: {done}")
     await scheduler
 
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Take note of Ctrl-C in place of an exception at any point; a second one does raise."""
+    """Set an event at Ctrl-C, instead of an exception; a second Ctrl-C does raise."""
     seen = threading.Event()
 
     def note(*_: object) -> None:
@@ -154,14 +158,21 @@ def _introduce(screen: Screen, app: Any, seconds: float, url: str) -> None:
 
 def _show_runs(screen: Screen, handler: OTelRepoHandler, began: float) -> None:
     repo = handler.repo
-    runs = runs_of(repo.filter_by(created=greater_equal(began)).all(), handler.trace_id_of)
-    for line in report.table(runs, screen.width, screen.paint):
+    for line in report.table(_runs(repo, began), screen.width, screen.paint):
         screen.line(line)
     screen.line()
     expression = f'handler.repo.filter_by(task_name="{FAILING}", action="fail").all()'
     records = repo.filter_by(task_name=FAILING, action="fail").all()
     for line in report.query(expression, [record.dict() for record in records], screen.width):
         screen.line(line)
+
+
+def _runs(repo: BaseRepo, began: float) -> list[Run]:
+    """Return the runs of the records since the demo began, in the order of the records."""
+    steps = (one.step for one in reconstruct(repo, RunLookup(repo), nanoseconds(began)))
+    return list(
+        dict.fromkeys(step.run for step in steps if step.run and step.change in {"began", "ended"})
+    )
 
 
 def _conclude(
@@ -187,7 +198,7 @@ def _file_of_its_own() -> str:
 
 
 def _this_python() -> str:
-    """Return how a shell calls this interpreter: in short, if its path leads there."""
+    """Return the command of this interpreter: ``python``, if that is the same."""
     found = shutil.which("python")
     if found is not None and Path(found).parent == Path(sys.executable).parent:
         return "python"

@@ -1,4 +1,4 @@
-"""Writing to a terminal, or to whatever stands in for one."""
+"""Where the demo prints: lines, colours, and its progress."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import shutil
 import time
 from typing import TYPE_CHECKING, TextIO
+
+from rocketry_otel._runtime.terminal_line import TerminalLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,51 +19,36 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class Screen:
-    """Where the demo writes: plain lines, colours and a line that changes where there can be.
-
-    Args:
-        stream: The stream.
-        now: Tells the time in seconds.
-    """
+    """Lines of text on a stream; colours and a line that changes only on a terminal."""
 
     def __init__(self, stream: TextIO, now: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._now = now
-        self._is_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._has_colours = self._is_terminal and not os.environ.get("NO_COLOR")
-        self._updating = False
+        self._progress = TerminalLine(stream)
+        self._has_colours = self._progress.is_on_terminal and not os.environ.get("NO_COLOR")
         self._next_line = now() + _SECONDS_BETWEEN_LINES
         columns = shutil.get_terminal_size((80, 24)).columns
         self.width = max(_NARROWEST, min(columns, _WIDEST))
 
     def line(self, text: str = "") -> None:
-        """Write a line."""
-        self._write(f"{self._erasure()}{text}\n")
+        """Write a line; it takes the place of the progress."""
+        self._progress.erase()
+        self._stream.write(f"{text}\n")
+        # A child that is forked would write the rest of the buffer once more.
+        self._stream.flush()
 
     def clear(self) -> None:
-        """Take away what ``progress`` has shown in place."""
-        self._write(self._erasure())
+        """Erase the progress."""
+        self._progress.erase()
 
     def progress(self, text: str) -> None:
-        """Show how far things are: in place on a terminal, elsewhere a line now and then."""
-        if self._is_terminal:
-            erasure = self._erasure()
-            self._updating = True
-            self._write(erasure + text[: self.width - 1])
+        """Show the progress: in place on a terminal, elsewhere as a line every two seconds."""
+        if self._progress.is_on_terminal:
+            self._progress.draw(text)
         elif self._now() >= self._next_line:
             self._next_line = self._now() + _SECONDS_BETWEEN_LINES
-            self._write(f"{text}\n")
+            self.line(text)
 
     def paint(self, text: str, colour: str) -> str:
-        """Return a text in ``bold``, ``dim`` or a colour, if there are any."""
+        """Return a text in ``bold``, ``dim`` or a colour, if the stream has colours."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._has_colours else text
-
-    def _erasure(self) -> str:
-        erasure = "\r\x1b[K" if self._updating else ""
-        self._updating = False
-        return erasure
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        # Nothing may wait in the buffer when a child is forked: it would write it once more.
-        self._stream.flush()

@@ -1,4 +1,4 @@
-"""The demo's application: every mode of execution and every way to end."""
+"""The demo's application: tasks with every mode of execution and every ending."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ FAILING = "send-invoices"
 
 
 class MailServerError(Exception):
-    """The mail server of the demo, which there is not, says no."""
+    """An imaginary mail server refuses."""
 
 
 class NoReturnValues(Parameters):  # type: ignore[misc]  # Rocketry has no annotations
-    """Keeps none of the values that tasks return.
+    """Keeps no return values of tasks.
 
-    Where children are spawned, Rocketry pickles those values together with their tasks, each
-    of these with all values again: from the second one on, the first child is never started.
+    For spawned children, Rocketry pickles those values with their tasks, and each task with all
+    values again. After two values, a child would never start.
     """
 
     def __setitem__(self, key: Any, item: Any) -> None:
         """Keep nothing."""
 
 
-# Module-level functions: where processes are spawned, a child finds them by their names. Their
-# docstrings are what Rocketry calls the description of a task, and what the demo prints.
+# They are module-level functions because a spawned child finds them by their names. Rocketry takes
+# their docstrings as descriptions, which the demo prints.
 
 
 async def extract() -> None:
@@ -59,7 +59,7 @@ async def poll_prices() -> None:
 
 
 def heartbeat() -> None:
-    """Is over at once."""
+    """Ends at once."""
     time.sleep(0.01)
 
 
@@ -84,10 +84,10 @@ def clean_up() -> None:
 
 def make_app() -> Application:
     """Return the application, ready to be instrumented."""
-    # As many processes at a time as the demo wants, also on a machine with a single processor.
+    # Four processes at a time, even on a machine with a single processor.
     app = Rocketry(config={"cycle_sleep": 0.05, "max_process_count": 4})
     app.session.returns = NoReturnValues()
-    # The pipeline comes first: to start a process may take a second, and all else waits for it.
+    # The pipeline comes first: the start of a process may take a second, and all else waits.
     app.task(every("4 seconds"), name="extract", execution="async", priority=1)(extract)
     app.task(after_success("extract"), name="transform", execution="process", priority=1)(transform)
     app.task(after_success("transform"), name="load", execution="thread", priority=1)(load)
@@ -96,7 +96,7 @@ def make_app() -> Application:
     )
     app.task(every("3 seconds"), name="heartbeat", execution="main")(heartbeat)
     app.task(every("4 seconds"), name=FAILING, execution="process")(send_invoices)
-    # The start of the process counts too.
+    # The time-out includes the start of the process.
     app.task(every("5 seconds"), name="import-feed", execution="process", timeout="2 seconds")(
         import_feed
     )
@@ -105,9 +105,9 @@ def make_app() -> Application:
 
 
 def _be_a_good_child() -> None:
-    # Ctrl-C in a terminal reaches children too, and each would print a traceback.
+    # Ctrl-C in a terminal reaches children, too, and each would print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # One that is killed leaves behind what it has registered, and multiprocessing warns of it.
+    # A killed child leaves its registered resources behind, and multiprocessing warns of them.
     signal.signal(signal.SIGTERM, _leave)
 
 

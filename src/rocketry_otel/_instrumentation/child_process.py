@@ -86,12 +86,7 @@ class ChildRecords(logging.Filter):
 
 
 class ChildSide:
-    """The providers of a child process, for what the body of its task makes.
-
-    Args:
-        providers: Where it goes.
-        settings: Our own settings.
-    """
+    """The providers of a child process, for what the body of its task makes."""
 
     _only: ChildSide | None = None
 

@@ -48,13 +48,7 @@ _bridges: WeakValueDictionary[str, Bridge] = WeakValueDictionary()
 
 
 class SchedulerHooks:
-    """The hooks of one instrumented session.
-
-    Args:
-        bridge: What sends telemetry in this process.
-        settings: Our own settings.
-        session: The Rocketry session.
-    """
+    """The hooks of one instrumented session."""
 
     def __init__(self, bridge: Bridge, settings: Settings, session: Any) -> None:
         """Put nothing in place yet: see ``install``."""

@@ -154,13 +154,7 @@ def _choose_repository(
 
 
 def _is_rocketrys_own(handler: logging.Handler, *, is_bare: bool) -> bool:
-    """Return whether Rocketry inserted a handler of its own accord, not at the user's word.
-
-    Args:
-        handler: A handler of the task logger.
-        is_bare: Whether there is a session without an application: Rocketry gives those a
-            repository of another model.
-    """
+    """Return whether Rocketry inserted a handler of its own accord, not at the user's word."""
     repo = repo_of(handler)
     if type(handler) is not RepoHandler or repo is None or type(repo) is not MemoryRepo:
         return False

@@ -36,11 +36,7 @@ def look_up(look: Callable[..., T | None], *args: Any) -> T | None:
 
 
 class LatestRuns:
-    """Remembers the newest beginning and ending of each task, and looks up what it does not know.
-
-    Args:
-        run_lookup: What the repository keeps of runs.
-    """
+    """Remembers the newest beginning and ending of each task, and looks up unknown ones."""
 
     def __init__(self, run_lookup: RunLookup) -> None:
         self._run_lookup = run_lookup

@@ -79,12 +79,7 @@ class Requests:
         self._restore: Callable[[], bool] | None = None
 
     def watch(self, task_class: Any, session: Any) -> None:
-        """Be told of every ``task.run()`` of a session's tasks.
-
-        Args:
-            task_class: The class whose ``run`` is called.
-            session: The session.
-        """
+        """Be told of every ``task.run()`` of a session's tasks."""
         self._sessions.add(session)
         if self._restore is not None:
             return

@@ -44,13 +44,7 @@ class PendingLaunches:
         self._lock = threading.Lock()
 
     def put(self, task_name: object, run_id: object, launch: Launch) -> None:
-        """Keep a launch; those of children that died before their first record are dropped.
-
-        Args:
-            task_name: As Rocketry has it.
-            run_id: The same: a function of the user's may give anything.
-            launch: The launch.
-        """
+        """Keep a launch; those of children that died before their first record are dropped."""
         # As the event of its first record will have them.
         key = (safe_text(task_name), optional_text(run_id))
         with self._lock:

@@ -21,13 +21,7 @@ Enrich = Callable[[Any, Mapping[str, Any], str], Mapping[str, object]]
 
 
 class UserHooks:
-    """Calls the hooks of users when a run has ended.
-
-    Args:
-        name_span: Returns the name of the run's span.
-        enrich: Returns attributes for it.
-        task_of: Returns the task of a name; ``None`` if it is not known.
-    """
+    """Calls the hooks of users when a run has ended."""
 
     def __init__(
         self,
@@ -47,13 +41,7 @@ class UserHooks:
     def of(
         self, event: TaskEvent, fields: Mapping[str, Any], counters: Counters
     ) -> dict[str, object]:
-        """Return what the hooks add to a run; one that raises is logged once, and counted.
-
-        Args:
-            event: The ending.
-            fields: The fields of its record.
-            counters: Where failures are counted.
-        """
+        """Return what the hooks add to a run; one that raises is logged once, and counted."""
         arguments = (self._task(event), MappingProxyType(fields), event.action or "")
         added: dict[str, object] = {}
         try:

@@ -1,1 +1,1 @@
-"""Records, events, runs and the signals made of them: pure code that does no input or output."""
+"""Records, events, runs and the signals made from them: pure code without input or output."""

@@ -1,6 +1,7 @@
-"""What is added to a run's span: attributes, events and links, and how records keep them.
+"""Attributes, events and links that are added to a run's span, and their form in a record.
 
-A repository keeps them as JSON, so that what is sent again later is the same.
+In: values from a task's body, or JSON from a record. Out: clean values, or JSON for a record. A
+repository keeps them as JSON, so that a replay sends the same.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Attributes = dict[str, AttributeValue]
 DEPENDENCY = "dependency"
 REQUEST = "request"
 
-# Beyond these a span is no longer read by anybody: the SDK's own limits.
+# The SDK's own limits. A reader loses the overview long before.
 _MOST_ATTRIBUTES = 128
 _MOST_EVENTS = 128
 MOST_LINKS = 128
@@ -35,7 +36,7 @@ class RunEvent(NamedTuple):
 
 
 class RunLink(NamedTuple):
-    """Another span that a run has to do with, and what: ``dependency`` or ``request``."""
+    """A link to another span, and its kind: ``dependency`` or ``request``."""
 
     trace_id: int
     span_id: int
@@ -43,21 +44,21 @@ class RunLink(NamedTuple):
 
 
 class Annotations:
-    """What the body of a task adds to the span of its run while it goes on."""
+    """Attributes and events that the body of a task adds to the span of its run."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start empty."""
         self.attributes: Attributes = {}
         self.events: list[RunEvent] = []
 
     def set_attribute(self, key: str, value: object) -> None:
-        """Add an attribute, or change it; beyond 128 no new one is taken."""
+        """Add or change an attribute; after 128, new ones are ignored."""
         key = safe_text(key)
         if key in self.attributes or len(self.attributes) < _MOST_ATTRIBUTES:
             self.attributes[key] = plain_value(value)
 
     def add_event(self, name: str, time: int, attributes: Mapping[str, object]) -> None:
-        """Add an event; beyond 128 no new one is taken."""
+        """Add an event; after 128, new ones are ignored."""
         if len(self.events) < _MOST_EVENTS:
             self.events.append(RunEvent(safe_text(name), time, plain_attributes(attributes)))
 
@@ -72,7 +73,7 @@ def plain_value(value: object) -> AttributeValue:
 
 
 def plain_attributes(attributes: Mapping[Any, object]) -> tuple[tuple[str, AttributeValue], ...]:
-    """Return attributes as plain pairs, sorted by key: one order, whoever sends them."""
+    """Return attributes as plain pairs, sorted by key, so that each sender has the same order."""
     pairs = {safe_text(key): plain_value(value) for key, value in attributes.items()}
     return tuple(sorted(pairs.items()))
 
@@ -111,7 +112,7 @@ def links_as_text(links: tuple[RunLink, ...]) -> str | None:
 
 
 def read_attributes(stored: object) -> tuple[tuple[str, AttributeValue], ...]:
-    """Return attributes from a record; none if it holds something else under that name."""
+    """Return the attributes of a record; none if the field has another content."""
     try:
         return plain_attributes(_loaded(stored))
     except Exception:  # noqa: BLE001  # a column of the user's that happens to have our name
@@ -119,7 +120,7 @@ def read_attributes(stored: object) -> tuple[tuple[str, AttributeValue], ...]:
 
 
 def read_events(stored: object) -> tuple[RunEvent, ...]:
-    """Return events from a record; none if it holds something else under that name."""
+    """Return the events of a record; none if the field has another content."""
     try:
         return tuple(
             RunEvent(
@@ -134,7 +135,7 @@ def read_events(stored: object) -> tuple[RunEvent, ...]:
 
 
 def read_links(stored: object) -> tuple[RunLink, ...]:
-    """Return links from a record; none if it holds something else under that name."""
+    """Return the links of a record; none if the field has another content."""
     try:
         return tuple(
             RunLink(

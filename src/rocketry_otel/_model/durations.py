@@ -11,15 +11,15 @@ EXAMPLES = "45s, 90m, 12h, 30d or 2w"
 
 
 def seconds_of(text: str) -> int:
-    """Return how many seconds a duration such as ``90m`` has.
+    """Return the seconds of a duration such as ``90m``.
 
     Args:
         text: A whole number and a unit: seconds, minutes, hours, days or weeks, as one letter.
 
     Raises:
-        ValueError: It is no such text.
+        ValueError: The text is no duration.
     """
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is no duration such as {EXAMPLES}")
+        raise ValueError(f"{text!r} is not a duration such as {EXAMPLES}")
     return int(found[1]) * _SECONDS[found[2].lower()]

@@ -1,7 +1,7 @@
-"""From the fields of a record to an event: the first step on the one path.
+"""From the fields of a record to an event.
 
-A live log record and a record read back from a repository both arrive here as a mapping of
-fields, so that the same code makes the same telemetry of both.
+In: a mapping of fields, from a live log record or from a stored record. Out: an event with clean
+texts and numbers. So the same code makes the same telemetry from both.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ FROM_CHILD = "_rocketry_otel"
 
 
 class TaskEvent(NamedTuple):
-    """What one record says happened to a task.
+    """The content of one record of a task.
 
     Attributes:
         task_name: Name of the task.
-        action: ``run`` or one of the endings; ``None`` for a record with no action, such as
-            what a task's body logs with ``task.logger.info``.
+        action: ``run`` or one of the endings; ``None`` for a record with no action, such as one
+            that a task's body logs with ``task.logger.info``.
         created: Nanoseconds since the epoch.
-        run_id: Rocketry's id of the run, where it gives one.
+        run_id: Rocketry's id of the run, if it has one.
         message: The log message.
-        level: The level of the log record, where it is known.
+        level: The level of the log record, if known.
         exception: The exception, on a failure.
-        execution: ``main``, ``async``, ``thread`` or ``process``, where it is known.
+        execution: ``main``, ``async``, ``thread`` or ``process``, if known.
         process: Id of the process that logged it, as text.
         thread: Identifier of the thread that logged it, as text.
-        attributes: What the task or the user's hooks added, sorted by key.
-        events: Events that the task added, in their order.
-        links: What the run is linked to.
+        attributes: Attributes of the task or the user's hooks, sorted by key.
+        events: Events of the task, in order.
+        links: Links of the run.
     """
 
     task_name: str | None
@@ -72,7 +72,7 @@ class TaskEvent(NamedTuple):
 
     @property
     def is_task_event(self) -> bool:
-        """Whether this is what a repository keeps: a record with a task name and an action."""
+        """Whether a repository keeps the record: it has a task name and an action."""
         return self.task_name is not None and self.action is not None
 
 
@@ -106,7 +106,7 @@ def parse_event(
         execution: The mode of execution, where the fields have none.
 
     Returns:
-        The event, every text of it clean and every number in its range.
+        The event, with clean texts, and numbers in their ranges.
     """
     return _event(fields, fields, fields.get("message") if message is None else message, execution)
 
@@ -156,11 +156,11 @@ def _event(
 def nanoseconds(seconds: object) -> int:
     """Return seconds since the epoch as nanoseconds in the range that OTLP can carry.
 
-    What is no number, or lies before 1970, becomes 0, which OTLP reads as unknown; what lies
-    too far in the future becomes the latest time that backends can show.
+    A value that is no number, or before 1970, becomes 0: OTLP reads that as unknown. A value too
+    far in the future becomes the latest time that backends can show.
     """
     try:
-        value = float(seconds)  # type: ignore[arg-type]  # what is no number raises
+        value = float(seconds)  # type: ignore[arg-type]  # raises if it is no number
     except OverflowError:
         return _LATEST
     except Exception:  # noqa: BLE001  # an object of the user's may raise anything
@@ -171,7 +171,7 @@ def nanoseconds(seconds: object) -> int:
 
 
 def _known_text(value: object) -> str | None:
-    """Return what ``optional_text`` does, of a value that comes again and again."""
+    """Return ``optional_text`` of a value, from a cache: such values come again and again."""
     if value is None:
         return None
     return _remembered(value) if type(value) is str or type(value) is int else safe_text(value)

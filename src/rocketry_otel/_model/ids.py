@@ -1,4 +1,7 @@
-"""The trace id and the span id of a run: the same in every process and at every time."""
+"""The trace id and the span id of a run: the same in every process and at every time.
+
+In: task name, run id and time of the beginning. Out: two integers.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,17 @@ class RunIds(NamedTuple):
 
 
 def ids_of(task_name: str, run_id: str | None, began: int) -> RunIds:
-    """Return the ids of the run that ``task_name``, ``run_id`` and ``began`` name.
+    """Return the ids of a run.
 
-    A hash rather than the run id itself: ratio samplers read the low bits of a trace id, and
-    those of a UUID are not uniform. The beginning is part of the name because a function of
-    the user's (Rocketry's ``func_run_id``) may give the same id to several runs.
+    They are a hash and not the run id itself: ratio samplers read the low bits of a trace id,
+    and those of a UUID are not uniform. The beginning is part of the hash because a function
+    of the user's (Rocketry's ``func_run_id``) may give the same id to several runs.
 
     Args:
         task_name: Name of the task.
         run_id: Rocketry's id of the run; ``None`` if the repository does not keep it, so that
-            what is computed from the repository later is the same.
+            ids computed from the repository later are the same.
         began: When the run record was created, in nanoseconds since the epoch.
-
-    Returns:
-        The ids.
     """
     name = "\x00".join((task_name, run_id or "", str(began)))
     digest = blake2b(name.encode("utf-8"), digest_size=24, person=_PERSON).digest()

@@ -1,4 +1,4 @@
-"""The record model that keeps all that telemetry is made of."""
+"""The record model that keeps everything that telemetry needs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from pydantic.v1 import BaseModel, Field
 
 
 class TaskEventRecord(BaseModel):
-    """One task event as a Red Bird repository keeps it.
+    """One task event in a Red Bird repository.
 
-    The first three fields are those of Rocketry's ``MinimalRecord``, without which Rocketry
-    cannot read its own state. Every further field is optional and of a plain type, so that
-    each repository (memory, CSV, SQL, MongoDB, JSON) holds it as it is. With this model a
-    record sent a second time is the same telemetry as the first time.
+    The first three fields are those of Rocketry's ``MinimalRecord``: Rocketry needs them to
+    read its own state. Every further field is optional and of a plain type, so that each
+    repository (memory, CSV, SQL, MongoDB, JSON) can hold it unchanged. With this model, a
+    record that is sent a second time gives the same telemetry as the first time.
 
     Attributes:
         task_name: Name of the task.
         action: ``run``, ``success``, ``fail``, ``terminate``, ``inaction`` or ``crash``.
         created: When the event was logged, in seconds since the epoch.
-        run_id: What Rocketry calls the run; ``None`` where it gives none.
-        start: When the run started, in seconds since the epoch, as Rocketry reports it: that
-            of the task's latest run.
+        run_id: Rocketry's id of the run; ``None`` if it has none.
+        start: When the task's latest run started, in seconds since the epoch, as Rocketry
+            reports it.
         end: When the run ended, in seconds since the epoch.
         runtime: Seconds between ``start`` and ``end``.
         message: The log message.
@@ -27,10 +27,10 @@ class TaskEventRecord(BaseModel):
         exc_type: The qualified name of the exception.
         exc_message: The exception's own text.
         process: Id of the process that logged the event.
-        thread: Identifier of the thread that logged the event. Text, since the number does
-            not fit the integer column of every database.
-        execution: ``main``, ``async``, ``thread`` or ``process``, where it is known.
-        links: What this run is linked to, such as the runs that it waited for, as JSON.
+        thread: Identifier of the thread that logged the event. It is text because the number
+            does not fit the integer column of every database.
+        execution: ``main``, ``async``, ``thread`` or ``process``, if known.
+        links: Links of the run, such as those to the runs that it waited for, as JSON.
         attributes: Attributes that the task or the user's hooks added, as JSON.
         events: Events that the task added, as JSON.
         trace_id: The run's trace id: 32 hexadecimal digits, as Jaeger's search box takes it.

@@ -1,7 +1,8 @@
 """Pairing events into runs.
 
-Nothing is held open for a run but the event that began it. Live handling, replay and crash
-recovery all feed their events to the same tracker, in the order in which they were logged.
+In: events, in the order in which they were logged. Out: for each event its run, and the change
+of it. Only the event that began a run is held while the run goes on. Live handling, replay and
+crash recovery all use this tracker.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _Key = tuple[str, ...]
 
 
 class _Ended(NamedTuple):
-    """What is remembered of a run that has ended: not its events, which may be large."""
+    """A run that has ended, without its events, which may be large."""
 
     ids: RunIds
     began_with_id: bool
@@ -41,11 +42,11 @@ class Run:
         ids: The ids of its trace and span.
         began: The event that began it; ``None`` if it ended without a beginning.
         ended: The event that ended it; ``None`` while it goes on.
-        context: The OpenTelemetry context that holds its span, once it has been made.
-        sampling: What the sampler said when the run began, once it has been asked.
-        counted_by: What has counted it among the runs that go on.
-        annotations: What the task's body has added so far, once it has begun.
-        launched_in: The context of whoever launched it, where that is known.
+        context: The OpenTelemetry context with its span, once that is made.
+        sampling: The sampler's decision at the beginning of the run.
+        counted_by: The object that counted it among the active runs.
+        annotations: Attributes and events that the task's body has added so far.
+        launched_in: The context in which it was launched, if known.
     """
 
     ids: RunIds
@@ -63,19 +64,19 @@ class Run:
 
     @property
     def end_estimated(self) -> bool:
-        """Whether the run's real end is not known: a crash cut it off."""
+        """Whether a crash cut the run off, so that its real end is not known."""
         return self.began is not None and self.ended is not None and self.ended.action == CRASH
 
 
 class Step(NamedTuple):
-    """What an event did.
+    """The change that an event made.
 
     Attributes:
         run: The run that the event belongs to; ``None`` if it belongs to none.
         change: ``began`` or ``ended`` if the event did that to the run; ``repeated`` if it
             ended a run that had already ended; ``none`` if it did neither.
-        given_up: A run that was forgotten to make room, without having ended.
-        was_open: Whether an ended run had been open in this tracker (and not found elsewhere).
+        given_up: A run without an ending that was forgotten to make room.
+        was_open: Whether the ended run was open in this tracker, and not found elsewhere.
     """
 
     run: Run | None
@@ -88,11 +89,10 @@ class RunTracker:
     """Pairs the endings of runs with their beginnings, in bounded memory.
 
     Args:
-        keeps_run_id: Whether the repository keeps run ids, and so whether ids may depend on
-            them.
-        find_run: Looks for the ``run`` event of an ending that has no open run, such as the
-            run that a crash cut off in an earlier process; returns ``None`` if there is none.
-        limit: How many runs may be open at once; beyond it the oldest is given up.
+        keeps_run_id: Whether the repository keeps run ids, so that ids may depend on them.
+        find_run: Returns the ``run`` event of an ending that has no open run, such as a run
+            that a crash cut off in an earlier process; ``None`` if it is not found.
+        limit: How many runs may be open at once; then the oldest is given up.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class RunTracker:
         return len(self._open)
 
     def observe(self, event: TaskEvent, ids: RunIds | None = None) -> Step:
-        """Take in an event and return what it did.
+        """Take an event and return the change that it made.
 
         Args:
             event: The event.
-            ids: The ids that its stored record bears. They win over every guess by run id,
-                place or order: the repository may have refused the beginning of the run, which
-                was known when the ending was logged.
+            ids: The ids in its stored record. They win over every guess by run id, place or
+                order: the repository may have refused the beginning of the run, which was known
+                when the ending was logged.
         """
         if event.task_name is None:
             return Step(None, "none")
@@ -144,7 +144,7 @@ class RunTracker:
         return list(self._open.values())
 
     def ids(self, began: TaskEvent) -> RunIds:
-        """Return the ids of the run that ``began`` began."""
+        """Return the ids of the run with this beginning."""
         run_id = began.run_id if self._keeps_run_id else None
         return ids_of(began.task_name or "", run_id, began.created)
 
@@ -182,8 +182,8 @@ class RunTracker:
     def _open_run(self, event: TaskEvent, task_name: str) -> Run | None:
         """Return the open run that an ending belongs to.
 
-        Of several that an id names the first begun is the first to end; of several that a
-        crash may have cut off it is the newest, as in Rocketry.
+        If several runs have the same id, the first to begin is the first to end. A crash ends
+        the newest run, as in Rocketry.
         """
         if event.action == CRASH:
             return next(
@@ -195,7 +195,7 @@ class RunTracker:
                 return self._nameless_run(event, task_name)
             if len(named) == 1:
                 return named[0]
-            # An id that is used more than once: the place tells, where runs have one each.
+            # Several runs have this id: the place decides, if each has its own.
             place = _place(event, task_name)
             here = [run for run in named if run.began and _place(run.began, task_name) == place]
             return here[0] if here else named[0]
@@ -206,13 +206,13 @@ class RunTracker:
         return next((run for run in self._open.values() if run.is_of(task_name)), None)
 
     def _nameless_run(self, event: TaskEvent, task_name: str) -> Run | None:
-        """Return the open run in an ending's place whose beginning was kept without its id."""
+        """Return the open run in an ending's place whose beginning has no run id."""
         place = _place(event, task_name)
         runs = () if place is None else self._open_by_key.get(place, ())
         return next((run for run in runs if run.began and run.began.run_id is None), None)
 
     def _ended_run(self, event: TaskEvent, task_name: str) -> _Ended | None:
-        """Return the run that has ended already and that an ending ends once more."""
+        """Return the run that has ended before, if this is a second ending of it."""
         if event.action == CRASH:
             return None
         if event.run_id is not None:
@@ -221,14 +221,14 @@ class RunTracker:
                 return ended
         place = _place(event, task_name)
         ended = None if place is None else self._ended.get(place)
-        # Rocketry logs some runs, or the second of their endings, without their run id. Two
-        # ids are two runs, though a thread's identifier is used again.
+        # Rocketry logs some runs, or their second ending, without the run id. Two ids are two
+        # runs, even if a thread's identifier is used again.
         if ended is None or (event.run_id is not None and ended.began_with_id):
             return None
         return ended
 
     def _run_around(self, event: TaskEvent, task_name: str) -> Run | None:
-        """Return the run in whose body a record was written, if only one can be meant."""
+        """Return the run whose body wrote a record, if only one run is possible."""
         place = _place(event, task_name)
         runs = () if place is None else self._open_by_key.get(place, ())
         return runs[0] if len(runs) == 1 else None
@@ -241,7 +241,7 @@ class RunTracker:
             for key in _keys(began, task_name):
                 self._ended[key] = ended
         if event is not None and event.run_id is not None:
-            # Not where it was logged: the next failure in that place is another one.
+            # Without the place of the ending: the next failure there is another run.
             self._ended[task_name, event.run_id] = ended
         while len(self._ended) > _ENDED_RUNS_LIMIT:
             del self._ended[next(iter(self._ended))]
@@ -262,10 +262,10 @@ class RunTracker:
 
 
 def _place(event: TaskEvent, task_name: str) -> _Key | None:
-    """Return where the event was logged, if it is known.
+    """Return the process and thread that logged the event, if known.
 
-    Rocketry gives no run id where a thread or a child process fails before it reached the
-    task's function; process and thread are then the same as on the run record.
+    Rocketry logs no run id if a thread or a child process fails before the task's function.
+    Process and thread are then the same as on the run record.
     """
     if event.process is None or event.thread is None:
         return None
@@ -273,7 +273,7 @@ def _place(event: TaskEvent, task_name: str) -> _Key | None:
 
 
 def _keys(event: TaskEvent, task_name: str) -> list[_Key]:
-    """Return the names by which a run is found again."""
+    """Return the keys by which a run is found again."""
     place = _place(event, task_name)
     keys = [] if place is None else [place]
     if event.run_id is not None:
@@ -282,7 +282,7 @@ def _keys(event: TaskEvent, task_name: str) -> list[_Key]:
 
 
 class Observation(NamedTuple):
-    """A record as the bridge sees it: what it says, and what that did to a run."""
+    """A record as an event, and the change that it made to a run."""
 
     event: TaskEvent
     step: Step

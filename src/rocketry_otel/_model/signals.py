@@ -1,7 +1,7 @@
-"""From runs and events to what is sent: pure mappings, one for each signal.
+"""From runs and events to signals: pure mappings.
 
-The names, types and values here are the contract with dashboards and alerts; a change is a
-breaking change.
+In: a run or an event. Out: name, times and attributes of a span or a log record. Dashboards and
+alerts depend on these names, types and values: a change of them is a breaking change.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ SPAN_NAME = "rocketry.span_name"
 
 ExceptionDetail = Literal["full", "message", "type"]
 
-# Collectors refuse a request beyond a few megabytes, and with it the whole batch.
+# A collector refuses a request of more than a few megabytes, and so the whole batch.
 _LONGEST_STACKTRACE = 32_768
 _LONGEST_MESSAGE = 8_192
 _LONGEST_NAME = 1_024
 
-# The SDK's own limits. Beyond them it drops what came first, which would be our own.
+# The SDK's own limits. Above them it drops the first ones, which are ours.
 _MOST_ATTRIBUTES = 128
 _MOST_EVENTS = 128
 
-# The semantic conventions' word for an error whose type is not known.
+# The semantic conventions' value for an error of unknown type.
 _UNKNOWN_ERROR = "_OTHER"
 
 _ERROR_ACTIONS = frozenset({FAIL, TERMINATE, CRASH})
@@ -75,7 +75,7 @@ class SpanSignal(NamedTuple):
         error: The description of its status if that is ERROR; ``None`` if it is unset.
         exception: The attributes of its ``exception`` event, if it has one.
         events: Other events, in their order.
-        links: What it is linked to.
+        links: Links to other spans.
     """
 
     name: str
@@ -105,7 +105,7 @@ def span_name(task_name: str) -> str:
 
 
 def beginning_attributes(began: TaskEvent) -> Attributes:
-    """Return the attributes of a run's span that are known when the run begins."""
+    """Return the attributes of a run's span that are known at its beginning."""
     attributes = _who(began)
     if began.execution is not None:
         attributes[EXECUTION] = began.execution
@@ -113,13 +113,7 @@ def beginning_attributes(began: TaskEvent) -> Attributes:
 
 
 def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSignal:
-    """Return the span of a run that ``ended`` ended.
-
-    Args:
-        run: The run.
-        ended: The event that ended it.
-        detail: How much of an exception may leave the machine.
-    """
+    """Return the span of a run with this ending."""
     began = run.began or ended
     action = ended.action or ""
     attributes = beginning_attributes(began)
@@ -134,7 +128,7 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
     if run.end_estimated:
         attributes[END_ESTIMATED] = True
     added = dict(ended.attributes)
-    # The name is kept among the attributes that were added, where records have a place for it.
+    # Records have no field of their own for the name: it is among the added attributes.
     name = added.pop(SPAN_NAME, None)
     for key, value in added.items():
         if key not in attributes and len(attributes) < _MOST_ATTRIBUTES:
@@ -144,7 +138,7 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
     return SpanSignal(
         span_name(began.task_name or "") if name is None else _name(str(name)),
         began.created,
-        # A clock that was set back: a span that ends before it starts is shown by no backend.
+        # If the clock was set back: no backend shows a span that ends before it starts.
         max(began.created, ended.created),
         attributes,
         _error_description(ended, detail) if action in _ERROR_ACTIONS else None,
@@ -155,12 +149,7 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
 
 
 def log_signal(event: TaskEvent, detail: ExceptionDetail) -> LogSignal:
-    """Return an event as a log record.
-
-    Args:
-        event: The event, with or without an action.
-        detail: How much of an exception may leave the machine.
-    """
+    """Return an event as a log record."""
     attributes = _who(event)
     action = event.action
     if action is None:
@@ -183,7 +172,7 @@ def error_type_of(ended: TaskEvent) -> str | None:
         name = exception.type if exception else None
         return _name(name) if name else _UNKNOWN_ERROR
     if ended.action == TERMINATE:
-        # Rocketry's word for a run that was stopped because its time was up.
+        # Rocketry's message if the time of the run was up.
         return "timeout" if "(timeouted)" in ended.message else "terminated"
     return CRASH if ended.action == CRASH else None
 

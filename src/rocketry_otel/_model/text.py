@@ -1,7 +1,8 @@
-"""Text that any backend, repository and encoder takes.
+"""Text that every backend, repository and encoder accepts.
 
-A lone surrogate or an object in the place of a text makes the protobuf encoder raise, and then
-the whole batch around it is lost. Everything that leaves the machine goes through here.
+In: any object. Out: clean text. A lone surrogate, or an object instead of a text, makes the
+protobuf encoder raise, and so costs the whole batch. All text that leaves the machine passes
+here.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ _ANY_WIDTH = 2**64
 
 
 def safe_text(value: object) -> str:
-    r"""Return ``value`` as text that can be encoded, whatever it is; never raises.
+    r"""Return any value as text that can be encoded; never raises.
 
-    Lone surrogates become backslash escapes and NUL becomes ``\x00`` written out, so that
-    cleaning the same text a second time changes nothing.
+    Lone surrogates become backslash escapes, and NUL becomes ``\x00`` written out. A second
+    cleaning changes nothing.
     """
     if type(value) is not str:
         value = str(value) if type(value) is int and abs(value) < _ANY_WIDTH else _str_of(value)
@@ -29,16 +30,16 @@ def safe_text(value: object) -> str:
 
 def _str_of(value: object) -> str:
     try:
-        # A subclass of str may do anything in its own methods: take the bare text.
+        # A subclass of str may override any method: take the bare text.
         return str.__str__(value) if isinstance(value, str) else str.__str__(str(value))
     except Exception:  # noqa: BLE001  # an object of the user's may raise anything in __str__
         return f"<{type(value).__name__} that cannot be shown>"
 
 
 def optional_text(value: object) -> str | None:
-    """Return ``value`` as clean text; ``None`` if there is none, or nothing in it.
+    """Return ``value`` as clean text; ``None`` if it is ``None`` or empty.
 
-    A CSV file cannot tell an empty text from none, so nobody does.
+    A CSV file cannot distinguish an empty text from ``None``, and so all repositories agree.
     """
     return None if value is None else safe_text(value) or None
 
@@ -58,9 +59,9 @@ def optional_seconds(value: object) -> float | None:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return ``text`` in at most about ``limit`` characters, its beginning and its end kept.
+    """Return ``text`` in about ``limit`` characters at most, without its middle.
 
-    Of a traceback the end says most, so three quarters of the room are the end's.
+    The end of a traceback is the most useful part, so it gets three quarters of the room.
     """
     if len(text) <= limit:
         return text

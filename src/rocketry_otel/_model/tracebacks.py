@@ -1,4 +1,7 @@
-"""What is known of an exception, from ``exc_info`` or from the text of its traceback."""
+"""The exception of a record, from ``exc_info`` or from the text of its traceback.
+
+In: the fields of a record. Out: type, message and traceback as text.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ _TRACEBACK = re.compile(
 # What `logging` prints for `exc_info=True` where there is no exception.
 _NO_EXCEPTION = "NoneType: None"
 _EXCEPTION_LINE = re.compile(r"(?P<type>[^\W\d][\w.<>]*)(?:: (?P<message>.*))?", re.DOTALL)
-# The modules that Python leaves out when it prints an exception's name.
+# Modules that Python omits when it prints an exception's name.
 _UNNAMED_MODULES = frozenset({"builtins", "__main__", "__mp_main__"})
 
 
 @dataclass(frozen=True, slots=True)
 class ExceptionInfo:
-    """An exception as telemetry shows it; each part is ``None`` where it is not known."""
+    """An exception as telemetry shows it; each part is ``None`` if unknown."""
 
     type: str | None
     message: str | None
@@ -84,7 +87,7 @@ def exception_of(
 
 
 def exception_from_text(text: str) -> ExceptionInfo:
-    """Return what a printed traceback says of the exception that it ends with."""
+    """Return the exception at the end of a printed traceback."""
     lines = _CHAINED.split(text)[-1].splitlines()
     if lines and "Exception Group Traceback" in lines[0]:
         lines = _without_group_margin(lines)
@@ -96,7 +99,7 @@ def exception_from_text(text: str) -> ExceptionInfo:
 
 
 def _last_part(lines: list[str]) -> str:
-    """Return the part behind the frames: the exception's name and its message."""
+    """Return the part after the frames: the exception's name and its message."""
     for index, line in enumerate(lines):
         if "Traceback (most recent call last):" in line:
             lines = lines[index + 1 :]
@@ -108,7 +111,7 @@ def _last_part(lines: list[str]) -> str:
 
 
 def _without_group_margin(lines: list[str]) -> list[str]:
-    """Return the group's own lines, without the margin and the exceptions inside."""
+    """Return the lines of the group itself, without the margin and the inner exceptions."""
     own = []
     for line in lines[1:]:
         stripped = line.lstrip()
@@ -135,8 +138,8 @@ def _exception_and_type(
 
 
 def _qualified_name(type_: type[BaseException]) -> str:
-    # As in a printed traceback, so that a task in a child process, of which there is only the
-    # text, has the same name for it.
+    # As in a printed traceback, which is all that a task in a child process leaves: so the name
+    # is the same in all modes.
     if type_.__module__ in _UNNAMED_MODULES:
         return type_.__qualname__
     return f"{type_.__module__}.{type_.__qualname__}"

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 COLUMNS = list(TaskEventRecord.__fields__)
 
 
-# Of a file's end, to know it again by: a new file may get the number of one that was removed.
+# Of a file's end, to recognize it: a new file may get the inode of a removed one.
 _TAIL = 256
 
 
 class Mark:
-    """A place in a file, up to which somebody knows the file.
+    """A place in a file, up to which a reader knows it.
 
     Attributes:
-        end: The place.
+        end: The place, in bytes.
     """
 
     def __init__(self, inode: int = 0, end: int = 0, tail: bytes = b"") -> None:
@@ -43,11 +43,11 @@ class Mark:
         return cls(os.fstat(file.fileno()).st_ino, end, file.read(end - start))
 
     def after(self, row: bytes) -> Mark:
-        """Mark the place behind a row that was added to the file just here."""
+        """Mark the place after a row that was added just here."""
         return Mark(self._inode, self.end + len(row), (self._tail + row)[-_TAIL:])
 
     def is_in(self, file: BinaryIO) -> bool:
-        """Tell whether this is still the file, and it is the same up to here."""
+        """Return whether this is still the same file, unchanged up to here."""
         if os.fstat(file.fileno()).st_ino != self._inode:
             return False
         file.seek(self.end - len(self._tail))
@@ -61,13 +61,13 @@ def locked(path: Path) -> Iterator[BinaryIO]:
         with path.open("a+b") as file:
             _lock(file, fcntl.LOCK_EX)
             try:
-                # While this waited for the lock another may have put a new file there.
+                # During the wait for the lock, another process may have put a new file there.
                 if _is_at(path, file):
                     file.seek(0)
                     yield cast("BinaryIO", file)
                     return
             finally:
-                # A child forked meanwhile has the file open too: closing would not unlock.
+                # A child forked meanwhile has the file open, too: closing would not unlock it.
                 _lock(file, fcntl.LOCK_UN)
 
 
@@ -85,12 +85,12 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
 
 
 def check_header(path: Path, file: BinaryIO) -> None:
-    """Compare the columns that a file has with those of a record.
+    """Compare the columns of a file with those of a record.
 
     Raises:
         RepositoryMismatchError: They differ.
     """
-    # Excel puts a byte order mark before it.
+    # Excel puts a byte order mark first.
     first = file.readline().decode("utf-8-sig", "backslashreplace").replace("\0", "\\x00")
     if not first.endswith("\n") and rendered(COLUMNS).decode().startswith(first):
         # Empty, or a header that a kill cut short.
@@ -104,14 +104,14 @@ def check_header(path: Path, file: BinaryIO) -> None:
         f"{what}: {', '.join(names)}"
         for what, names in (("missing", missing), ("unexpected", unexpected))
         if names
-    ] or [f"they stand in another order than {', '.join(COLUMNS)}"]
+    ] or [f"their order is not {', '.join(COLUMNS)}"]
     raise RepositoryMismatchError(
-        f"the columns of {path} are not those of task events; {'; '.join(differences)}"
+        f"the columns of {path} are not those of task events: {'; '.join(differences)}"
     )
 
 
 def complete_rows(file: BinaryIO) -> Iterator[bytes]:
-    """Give each row that ends in a newline outside of quotes."""
+    """Yield each row that ends in a newline outside of quotes."""
     parts, quotes = [], 0
     for line in file:
         parts.append(line)
@@ -123,7 +123,7 @@ def complete_rows(file: BinaryIO) -> Iterator[bytes]:
 
 
 def rendered(values: Iterable[Any]) -> bytes:
-    """Return a row as it stands in the file."""
+    """Return a row in the form of the file."""
     text = io.StringIO(newline="")
     csv.writer(text).writerow(values)
     return text.getvalue().encode()
@@ -131,7 +131,7 @@ def rendered(values: Iterable[Any]) -> bytes:
 
 def write_all(file: BinaryIO, data: bytes) -> None:
     """Write to the end of a file."""
-    # Without a buffer: what a buffer holds after an error would be written at closing.
+    # Without a buffer: after an error, the rest of a buffer would be written at closing.
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(file.fileno(), rest) :]

@@ -21,14 +21,14 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 from .csv_file import COLUMNS, Mark, check_header, complete_rows, locked, rendered, write_all
 from .csv_rows import Copy, Rows
 from .urls import local_path, mask_url, refusal
-from .values import Newest, change_record, storable_query, storable_record
+from .values import NewestRecords, change_record, storable_query, storable_record
 from .weak_references import Referable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# It is one limit for the whole process, and a traceback may be longer than its 131,072.
+# The limit is one for the whole process. A traceback may be longer than its 131,072.
 csv.field_size_limit(sys.maxsize)
 
 _logger = logging.getLogger("rocketry_otel")
@@ -57,15 +57,15 @@ def open_url(url: str) -> TaskEventCSVRepo:
 class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
     """Red Bird's ``CSVFileRepo``, in UTF-8, for many threads and processes, and after a kill.
 
-    Who writes holds a lock on the file, and writes behind a complete row alone. Who reads
-    needs none: it passes over a row that is not complete yet.
+    A writer holds a lock on the file, and writes only after a complete row. A reader needs no
+    lock: it skips a row that is not complete yet.
     """
 
-    # Up to here the file is complete rows.
+    # Up to here, all rows are complete.
     _complete: Mark = PrivateAttr(default_factory=Mark)
-    # Up to here the newest rows are known.
+    # Up to here, the newest rows are known.
     _newest_mark: Mark = PrivateAttr(default_factory=Mark)
-    _newest: Newest = PrivateAttr(default_factory=Newest)
+    _newest: NewestRecords = PrivateAttr(default_factory=NewestRecords)
     _lock: Any = PrivateAttr()
     _rows: Rows = PrivateAttr()
 
@@ -92,19 +92,19 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
 
     @contextmanager
     def _writing(self) -> Iterator[BinaryIO]:
-        """Open the file to write behind a complete row."""
+        """Open the file to write after a complete row."""
         damaged = self.filename.with_name(f"{self.filename.name}.damaged")
         with locked(self.filename) as file:
             is_damaged = self._repair(file, damaged)
             yield file
-        # Not before the lock is released: whoever gets this may add a record.
+        # Only after the lock is released: a handler of this warning may add a record.
         if is_damaged:
             _logger.warning(
                 "the last row of %s was cut short, and is now in %s", self.filename, damaged
             )
 
     def _repair(self, file: BinaryIO, damaged: Path) -> bool:
-        """Move what stands behind the last complete row to another file, and tell whether."""
+        """Move the rest after the last complete row to another file; return whether it had any."""
         # Another process may have added rows, or put another file here.
         start = self._complete.end if self._complete.is_in(file) else 0
         file.seek(start)
@@ -126,13 +126,13 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
             try:
                 write_all(file, row)
             except OSError:
-                # The disk may be full: half a row would only be in the way.
+                # The disk may be full: half a row would be damage.
                 file.truncate(self._complete.end)
                 raise
             self._complete = self._complete.after(row)
 
     def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
-        """Give the records that match, oldest first."""
+        """Yield the records that match, oldest first."""
         with self._reading() as file:
             for _, row in () if file is None else self._read_rows(file):
                 record = self._rows.matching(row, query)
@@ -140,8 +140,8 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
                     yield record
 
     def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
-        """Return the newest record that matches; for a task's action without reading all."""
-        if Newest.can_answer(query):
+        """Return the newest record that matches; for a task's action, without reading all."""
+        if NewestRecords.can_answer(query):
             self._read_newest()
             row = self._newest.find(query)
             record = None if row is None else self._rows.record(row)
@@ -153,10 +153,10 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
         return last
 
     def _read_newest(self) -> None:
-        """Take into account what was added to the file since the last time."""
+        """Read the rows that were added to the file since the last time."""
         with self._lock, self._reading() as file:
             if file is None or not self._newest_mark.is_in(file):
-                self._newest, self._newest_mark = Newest(), Mark()
+                self._newest, self._newest_mark = NewestRecords(), Mark()
             if file is not None:
                 end = self._newest_mark.end
                 for end, row in self._read_rows(file, end):  # noqa: B020  # to where it came
@@ -174,9 +174,9 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
                 yield file
 
     def _read_rows(self, file: BinaryIO, start: int = 0) -> Iterator[tuple[int, list[str]]]:
-        """Give each row from a place in the file on, with the place where it ends.
+        """Yield each row from a place in the file on, with the place where it ends.
 
-        What is added meanwhile is not among them, or there might be no end of it.
+        Rows that are added meanwhile are left out, so that there is an end.
         """
         size = os.fstat(file.fileno()).st_size
         end = file.seek(start)
@@ -203,19 +203,19 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
         self.remove(query, lambda _: True)
 
     def remove(self, query: dict[str, Any], is_unwanted: Callable[[TaskEventRecord], bool]) -> int:
-        """Remove those of the records that match which are unwanted; return how many they were."""
+        """Remove the matching records that are unwanted; return their number."""
         return self._rewrite(query, lambda record: b"" if is_unwanted(record) else None)
 
     def _rewrite(
         self, query: dict[str, Any], change: Callable[[TaskEventRecord], bytes | None]
     ) -> int:
-        """Write the file anew, and put it in its place when it is whole.
+        """Write a new file, and let it replace the old one when it is whole.
 
-        Who adds a record waits but for the end of that: most of it is copied before. Return how
-        many rows were changed.
+        Writers wait only for the end of that: most rows are copied before. Return the number of
+        changed rows.
         """
         new = self.filename.with_name(f".{self.filename.name}.tmp")
-        # What a kill left there is written over, and two do not write it at once.
+        # It replaces the rest of a killed process, and only one process at a time writes it.
         with locked(new) as target:
             try:
                 copy = Copy(target, self._rows, query, change)
@@ -233,12 +233,12 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
     def _put_in_place(self, new: Path, copy: Copy) -> None:
         mark = copy.mark
         shutil.copymode(self.filename, new)
-        # What is known of the file is known of this one, and need not be read again.
+        # All that is known of the old file holds for the new one: no need to read it again.
         with self._lock:
             new.replace(self.filename)
             self._complete = self._newest_mark = mark
             self._newest = copy.newest
 
     def format_query(self, query: dict[str, Any]) -> dict[str, Any]:
-        """Return the query with text as it is in the file."""
+        """Return the query, with its texts in the form of the file."""
         return storable_query(query)

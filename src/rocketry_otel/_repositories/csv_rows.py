@@ -1,4 +1,4 @@
-"""From a row of the CSV file to a record, and the whole file copied row by row."""
+"""From a row of the CSV file to a record, and a copy of the whole file, row by row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rocketry_otel._model.record import TaskEventRecord
 
 from .csv_file import COLUMNS, Mark, complete_rows
 from .skipped import pass_over
-from .values import Newest, matches, satisfies
+from .values import NewestRecords, matches, satisfies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +25,7 @@ _FIELDS = TaskEventRecord.__fields__
 
 
 class Rows:
-    """Makes records of rows, and says once that there are some of which it cannot.
-
-    Args:
-        filename: The file that they are of.
-    """
+    """Makes records from rows, and logs once that some rows cannot be read."""
 
     def __init__(self, filename: Path) -> None:
         self._filename = filename
@@ -37,8 +33,8 @@ class Rows:
 
     def parsed(self, raw: bytes) -> list[str] | None:
         """Return the texts in a row."""
-        # Another program may have written what is not UTF-8, or a NUL, which `csv` refuses
-        # before Python 3.11.
+        # Another program may have written bytes that are not UTF-8, or a NUL, which `csv`
+        # refuses before Python 3.11.
         text = raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
         try:
             row = next(csv.reader([text]))
@@ -51,11 +47,11 @@ class Rows:
         return row
 
     def record(self, row: list[str]) -> TaskEventRecord | None:
-        """Return the record that is in a row."""
+        """Return the record of a row."""
         values: dict[str, Any] = {
             name: value
             for name, value in zip(COLUMNS, row, strict=True)
-            # What was `None` is empty in the file.
+            # `None` is empty in the file.
             if value or _FIELDS[name].required
         }
         try:
@@ -65,8 +61,8 @@ class Rows:
             return None
 
     def matching(self, row: list[str], query: dict[str, Any]) -> TaskEventRecord | None:
-        """Return the record that is in a row, if it matches."""
-        # To make a record of a row costs most: what can be seen in the row is looked at first.
+        """Return the record of a row, if it matches."""
+        # To make a record costs most: fields that are plain in the row are compared first.
         if not all(_may_satisfy(row, name, wanted) for name, wanted in query.items()):
             return None
         record = self.record(row)
@@ -87,7 +83,7 @@ def _may_satisfy(row: list[str], name: str, wanted: Any) -> bool:
     try:
         value = field.type_(text) if text or field.required else None
     except ValueError:
-        # It is no record: let it be said.
+        # The row is no record: let the caller find out, and log it.
         return True
     return satisfies(value, wanted)
 
@@ -95,18 +91,17 @@ def _may_satisfy(row: list[str], name: str, wanted: Any) -> bool:
 class Copy:
     """A copy of the file with some of its rows changed or left out.
 
-    It is made while others add to the file: what they have added is taken with the next step.
+    Others may add rows to the file meanwhile. The next step copies those.
 
     Args:
-        target: Where it is written.
-        rows: Makes records of rows.
-        query: What records must match to be changed.
-        change: Returns the row of a record as it shall be: empty to leave it out, ``None`` to
-            leave it as it is.
+        target: The new file.
+        rows: Makes records from rows.
+        query: The query that a record must match to be changed.
+        change: Returns the new row of a record: empty to leave it out, ``None`` to keep it.
 
     Attributes:
         changed: How many rows were changed or left out.
-        newest: The newest rows in it.
+        newest: The newest rows of the copy.
     """
 
     def __init__(
@@ -127,15 +122,15 @@ class Copy:
         self._copied = Mark()
         self._end = 0
         self.changed = 0
-        self.newest = Newest()
+        self.newest = NewestRecords()
 
     @property
     def mark(self) -> Mark:
-        """The place of its end in itself."""
+        """The place of its own end."""
         return Mark.at(self._target, self._end)
 
     def take(self, file: BinaryIO) -> None:
-        """Take what stands in the file behind what was taken before; all, of another file."""
+        """Copy the rows added since the last step; all rows, if it is another file."""
         if not self._copied.is_in(file):
             self._start()
         end = file.seek(self._copied.end)
@@ -148,7 +143,7 @@ class Copy:
         os.fsync(self._target.fileno())
 
     def _add(self, raw: bytes, row: list[str] | None) -> None:
-        # What does not match, or cannot be read, stays as it is to the byte.
+        # A row that does not match, or cannot be read, stays the same to the byte.
         if row is not None:
             record = self._rows.matching(row, self._query)
             changed = None if record is None else self._change(record)

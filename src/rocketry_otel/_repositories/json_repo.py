@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("rocketry_otel")
 
-# Of the time in nanoseconds, until the year 2286: so names sort as their times do.
+# Digits of the time in nanoseconds, until the year 2286: so names sort like their times.
 _DIGITS = 19
 
 
@@ -50,12 +50,12 @@ def open_url(url: str) -> TaskEventJSONRepo:
 
 
 class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
-    """Red Bird's ``JSONDirectoryRepo``, in which the names of files tell the order of records.
+    """Red Bird's ``JSONDirectoryRepo``, in which file names have the order of the records.
 
-    A file is there whole or not at all.
+    A file exists whole or not at all.
     """
 
-    # A record has no field that names it alone: its file's name does.
+    # No field of a record is unique. Its file name is.
     id_field: str | None = None
 
     # The time in the name of the newest file, in nanoseconds.
@@ -63,20 +63,20 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
     _passed_over: set[str] = PrivateAttr(default_factory=set)
 
     def prepare(self) -> None:
-        """Find out which file is the newest, and whether files can be written.
+        """Find the newest file, and check that files can be written.
 
         Raises:
-            OSError: They cannot.
+            OSError: Files cannot be written.
         """
         stamps = [name.partition("-")[0] for name in self._names()]
-        # Should the clock be set back, what comes now still sorts behind what is there.
+        # If the clock was set back, new files still sort after old ones.
         self._newest = max((int(stamp) for stamp in stamps if _is_stamp(stamp)), default=0)
         trial = self.path / f".{uuid4().hex}.tmp"
         trial.touch()
         trial.unlink()
 
     def _names(self, *, newest_first: bool = False) -> list[str]:
-        # Nothing else of a file is in memory: there may be many.
+        # Only the name is in memory, because there may be many files.
         with os.scandir(self.path) as entries:
             names = [entry.name for entry in entries if entry.name.endswith(".json")]
         names.sort(reverse=newest_first)
@@ -85,7 +85,7 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
     def insert(self, item: TaskEventRecord) -> None:
         """Add a record."""
         self._newest = max(time.time_ns(), self._newest + 1)
-        # Threads and processes may draw the same time, and hosts the same process id.
+        # Threads and processes may have the same time, and hosts the same process id.
         name = f"{self._newest:0{_DIGITS}d}-{os.getpid()}-{uuid4().hex[:12]}.json"
         self._write(self.path / name, item)
 
@@ -100,7 +100,7 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
             raise
 
     def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
-        """Give the records that match, oldest first."""
+        """Yield the records that match, oldest first."""
         return (record for _, record in self._matching(self._names(), query))
 
     def _matching(
@@ -130,11 +130,11 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
         return next(self.query_items(query), None)
 
     def query_read_limit(self, query: dict[str, Any], n: int) -> list[TaskEventRecord]:
-        """Return the oldest records that match, this many at the most."""
+        """Return up to this many of the oldest records that match."""
         return list(islice(self.query_items(query), n))
 
     def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
-        """Return the newest record that matches; no file is read behind it."""
+        """Return the newest record that matches; no older file is read."""
         newest_first = self._matching(self._names(newest_first=True), query)
         return next((record for _, record in newest_first), None)
 
@@ -149,7 +149,7 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
         self.remove(query, lambda _: True)
 
     def remove(self, query: dict[str, Any], is_unwanted: Callable[[TaskEventRecord], bool]) -> int:
-        """Remove those of the records that match which are unwanted; return how many they were."""
+        """Remove the matching records that are unwanted; return their number."""
         removed = 0
         for path, record in self._matching(self._names(), query):
             if is_unwanted(record):
@@ -158,7 +158,7 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
         return removed
 
     def format_query(self, query: dict[str, Any]) -> dict[str, Any]:
-        """Return the query with text as it is in the files."""
+        """Return the query, with its texts in the form of the files."""
         return storable_query(query)
 
 
@@ -167,10 +167,10 @@ def _is_stamp(text: str) -> bool:
 
 
 def is_stamped(name: str) -> bool:
-    """Return whether a file has the name that ``TaskEventJSONRepo`` gives to one."""
+    """Return whether ``TaskEventJSONRepo`` has named a file."""
     return _is_stamp(name.partition("-")[0])
 
 
 def is_ordered(repo: JSONDirectoryRepo) -> bool:
-    """Return whether the names of a directory's files tell the order of its records."""
+    """Return whether the file names of a directory have the order of its records."""
     return isinstance(repo, TaskEventJSONRepo)

@@ -1,4 +1,4 @@
-"""A repository in memory that does not grow without bound."""
+"""A repository in memory, of bounded size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._runtime.forks import after_fork_in_child
 
 from .urls import refusal, split_options
-from .values import Newest, change_record, matches
+from .values import NewestRecords, change_record, matches
 from .weak_references import Referable
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def open_url(url: str) -> BoundedMemoryRepo:
     """Open the repository of a ``memory://`` URL.
 
     Raises:
-        RepositoryURLError: The URL has more than the option ``max_records``, or this is not a
-            number above zero.
+        RepositoryURLError: The URL has another option than ``max_records``, or that is no number
+            above zero.
     """
     base, options = split_options(url, {"max_records": "how many records are kept"})
     if base.partition("://")[2]:
@@ -39,16 +39,16 @@ def open_url(url: str) -> BoundedMemoryRepo:
 
 
 class BoundedMemoryRepo(MemoryRepo, Referable):  # type: ignore[misc]
-    """Red Bird's ``MemoryRepo``, with the newest records alone.
+    """Red Bird's ``MemoryRepo``, with only the newest records.
 
     Attributes:
-        max_records: How many.
+        max_records: How many records it keeps.
     """
 
     max_records: int = _MAX_RECORDS
     collection: Any = None
 
-    _newest: Newest = PrivateAttr()
+    _newest: NewestRecords = PrivateAttr()
     _added: int = PrivateAttr()
     _lock: Any = PrivateAttr()
 
@@ -59,18 +59,18 @@ class BoundedMemoryRepo(MemoryRepo, Referable):  # type: ignore[misc]
         after_fork_in_child(self._renew_lock)
 
     def _renew_lock(self) -> None:
-        # It is for those who write. Who reads takes a snapshot, which needs none: a list is
-        # made of a deque in one step of the interpreter.
+        # For writers. A reader takes a snapshot without it: one step of the interpreter makes a
+        # list from a deque.
         self._lock = RLock()
 
     def _keep(self, records: Iterable[TaskEventRecord]) -> None:
-        kept, newest = deque(records, self.max_records), Newest()
+        kept, newest = deque(records, self.max_records), NewestRecords()
         for order, record in enumerate(kept):
             newest.add(record.task_name, record.action, order, record)
         self.collection, self._newest, self._added = kept, newest, len(kept)
 
     def insert(self, item: TaskEventRecord) -> None:
-        """Add a record, at the cost of the oldest if there are too many."""
+        """Add a record; if there are too many, the oldest goes."""
         with self._lock:
             if len(self.collection) == self.max_records:
                 oldest = self.collection[0]
@@ -80,12 +80,12 @@ class BoundedMemoryRepo(MemoryRepo, Referable):  # type: ignore[misc]
             self._added += 1
 
     def query_data(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
-        """Give the records that match, oldest first, as they are at this moment."""
+        """Yield the records that match at this moment, oldest first."""
         return (record for record in list(self.collection) if matches(record, query))
 
     def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
         """Return the newest record that matches."""
-        if Newest.can_answer(query):
+        if NewestRecords.can_answer(query):
             newest: TaskEventRecord | None = self._newest.find(query)
             return newest
         newest_first = reversed(list(self.collection))
@@ -103,7 +103,7 @@ class BoundedMemoryRepo(MemoryRepo, Referable):  # type: ignore[misc]
         self.remove(query, lambda _: True)
 
     def remove(self, query: dict[str, Any], is_unwanted: Callable[[TaskEventRecord], bool]) -> int:
-        """Remove those of the records that match which are unwanted; return how many they were."""
+        """Remove the matching records that are unwanted; return their number."""
         with self._lock:
             before = len(self.collection)
             self._keep(

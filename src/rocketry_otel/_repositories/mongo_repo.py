@@ -35,7 +35,7 @@ def open_url(url: str) -> TaskEventMongoRepo:
 
     Raises:
         RepositoryURLError: pymongo does not understand the URL.
-        RepositoryError: The database does not answer, or says no.
+        RepositoryError: The database does not answer, or refuses.
     """
     session, database, collection = connect(url)
     repo = TaskEventMongoRepo(
@@ -69,7 +69,7 @@ def connect(url: str) -> tuple[ForkSafeMongoSession, str, str]:
     if not collection or collection.startswith("system.") or set(collection) & set("$%\0"):
         raise refusal(url, "collection is the name of a collection, without $ and %")
     if not any(option.lower().startswith(f"{_SELECTION.lower()}=") for option in options):
-        # Half a minute, as pymongo has it, is long for an application that starts.
+        # pymongo's half a minute is too long for an application that starts.
         options.append(f"{_SELECTION}=5000")
     slash = "" if "/" in base.partition("://")[2] else "/"
     session = ForkSafeMongoSession(f"{base}{slash}?{'&'.join(options)}")
@@ -77,13 +77,13 @@ def connect(url: str) -> tuple[ForkSafeMongoSession, str, str]:
 
 
 def cannot_open(url: str, error: Exception) -> RepositoryError:
-    """Return the error that says, without secrets, why a database cannot be opened."""
+    """Return the error of a database that cannot be opened, without secrets."""
     return RepositoryError(f"cannot open {mask_url(url)}: {without_secrets(str(error), url)}")
 
 
 def _checked(url: str, base: str, options: str) -> str:
-    """Return the name of the database, once the URL is seen to be right."""
-    # A `mongodb+srv` URL is looked up in the DNS by pymongo: not just to see whether it is right.
+    """Return the name of the database, after a check of the URL."""
+    # pymongo looks a `mongodb+srv` URL up in the DNS: too much for a check.
     address = base.partition("://")[2]
     try:
         database = uri_parser.parse_uri(f"mongodb://{address}")["database"]
@@ -94,7 +94,7 @@ def _checked(url: str, base: str, options: str) -> str:
             url,
             f"pymongo does not understand it: {without_secrets(str(error), url)}; expected is "
             "mongodb://user:password@host:port/database?option=value, percent-encoded, where "
-            "?collection= and any option of pymongo may stand",
+            "?collection= and any option of pymongo are allowed",
         ) from None
     return database or _DATABASE
 
@@ -112,7 +112,7 @@ class ForkSafeMongoSession(MongoSession):  # type: ignore[misc]
 
 
 class TaskEventMongoRepo(MongoRepo, Referable):  # type: ignore[misc]
-    """Red Bird's ``MongoRepo``, in which MongoDB names the documents, in the order of adding."""
+    """Red Bird's ``MongoRepo``, in which MongoDB gives ids to the documents, in order."""
 
     id_field: str | None = None
 
@@ -124,7 +124,7 @@ class TaskEventMongoRepo(MongoRepo, Referable):  # type: ignore[misc]
         """Make the indices, and with them the collection.
 
         Raises:
-            PyMongoError: The database does not answer, or says no.
+            PyMongoError: The database does not answer, or refuses.
         """
         documents = self.get_collection()
         documents.create_index([("task_name", 1), ("action", 1), ("created", 1)])
@@ -136,11 +136,11 @@ class TaskEventMongoRepo(MongoRepo, Referable):  # type: ignore[misc]
         self.get_collection().insert_one(storable_record(item))
 
     def upsert(self, item: TaskEventRecord) -> None:
-        """Add a record: none names itself, so that there is none to update."""
+        """Add a record: a record has no id of its own, and so replaces no other."""
         self.insert(item)
 
     def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
-        """Give the records that match, in the order in which they were added."""
+        """Yield the records that match, in the order in which they were added."""
         return self._find(query, pymongo.ASCENDING)
 
     def _find(self, query: dict[str, Any], order: int, limit: int = 0) -> Iterator[TaskEventRecord]:
@@ -158,8 +158,8 @@ class TaskEventMongoRepo(MongoRepo, Referable):  # type: ignore[misc]
         return next(self._find(query, pymongo.DESCENDING, 1), None)
 
     def query_read_limit(self, query: dict[str, Any], n: int) -> list[TaskEventRecord]:
-        """Return the oldest records that match, this many at the most."""
-        # To MongoDB a limit of 0 is none.
+        """Return up to this many of the oldest records that match."""
+        # For MongoDB, a limit of 0 is no limit.
         return list(self._find(query, pymongo.ASCENDING, n)) if n > 0 else []
 
     def query_update(self, query: dict[str, Any], values: dict[str, Any]) -> None:
@@ -167,6 +167,6 @@ class TaskEventMongoRepo(MongoRepo, Referable):  # type: ignore[misc]
         super().query_update(query, {name: storable(name, one) for name, one in values.items()})
 
     def format_query(self, query: dict[str, Any]) -> dict[str, Any]:
-        """Return the query as MongoDB takes it, with text as it was stored."""
+        """Return the query for MongoDB, with its texts in their stored form."""
         formatted: dict[str, Any] = super().format_query(storable_query(query))
         return formatted

@@ -1,4 +1,4 @@
-"""Opening of Red Bird repositories by URL."""
+"""Opening Red Bird repositories by URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from redbird.base import BaseRepo
 
-# What a module imports need not be installed: each is imported when a URL asks for it.
+# A module is imported only when a URL needs it, because its driver may be missing.
 _MODULES = {
     "memory": "memory_repo",
     "csv": "csv_repo",
@@ -23,7 +23,7 @@ _MODULES = {
 _CURES = {
     "pymongo": "MongoDB needs pymongo, which is missing: pip install 'rocketry-otel[mongodb]'",
     "sqlalchemy": (
-        "its scheme is none of memory, csv, json and mongodb, and a SQL database needs "
+        "its scheme is not memory, csv, json or mongodb, and a SQL database needs "
         "SQLAlchemy, which is missing: pip install 'rocketry-otel[sql]', or for PostgreSQL "
         "'rocketry-otel[postgresql]'"
     ),
@@ -42,7 +42,7 @@ def open_repository(url: str) -> BaseRepo:
                                     ``csv://tasks.csv``, are relative to the working directory.
     ``json:///var/lib/tasks``       That directory, a JSON file for each record. Relative as
                                     for CSV.
-    ``sqlite:///tasks.db``          That SQLite file. As SQLAlchemy has it, three slashes are
+    ``sqlite:///tasks.db``          That SQLite file. As in SQLAlchemy, three slashes are
                                     relative and four are absolute.
     ``postgresql://user@host/db``   The table ``rocketry_task_events`` there, or that of
                                     ``?table=name``. Likewise any other URL of SQLAlchemy.
@@ -50,19 +50,18 @@ def open_repository(url: str) -> BaseRepo:
                                     ``?collection=name``. Without a database: ``rocketry``.
     ==============================  ===========================================================
 
-    What is missing of directories, files, tables, collections and indices is made.
+    Missing directories, files, tables, collections and indices are created.
 
     Args:
-        url: The URL. Characters that mean something in a URL are percent-encoded, in the path
-            of a file or directory as in a password.
+        url: The URL. Percent-encode special characters, both in a path and in a password.
 
     Returns:
         The repository, ready for records, and safe with threads and forked children.
 
     Raises:
-        RepositoryURLError: The URL cannot be understood, or what it needs is not installed.
-        RepositoryMismatchError: The file or the table is there with other columns.
-        RepositoryError: It cannot be opened for another reason, which the message gives.
+        RepositoryURLError: The URL is not understood, or its driver is not installed.
+        RepositoryMismatchError: The file or the table has other columns.
+        RepositoryError: It cannot be opened for another reason; the message has it.
     """
     url = url.strip()
     repo: BaseRepo = module_for(url).open_url(url)
@@ -70,18 +69,18 @@ def open_repository(url: str) -> BaseRepo:
 
 
 def module_for(url: str) -> ModuleType:
-    """Return the module for what a URL names, whatever that module imports being installed.
+    """Return the module for a URL, after a check that its imports are installed.
 
     Raises:
-        RepositoryURLError: It is no such URL, or what it needs is not installed.
+        RepositoryURLError: The URL is not understood, or its driver is not installed.
     """
     scheme, mark, _ = url.partition("://")
     if not (mark and scheme):
         raise refusal(
             url,
-            "this is no URL of a repository; such are memory://, csv:///directory/file.csv, "
-            "json:///directory, sqlite:///file.db, postgresql://user:password@host/database "
-            "and mongodb://host/database",
+            "this is not the URL of a repository; examples: memory://, csv:///directory/file.csv, "
+            "json:///directory, sqlite:///file.db, postgresql://user:password@host/database, "
+            "mongodb://host/database",
         )
     module = _MODULES.get(scheme.lower(), "sql_repo")
     try:

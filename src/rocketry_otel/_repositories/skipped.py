@@ -1,4 +1,4 @@
-"""Counting the stored records that cannot be read, for whoever reads all of them."""
+"""Counting stored records that cannot be read, for a reader of all records."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _here = _Here()
 
 
 def pass_over() -> None:
-    """Take note that this thread has come upon a record that cannot be read."""
+    """Count a record that this thread cannot read."""
     _here.count += 1
 
 
 def passed_over() -> int:
-    """Return how many times this thread has come upon one."""
+    """Return how many such records this thread has met."""
     return _here.count

@@ -1,4 +1,4 @@
-"""From a URL of SQLAlchemy to an engine, with words that help where there is none."""
+"""From a URL of SQLAlchemy to an engine, or to an error with a remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
 _TABLE = "rocketry_task_events"
-# Where the package has another name than what is imported of it.
+# Packages with another name than their module.
 _PACKAGES = {"MySQLdb": "mysqlclient"}
 _SQLITE_OPTIONS = {
     "cached_statements",
@@ -33,15 +33,15 @@ _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
 def split_table(url: str) -> tuple[URL, str]:
-    """Split a URL into what SQLAlchemy takes and the name of the table.
+    """Split a URL into SQLAlchemy's part and the name of the table.
 
     Raises:
-        RepositoryURLError: SQLAlchemy does not understand the URL, or the name is none.
+        RepositoryURLError: SQLAlchemy does not understand the URL, or the name is not allowed.
     """
     try:
         place = make_url(url)
     except (sa.exc.ArgumentError, ValueError):
-        # What SQLAlchemy says has the password in it.
+        # SQLAlchemy's message has the password in it.
         raise refusal(
             url,
             "SQLAlchemy does not understand it; expected is "
@@ -58,17 +58,13 @@ def split_table(url: str) -> tuple[URL, str]:
 def make_engine(url: str, place: URL) -> Engine:
     """Make the engine of a database; it does not connect yet.
 
-    Args:
-        url: What the user wrote.
-        place: The same as SQLAlchemy takes it.
-
     Raises:
-        RepositoryURLError: It is no database that can be used, or its driver is missing.
-        RepositoryError: The directory of a file cannot be made.
+        RepositoryURLError: The database cannot be used, or its driver is missing.
+        RepositoryError: The directory of a file cannot be created.
     """
     drivers = [place.drivername]
     if place.drivername == "postgresql":
-        # SQLAlchemy 2.0 means psycopg2 and 2.1 means psycopg: either is as good.
+        # SQLAlchemy 2.0 means psycopg2 and 2.1 means psycopg: both work.
         drivers += ["postgresql+psycopg", "postgresql+psycopg2"]
     missing = None
     for driver in drivers:
@@ -94,16 +90,16 @@ def make_engine(url: str, place: URL) -> Engine:
 def _make_engine_of(url: str, place: URL) -> Engine:
     dialect = place.get_dialect()
     if dialect.is_async:
-        raise refusal(url, f"{place.drivername} is for asyncio alone; take another driver")
+        raise refusal(url, f"{place.drivername} is for asyncio only; use another driver")
     if place.get_backend_name() == "sqlite":
         _check_sqlite(url, place)
         return _create(url, place)
     arguments = {}
     if dialect.driver in {"psycopg", "psycopg2"}:
-        # A host that does not answer holds up the application for two minutes otherwise.
+        # Otherwise a host that does not answer delays the application for two minutes.
         arguments = {"connect_timeout": 10, "client_encoding": "utf8"}
     chosen = {name: value for name, value in arguments.items() if name not in place.query}
-    # A connection that the database has closed meanwhile is noticed before it is used.
+    # A connection that the database has closed is noticed before its use.
     return _create(url, place, pool_pre_ping=True, connect_args=chosen)
 
 
@@ -112,21 +108,21 @@ def _create(url: str, place: URL, **options: Any) -> Engine:
         return sa.create_engine(place, **options)
     except (TypeError, ValueError, sa.exc.ArgumentError) as error:
         words = without_secrets(str(error), url)
-        raise refusal(url, f"it has an option that is not understood: {words}") from None
+        raise refusal(url, f"an option is not understood: {words}") from None
 
 
 def _check_sqlite(url: str, place: URL) -> None:
     unknown = set(place.query) - _SQLITE_OPTIONS
     if unknown and "uri" not in place.query and place.get_driver_name() == "pysqlite":
-        # SQLAlchemy passes over them.
+        # SQLAlchemy ignores them.
         known = ", ".join(sorted(_SQLITE_OPTIONS))
-        raise refusal(url, f"it has an option that is not known; known: table, {known}")
+        raise refusal(url, f"unknown option; known: table, {known}")
     database = place.database or ""
     if not database or ":memory:" in database or "mode=memory" in url:
         raise refusal(
             url,
-            "SQLite in memory has a database of its own for each thread, so that it does not "
-            "work with thread tasks; write memory:// or name a file",
+            "SQLite in memory has a separate database for each thread, so it does not work "
+            "with thread tasks; write memory:// or name a file",
         )
     if not database.startswith("file:"):
         try:
@@ -136,29 +132,29 @@ def _check_sqlite(url: str, place: URL) -> None:
 
 
 def write(engine: Engine, statement: Any) -> int:
-    """Execute a statement in a transaction of its own, and return how many rows it changed."""
-    # A child that is forked in the midst of a write to SQLite inherits its lock for good.
+    """Execute a statement in its own transaction, and return the number of changed rows."""
+    # A child that is forked during a write to SQLite inherits its lock for good.
     guard = no_fork if engine.dialect.name == "sqlite" else nullcontext()
     with guard, engine.begin() as connection:
         return int(connection.execute(statement).rowcount)
 
 
 def prepare_sqlite(engine: Engine) -> None:
-    """Have SQLite lose no record, and have nobody who reads lock out who writes."""
+    """Let SQLite lose no record, and let no reader lock writers out."""
 
     @sa.event.listens_for(engine, "connect")
     def _(connection: Any, _: object) -> None:
-        # A record that was accepted outlives a power cut.
+        # A committed record survives a power cut.
         connection.execute("PRAGMA synchronous=FULL").close()
 
-    # The file keeps this mode. It cannot be changed while others use the file: then one of
-    # them has just done so, or the next one will.
+    # The file keeps this mode. While others use the file, the mode cannot be changed: then one
+    # of them has just done so, or the next one will.
     with suppress(sa.exc.OperationalError), engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def analyze_sqlite(engine: Engine, table: str) -> None:
-    """Have SQLite look at a thousand rows, without which it takes the wrong one of two indices."""
+    """Let SQLite analyze a thousand rows: otherwise it chooses the wrong index."""
     with suppress(sa.exc.OperationalError), engine.begin() as connection:
         connection.exec_driver_sql("PRAGMA analysis_limit=1000")
         connection.exec_driver_sql(f"ANALYZE {table}")

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 _PAGE = 2_000
 
-# Pools and sessions of the parent process. If a child let go of them, they would say good-bye
-# to the database over the parent's connections.
+# Pools and sessions of the parent process. If a child freed them, they would close the parent's
+# connections to the database.
 _abandoned: list[object] = []
 
 
@@ -42,8 +42,8 @@ def open_url(url: str) -> TaskEventSQLRepo:
 
     Raises:
         RepositoryURLError: SQLAlchemy does not understand the URL, or the driver is missing.
-        RepositoryMismatchError: The table is there, and records do not fit into it.
-        RepositoryError: The database says no.
+        RepositoryMismatchError: Records do not fit into the existing table.
+        RepositoryError: The database refuses.
     """
     place, name = split_table(url)
     engine = make_engine(url, place)
@@ -64,7 +64,7 @@ def _open(url: str, engine: Engine, name: str) -> TaskEventSQLRepo:
     try:
         engine.connect().close()
     except (TypeError, sa.exc.ProgrammingError) as error:
-        # So drivers say that they do not know an option.
+        # Drivers raise this for an unknown option.
         words = without_secrets(str(getattr(error, "orig", error)).strip(), url)
         raise refusal(url, f"the database's driver refuses it: {words}") from None
     if engine.dialect.name == "sqlite":
@@ -78,13 +78,9 @@ def _open(url: str, engine: Engine, name: str) -> TaskEventSQLRepo:
 class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
     """Red Bird's ``SQLRepo``, safe with threads, forks and errors.
 
-    Every operation has a connection of its own from the pool and gives it back, also while a
-    result is read in part. So an error cannot outlive its operation, as it does in a session.
-
-    Args:
-        engine: The database.
-        table: The table.
-        limits: How many characters a column holds, where it does not hold any number.
+    Every operation takes its own connection from the pool and returns it, even if its result is
+    read only in part. So an error cannot outlive its operation, as it does in a session.
+    ``limits`` has the number of characters that a column holds, if it is limited.
     """
 
     session: Any
@@ -133,13 +129,13 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
             raise KeyFoundError(f"table {self.table} refuses the record: {error.orig}") from error
 
     def upsert(self, item: TaskEventRecord) -> None:
-        """Add a record: none names itself, so that there is none to update."""
+        """Add a record: a record has no id of its own, and so replaces no other."""
         self.insert(item)
 
     def query_items(self, query: Any) -> Iterator[TaskEventRecord]:
-        """Give the records that match, in the order in which they were added.
+        """Yield the records that match, in the order in which they were added.
 
-        They are read by the page. What is added meanwhile is not among them.
+        They are read in pages. Records that are added meanwhile are left out.
         """
         newest = self._scalar(sa.select(sa.func.max(self._id)))
         if newest is None:
@@ -160,20 +156,20 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         return self._record_of(rows[0]) if rows else None
 
     def query_read_limit(self, query: Any, n: int) -> list[TaskEventRecord]:
-        """Return the oldest records that match, this many at the most."""
+        """Return up to this many of the oldest records that match."""
         return [self._record_of(row) for row in self._read(query, limit=max(n, 0))]
 
     def query_count(self, query: Any) -> int:
-        """Return how many records match."""
+        """Return the number of records that match."""
         count = sa.select(sa.func.count()).select_from(self._table).where(query)
         return int(self._scalar(count))
 
     def query_update(self, query: Any, values: dict[str, Any]) -> int:
-        """Change the records that match, and return how many these are."""
+        """Change the records that match, and return their number."""
         return write(self.engine, self._table.update().where(query).values(self._storable(values)))
 
     def query_delete(self, query: Any) -> int:
-        """Remove the records that match, and return how many these were."""
+        """Remove the records that match, and return their number."""
         return write(self.engine, self._table.delete().where(query))
 
     def format_query(self, oper: dict[str, Any]) -> Any:
@@ -202,7 +198,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         return {name: self._fitted(name, storable(name, value)) for name, value in values.items()}
 
     def _fitted(self, name: str, value: Any) -> Any:
-        """Shorten text in a value, or in an operation of a query, to what its column holds."""
+        """Shorten the text of a value, or of an operation, to the length of its column."""
         limit = self._limits.get(name)
         return value if limit is None else with_text(value, partial(_shortened, limit=limit))
 
@@ -210,6 +206,6 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
 def _shortened(text: str, *, limit: int) -> str:
     if len(text) <= limit:
         return text
-    # Two long names that begin alike are still two names.
+    # Two long names with the same beginning stay different.
     digest = blake2b(text.encode(), digest_size=8).hexdigest()
     return f"{text[: max(limit - 17, 0)]}~{digest}"[:limit]

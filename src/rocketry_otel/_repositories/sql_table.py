@@ -1,4 +1,4 @@
-"""The table of task events in a SQL database: what it is, how it is made and checked."""
+"""The table of task events in a SQL database: its definition, creation and check."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _FIELDS = TaskEventRecord.__fields__
 
-# What identifies a run is in an index, where PostgreSQL takes 2,704 bytes together and MySQL
-# no text without a length; and so long should names not be.
+# The columns that identify a run are in an index. PostgreSQL limits its entries to 2,704 bytes,
+# and MySQL allows no text without a length.
 _INDEXED = {"task_name", "action", "run_id"}
 _INDEXED_LENGTH = 255
 
@@ -36,18 +36,13 @@ _SHORT = {*_INDEXED, "execution", "trace_id", "span_id"}
 
 # `Double` is not in SQLAlchemy 1.4: 53 bits are its mantissa.
 _TYPES: Mapping[type, Any] = {str: _LONG_TEXT, float: sa.Float(53), int: sa.BigInteger()}
-# Before SQLAlchemy 2.1 one of these is a kind of the other.
+# Before SQLAlchemy 2.1, one of these is a subclass of the other.
 _FRACTIONAL = (sa.Numeric, sa.Float)
 _ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def define_table(name: str, id_name: str = "id") -> sa.Table:
-    """Return the table of task events.
-
-    Args:
-        name: Its name.
-        id_name: The name of its primary key, the order of the records.
-    """
+    """Return the table of task events."""
     columns = [
         sa.Column(
             field.name,
@@ -62,29 +57,24 @@ def define_table(name: str, id_name: str = "id") -> sa.Table:
         sa.Column(id_name, _ID_TYPE, primary_key=True, autoincrement=True),
         *columns,
         sa.Index(f"ix_{name}_task", "task_name", "action", "created"),
-        # Rocketry asks for the last record of a task and an action at each look at a condition.
+        # At each check of a condition, Rocketry queries the last record of a task and an action.
         sa.Index(f"ix_{name}_last", "task_name", "action", id_name),
         sa.Index(f"ix_{name}_created", "created"),
         sa.Index(f"ix_{name}_run", "run_id"),
-        # No id is given twice, not even that of a deleted record.
+        # No id is used twice, not even that of a deleted record.
         sqlite_autoincrement=True,
     )
 
 
 def open_table(engine: Engine, name: str) -> tuple[sa.Table, dict[str, int]]:
-    """Make the table unless it is there, and check it if it is.
-
-    Args:
-        engine: The database.
-        name: The table's name.
+    """Create the table if it is missing, and check it otherwise.
 
     Returns:
-        The table, and how many characters those of its columns hold that do not hold any
-        number.
+        The table, and the number of characters that each limited column holds.
 
     Raises:
-        RepositoryMismatchError: It is there, and records do not fit into it.
-        SQLAlchemyError: The database says no.
+        RepositoryMismatchError: Records do not fit into the existing table.
+        SQLAlchemyError: The database refuses.
     """
     if not sa.inspect(engine).has_table(name):
         _make_table(engine, name)
@@ -96,12 +86,12 @@ def _make_table(engine: Engine, name: str) -> None:
     try:
         with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
-                # Python's `sqlite3` begins no transaction for a DDL statement: of two
-                # processes each could make a part of it.
+                # Python's `sqlite3` begins no transaction for a DDL statement: two processes
+                # could each create a part of the table.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             define_table(name).metadata.create_all(connection)
     except sa.exc.DBAPIError:
-        # Another process may have made it in this moment.
+        # Another process may have created it at the same moment.
         if not sa.inspect(engine).has_table(name):
             raise
 
@@ -120,7 +110,7 @@ def _checked(connection: Connection, name: str) -> tuple[sa.Table, dict[str, int
 
 def _limits(connection: Connection, columns: Mapping[str, ReflectedColumn]) -> dict[str, int]:
     if connection.dialect.name == "sqlite":
-        # To SQLite a length is no more than a comment.
+        # For SQLite, a length is only a comment.
         return {}
     limits = dict.fromkeys(_INDEXED, _INDEXED_LENGTH)
     for name in _FIELDS:
@@ -159,7 +149,7 @@ def _numbers_itself(connection: Connection, name: str, column: ReflectedColumn) 
     if column["name"] in _FIELDS or not isinstance(column["type"], sa.Integer):
         return False
     if connection.dialect.name == "sqlite":
-        # Only the very word INTEGER makes a column count in SQLite; INT does not.
+        # In SQLite, only a column of type INTEGER counts by itself; INT does not.
         declared = connection.execute(
             sa.text("SELECT type FROM pragma_table_info(:table) WHERE name = :column"),
             {"table": name, "column": column["name"]},
@@ -173,7 +163,7 @@ def _is_fit(connection: Connection, found: sa.types.TypeEngine[Any], wanted: typ
         return isinstance(found, sa.String)
     if wanted is int:
         return isinstance(found, (sa.Integer, *_FRACTIONAL))
-    # A time since the epoch in single precision is minutes off.
+    # In single precision, a time since the epoch is minutes off.
     single = isinstance(found, sa.REAL) or (
         isinstance(found, sa.FLOAT) and connection.dialect.name in {"mysql", "mariadb"}
     )

@@ -1,4 +1,4 @@
-"""What the repositories do with a URL before they open it."""
+"""The parts of a repository URL: options, path and secrets."""
 
 from __future__ import annotations
 
@@ -12,23 +12,19 @@ from rocketry_otel._errors import RepositoryURLError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# From the colon after the user's name up to the last "@": a password with unencoded marks in
-# it is hidden whole, at the price of hiding, in odd URLs, something that is no secret.
+# From the colon after the user's name up to the last "@": this hides all of a password with
+# unencoded marks. In odd URLs it also hides text that is no secret.
 _PASSWORD = re.compile(r"^([^:]*:/+[^:]*|[^:]*(?!:/)):(.*)@", re.DOTALL)
 _OPTION = re.compile(r"([?&;])([^?&;=]*)=([^&;]*)")
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|credential", re.IGNORECASE)
-# A value that is itself made of options, as of `odbc_connect` or `authMechanismProperties`.
+# A value that consists of options itself, as in `odbc_connect` or `authMechanismProperties`.
 _SECRET_WITHIN = re.compile(rf"(?:{_SECRET_NAME.pattern})\w*\s*[:=]", re.IGNORECASE)
 
 
 def mask_url(url: str) -> str:
     """Return a URL with its password and secret-looking options as ``***``.
 
-    Args:
-        url: Any text; what is no URL is masked as far as it looks like one.
-
-    Returns:
-        What can be shown, logged and raised.
+    Text that is no URL is masked as far as it looks like one.
     """
     return _OPTION.sub(_masked_option, _PASSWORD.sub(r"\1:***@", str(url)))
 
@@ -41,12 +37,12 @@ def _masked_option(option: re.Match[str]) -> str:
 
 
 def refusal(url: str, why: str) -> RepositoryURLError:
-    """Return the error that says why a URL cannot be used."""
+    """Return the error of a URL that cannot be used."""
     return RepositoryURLError(f"{mask_url(url)}: {why}")
 
 
 def without_secrets(words: str, url: str) -> str:
-    """Return the words of a driver, with every secret of the URL in them as ``***``."""
+    """Return the message of a driver, with every secret of the URL in it as ``***``."""
     for secret in sorted(set(_secrets(url)), key=len, reverse=True):
         words = words.replace(secret, "***")
     return words
@@ -60,11 +56,7 @@ def _secrets(url: str) -> Iterator[str]:
 
 
 def split_options(url: str, allowed: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Split a URL into what stands before its options, and the options.
-
-    Args:
-        url: The URL.
-        allowed: What each known option is for.
+    """Split a URL into the part before its options, and the options.
 
     Raises:
         RepositoryURLError: An option is not known.
@@ -74,9 +66,9 @@ def split_options(url: str, allowed: Mapping[str, str]) -> tuple[str, dict[str, 
     for pair in filter(None, query.split("&")):
         name, _, value = pair.partition("=")
         if name not in allowed:
-            # It is not quoted: behind an unencoded "?" it may be part of a password.
+            # Without the option: after an unencoded "?" it may be part of a password.
             known = " and ".join(f"{option} ({use})" for option, use in allowed.items())
-            raise refusal(url, f"it has an option that is not known; known: {known or 'none'}")
+            raise refusal(url, f"unknown option; known: {known or 'none'}")
         options[name] = unquote(value)
     return base, options
 
@@ -85,7 +77,7 @@ def local_path(url: str) -> Path:
     """Return the absolute path that a ``csv`` or ``json`` URL names.
 
     Raises:
-        RepositoryURLError: There is no path in it, or there are options.
+        RepositoryURLError: The URL has no path, or it has options.
     """
     base, _ = split_options(url, {})
     path = unquote(base.partition("://")[2])
@@ -93,8 +85,8 @@ def local_path(url: str) -> Path:
         scheme = base.partition("://")[0].lower()
         raise refusal(
             url,
-            f"this names no file; absolute is {scheme}:///directory/name, relative is "
+            f"this names no file; an absolute path is {scheme}:///directory/name, a relative one "
             f"{scheme}://name, and a question mark in a name is %3F",
         )
-    # The working directory may change later; the repository stays where it was opened.
+    # The working directory may change later. The repository stays where it was opened.
     return Path(path).absolute()

@@ -19,10 +19,10 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def storable(name: str, value: Any) -> Any:
-    """Return the value of a field as any data store takes it.
+    """Return the value of a field in a form that every data store accepts.
 
-    Text has no NUL and no lone surrogate. A number that a column of 64 bits cannot hold, or
-    that JSON has no notation for, is ``None`` if the field may be so.
+    Text has no NUL and no lone surrogate. If a number does not fit into 64 bits, or JSON cannot
+    express it, it becomes ``None`` if the field allows that.
     """
     if isinstance(value, str):
         return safe_text(value)
@@ -34,17 +34,17 @@ def storable(name: str, value: Any) -> Any:
 
 
 def storable_record(record: TaskEventRecord) -> dict[str, Any]:
-    """Return all fields of a record, each as any data store takes it."""
+    """Return all fields of a record, each in a form that every data store accepts."""
     return {name: storable(name, value) for name, value in record.dict().items()}
 
 
 def storable_query(query: dict[str, Any]) -> dict[str, Any]:
-    """Return a query in which text is as it was stored."""
+    """Return a query with its texts in their stored form."""
     return {name: with_text(value, safe_text) for name, value in query.items()}
 
 
 def with_text(value: Any, convert: Callable[[str], str]) -> Any:
-    """Return a value of a query with its text converted, within Red Bird's operations too."""
+    """Return a value of a query with its text converted, also within Red Bird's operations."""
     if isinstance(value, str):
         return convert(value)
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -57,63 +57,59 @@ def with_text(value: Any, convert: Callable[[str], str]) -> Any:
 
 
 def satisfies(value: Any, wanted: Any) -> bool:
-    """Tell whether a value is the wanted one, or within the wanted operation."""
+    """Return whether a value is the wanted one, or fulfils the wanted operation."""
     if not isinstance(wanted, Operation):
         return bool(value == wanted)
     try:
         return bool(wanted.evaluate(value))
     except TypeError:
-        # `None` is neither more nor less than anything, as in SQL.
+        # As in SQL, `None` is neither more nor less than any value.
         return False
 
 
 def matches(record: Any, query: dict[str, Any]) -> bool:
-    """Tell whether a record has all that a query wants."""
+    """Return whether a record matches a query."""
     return all(satisfies(getattr(record, name), wanted) for name, wanted in query.items())
 
 
 def change_record(record: TaskEventRecord, values: dict[str, Any]) -> None:
-    """Set fields of a record; one that the model does not have raises."""
+    """Set fields of a record; an unknown field raises."""
     for name, value in values.items():
         setattr(record, name, value)
 
 
-class Newest:
+class NewestRecords:
     """The newest entry of each task and action.
 
-    Rocketry asks for the last record of a task and an action, or of some actions, six times
-    for each task at its start and at each look at a condition. Without this, the answer that
-    there is none needs a look at every record.
+    Rocketry queries the last record of a task and an action, or of several actions: six times
+    for each task at its start, and at each check of a condition. Without this class, a query
+    without a result reads every record.
     """
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], tuple[int, Any]] = {}
 
     def add(self, task_name: str, action: str, order: int, entry: Any) -> None:
-        """Remember an entry; of two of one task and action the later in order stays."""
+        """Remember an entry, if it is the newest of its task and action."""
         self._entries[task_name, action] = (order, entry)
 
     def forget(self, task_name: str, action: str, order: int) -> None:
-        """Forget the entry if it is the newest of its kind: then there is none left."""
+        """Forget the entry, if it is the newest of its task and action."""
         if self._entries.get((task_name, action), (None,))[0] == order:
             del self._entries[task_name, action]
 
     def find(self, query: dict[str, Any]) -> Any:
-        """Return the newest entry, or ``None`` if there is none.
-
-        Args:
-            query: One that ``can_answer``.
-        """
+        """Return the newest entry for a query that ``can_answer``; ``None`` if it has no entry."""
         task_name, actions = query["task_name"], query["action"]
         actions = [actions] if isinstance(actions, str) else actions.value
         keys = [(task_name, action) for action in actions]
-        # One look at each: another thread may add or forget in between.
+        # Each is read once: another thread may add or forget in between.
         found = [entry for key in keys if (entry := self._entries.get(key)) is not None]
         return max(found, key=itemgetter(0))[1] if found else None
 
     @staticmethod
     def can_answer(query: dict[str, Any]) -> bool:
-        """Tell whether a query asks for a task and for an action or some actions."""
+        """Return whether a query is for a task, and for one or several actions."""
         if query.keys() != {"task_name", "action"}:
             return False
         action = query["action"]

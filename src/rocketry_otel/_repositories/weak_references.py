@@ -1,9 +1,9 @@
-"""What Red Bird's repositories lack to be told of a fork."""
+"""Weak references to Red Bird's repositories, which the hooks of a fork need."""
 
 from __future__ import annotations
 
 
 class Referable:
-    """Lets an object of a pydantic model be referred to weakly."""
+    """A pydantic model that allows weak references."""
 
     __slots__ = ("__weakref__",)

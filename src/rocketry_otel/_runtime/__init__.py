@@ -1,1 +1,1 @@
-"""Forks, threads, file locks and the end of the process."""
+"""Forks, threads, file locks, the terminal and the end of the process."""
