@@ -55,7 +55,7 @@ def test_hooks_are_given_the_task_the_record_and_how_it_ended() -> None:
         "rocketry.span_name": "named",
     }
     assert seen == [(task, FIELDS, "success")] * 2
-    assert counters.of("traces", "failed") == {}
+    assert counters.of("traces", "hook_error") == {}
 
 
 def test_a_task_that_nobody_knows_is_none() -> None:
@@ -85,7 +85,7 @@ def test_a_hook_that_names_nothing_leaves_the_name(nothing: Any) -> None:
     """A span is never called ``None``, nor nothing at all."""
     counters = Counters()
     assert UserHooks(lambda *_: nothing, lambda *_: None).of(EVENT, FIELDS, counters) == {}  # type: ignore[arg-type, return-value]
-    assert counters.of("traces", "failed") == {}
+    assert counters.of("traces", "hook_error") == {}
 
 
 def test_a_name_that_is_no_text_becomes_one() -> None:
@@ -103,7 +103,7 @@ def test_hooks_cannot_change_the_record() -> None:
 
     assert UserHooks(enrich=change).of(EVENT, fields, counters) == {}
     assert fields == FIELDS
-    assert counters.of("traces", "failed") == {"enrich_hook": 1}
+    assert counters.of("traces", "hook_error") == {"enrich": 1}
 
 
 @pytest.mark.parametrize("odd", [5, [1], "text", [("a", 1), 5]], ids=str)
@@ -112,7 +112,7 @@ def test_what_is_no_mapping_adds_nothing(odd: Any, caplog: pytest.LogCaptureFixt
     counters = Counters()
     user_hooks = UserHooks(lambda *_: "named", lambda *_: odd)
     assert user_hooks.of(EVENT, FIELDS, counters) == {"rocketry.span_name": "named"}
-    assert counters.of("traces", "failed") == {"enrich_hook": 1}
+    assert counters.of("traces", "hook_error") == {"enrich": 1}
     assert [record.getMessage() for record in caplog.records] == [
         "The hook enrich raised; further ones are not reported"
     ]
@@ -133,7 +133,7 @@ def test_a_hook_that_raises_costs_not_the_other(
     left = {"enrich": {"rocketry.span_name": "named"}, "name_span": {"team": "data"}}[hook]
     for _ in range(3):
         assert user_hooks.of(EVENT, FIELDS, counters) == left
-    assert counters.of("traces", "failed") == {f"{hook}_hook": 3}
+    assert counters.of("traces", "hook_error") == {f"{hook}": 3}
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("rocketry_otel", logging.ERROR)
     assert record.getMessage() == f"The hook {hook} raised; further ones are not reported"
@@ -147,5 +147,5 @@ def test_both_hooks_may_raise(caplog: pytest.LogCaptureFixture) -> None:
     counters = Counters()
     for _ in range(2):
         assert user_hooks.of(EVENT, FIELDS, counters) == {}
-    assert counters.of("traces", "failed") == {"enrich_hook": 2, "name_span_hook": 2}
+    assert counters.of("traces", "hook_error") == {"enrich": 2, "name_span": 2}
     assert [record.getMessage().split()[2] for record in caplog.records] == ["enrich", "name_span"]

@@ -33,7 +33,11 @@ def test_every_metric_is_documented(telemetry: TelemetryCapture) -> None:
     )
     names = set(re.findall(r'"(rocketry\.(?:task|scheduler)\.\w+)"', source))
     names |= {f"rocketry.bridge.{name}" for name in metrics.BRIDGE_COUNTERS}
-    names |= {"rocketry.bridge.waiting", "rocketry.bridge.waiting_time"}
+    names |= {
+        "rocketry.bridge.waiting",
+        "rocketry.bridge.waiting_time",
+        "rocketry.bridge.hook_errors",
+    }
     assert set(re.findall(r"^\| `(rocketry\.\w+\.\w+)` \| \w", TELEMETRY, re.MULTILINE)) == names
 
 

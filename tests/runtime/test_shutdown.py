@@ -152,8 +152,8 @@ class Closable:
         self.log = log
         self.work = work
 
-    def hurry(self) -> None:
-        self.log.append("hurry")
+    def begin_closing(self, deadline: float) -> None:
+        self.log.append(("begin", deadline))
 
     def close(self, timeout: float) -> None:
         self.log.append(timeout)
@@ -173,9 +173,8 @@ def test_the_time_limits_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -
     closables = [Closable(log, take_two_seconds) for _ in range(3)]
     for closable in closables:
         shutdown.remember(closable)
-        shutdown.remember_flushable(closable)
     shutdown.close_all()
-    assert log == ["hurry", "hurry", "hurry", 3.0, 1.0, 0.0]
+    assert log == [("begin", 103.0)] * 3 + [3.0, 1.0, 0.0]
     log.clear()
     closables.clear()
     shutdown.close_all()
@@ -183,7 +182,7 @@ def test_the_time_limits_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_one_that_cannot_be_closed_does_not_keep_the_others_from_it(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error while leaving is told of, and all the others are closed."""
     log: list[Any] = []
@@ -191,11 +190,12 @@ def test_one_that_cannot_be_closed_does_not_keep_the_others_from_it(
     def fail() -> None:
         raise RuntimeError("no")
 
+    monkeypatch.setattr(shutdown.time, "monotonic", lambda: 100.0)
     closables = [Closable(log, fail) for _ in range(2)]
     for closable in closables:
         shutdown.remember(closable)
     shutdown.close_all()
-    assert len(log) == 2
+    assert [entry for entry in log if not isinstance(entry, tuple)] == [3.0, 3.0]
     assert [record.getMessage() for record in caplog.records] == [
         "Telemetry could not be ended"
     ] * 2
@@ -214,3 +214,41 @@ def test_what_is_forgotten_or_gone_is_not_closed() -> None:
     assert alive() is None
     shutdown.close_all()
     assert log == []
+
+
+TWO_HANDLERS = """
+    import logging, os, sys
+
+    from rocketry_otel import OTelRepoHandler, open_repository
+
+    for name, endpoint in zip(("first", "second"), sys.argv[1:]):
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+        logger = logging.getLogger(name)
+        logger.setLevel("INFO")
+        logger.propagate = False
+        logger.addHandler(OTelRepoHandler(open_repository("memory://")))
+        for action in ("run", "success"):
+            logger.info("", extra={"task_name": name, "action": action, "run_id": "r1"})
+"""
+
+
+@pytest.mark.parametrize("hanging", ["first", "second"])
+def test_a_handler_whose_collector_hangs_takes_no_time_from_another(
+    receiver: OTLPReceiver, hanging: str
+) -> None:
+    """All are closed at once, so that each has the whole of its time limit."""
+    with OTLPReceiver() as other:
+        other.behave(Hang())
+        endpoints = [other.http_endpoint, receiver.http_endpoint]
+        env = {
+            "OTEL_METRICS_EXPORTER": "none",
+            # Nothing is sent before the program ends.
+            "OTEL_BSP_SCHEDULE_DELAY": "60000",
+            "OTEL_BLRP_SCHEDULE_DELAY": "60000",
+            "ROCKETRY_OTEL_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT),
+        }
+        ordered = endpoints if hanging == "first" else reversed(endpoints)
+        done = run_python(TWO_HANDLERS, *ordered, env=env)
+        assert done.returncode == 0
+    assert len(receiver.spans) == 1
+    assert len(receiver.log_records) == 2

@@ -96,11 +96,13 @@ def test_a_sampler_is_asked_once_for_a_run_and_may_add_attributes() -> None:
 
     with capture_telemetry(sampler=Once()) as telemetry:
         handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
-        handler.handle(task_record("run", run_id="r1", execution="main"))
+        record = task_record("run", run_id="r1")
+        record.name = "rocketry.task._process"
+        handler.handle(record)
         assert len(Once.asked) == 1
         trace_id, name, args = Once.asked[0]
         assert name == "run etl"
-        known = {"task_name": "etl", "rocketry.run_id": "r1", "rocketry.execution": "main"}
+        known = {"task_name": "etl", "rocketry.run_id": "r1", "rocketry.execution": "process"}
         assert args[1] == known
         handler.handle(task_record("success", run_id="r1", created=START + 1))
         assert len(Once.asked) == 1

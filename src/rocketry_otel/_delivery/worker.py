@@ -278,12 +278,16 @@ class DeliveryWorker:
     def _is_hopeless(self) -> bool:
         return any(queue.error is not None for queue in self._queues)
 
-    def stop(self, timeout: float) -> None:
-        """Send nothing again any more, before the channels close."""
+    def begin_stopping(self) -> None:
+        """Send nothing again any more, before the channels close; do not wait."""
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
-            thread = self._thread
+
+    def stop(self, timeout: float) -> None:
+        """Send nothing again any more, and wait half of ``timeout`` seconds for the thread."""
+        self.begin_stopping()
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             # Should the repository not answer, there is still time for what waits.
             thread.join(timeout / 2)

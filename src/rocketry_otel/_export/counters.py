@@ -8,15 +8,16 @@ from typing import Literal
 
 from rocketry_otel._runtime.forks import after_fork_in_child
 
-Outcome = Literal["delivered", "failed", "dropped", "replayed", "retried"]
+Outcome = Literal["delivered", "failed", "dropped", "replayed", "retried", "hook_error"]
 
 
 class Counters:
     """Counts spans and log records by what became of them.
 
     ``delivered``: a collector accepted it. ``failed``: a collector refused it for good.
-    ``dropped``: it was not sent, for the reason that stands with it. ``replayed``: it was
+    ``dropped``: it was not sent, for a reason that is counted with it. ``replayed``: it was
     delivered from the repository. ``retried``: it did not get through, and is tried again.
+    ``hook_error``: a hook of the application raised; no telemetry is lost.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics, trace
 from opentelemetry._logs import NoOpLoggerProvider, get_logger_provider
 
-from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.forks import no_fork
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.threads import start_thread
@@ -56,10 +55,6 @@ class Providers:
     channels: list[own.Channel] = field(default_factory=list)
     borrowed: list[Any] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        """See to it that all providers send at once when the program ends."""
-        shutdown.remember_flushable(self)
-
     @property
     def queues(self) -> list[ExportQueue[Any]]:
         """The channels of spans and log records."""
@@ -80,10 +75,14 @@ class Providers:
         ours = [channel.wait_for(mark, deadline) for channel, mark in marks]
         return all(ours) and borrowed()
 
-    def close(self, deadline: float) -> None:
-        """Send what waits in our own providers and end them, by ``deadline`` at the latest."""
+    def begin_closing(self, deadline: float) -> None:
+        """Begin to send what waits in our own providers, until ``deadline`` at the latest."""
         for channel in self.channels:
             channel.begin_closing(deadline)
+
+    def close(self, deadline: float) -> None:
+        """Send what waits in our own providers and end them, by ``deadline`` at the latest."""
+        self.begin_closing(deadline)
         for channel in self.channels:
             channel.finish_closing()
 

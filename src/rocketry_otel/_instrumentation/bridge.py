@@ -253,6 +253,13 @@ class Bridge:
         # What there was no room for comes from the repository, now that there is some.
         return self.delivery_worker.wait(deadline) and signals.providers.flush(deadline)
 
+    def begin_closing(self, deadline: float) -> None:
+        """Begin to send what waits, until ``deadline`` (``time.monotonic()``); do not wait."""
+        self._closed = True
+        if self._signals is not None:
+            self.delivery_worker.begin_stopping()
+            self._signals.providers.begin_closing(deadline)
+
     def close(self, timeout: float) -> None:
         """Send what waits, for ``timeout`` seconds at most, and send nothing any more."""
         self._closed = True

@@ -142,6 +142,10 @@ class ChildSide:
         finally:
             self._left = max(self._left - (time.monotonic() - began), 0.0)
 
+    def begin_closing(self, deadline: float) -> None:
+        """Begin to send what is left, until ``deadline`` (``time.monotonic()``)."""
+        self._providers.begin_closing(deadline)
+
     def close(self, timeout: float) -> None:
         """Send what is left, within ``timeout`` seconds, and end."""
         self._providers.close(time.monotonic() + timeout)

@@ -64,7 +64,7 @@ class UserHooks:
             return None
 
     def _log_once(self, hook: str, error: Exception, counters: Counters) -> None:
-        counters.add("traces", "failed", reason=f"{hook}_hook")
+        counters.add("traces", "hook_error", reason=hook)
         if hook not in self._is_logged:
             self._is_logged.add(hook)
             _logger.error("The hook %s raised; further ones are not reported", hook, exc_info=error)

@@ -1,4 +1,8 @@
-"""Leaving the program: all that waits is sent within one time limit for all handlers."""
+"""The end of the program: all handlers send their queues at the same time.
+
+In: what was remembered. Out: each is closed within its own time limit, counted from the same
+moment: a collector that hangs takes no time from the others.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ import logging
 import multiprocessing.util
 import time
 import weakref
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from .scope import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _logger = logging.getLogger(NAME)
 
@@ -25,21 +33,16 @@ class Closable(Protocol):
         """How many seconds closing may take."""
         ...
 
+    def begin_closing(self, deadline: float) -> None:
+        """Begin to send what waits until ``deadline`` (``time.monotonic()``); do not wait."""
+        ...
+
     def close(self, timeout: float) -> None:
         """Close, within ``timeout`` seconds."""
         ...
 
 
-class Flushable(Protocol):
-    """What has something to send when the program ends."""
-
-    def hurry(self) -> Any:
-        """Begin to send it, without waiting."""
-        ...
-
-
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
-_flushables: weakref.WeakSet[Flushable] = weakref.WeakSet()
 
 
 def remember(closable: Closable) -> None:
@@ -52,21 +55,21 @@ def forget(closable: Closable) -> None:
     _open.discard(closable)
 
 
-def remember_flushable(flushable: Flushable) -> None:
-    """Let ``flushable`` send what it has before anything is closed and waited for."""
-    _flushables.add(flushable)
-
-
 def close_all() -> None:
     """Close all that is open; the time limits run at the same time, not one after another."""
     began = time.monotonic()
-    for flushable in list(_flushables):
-        flushable.hurry()
-    for closable in list(_open):
-        try:
-            closable.close(max(closable.shutdown_timeout - (time.monotonic() - began), 0.0))
-        except Exception:  # noqa: PERF203  # the others are to be closed all the same
-            _logger.warning("Telemetry could not be ended", exc_info=True)
+    deadlines = [(closable, began + closable.shutdown_timeout) for closable in list(_open)]
+    for closable, deadline in deadlines:
+        _try(partial(closable.begin_closing, deadline))
+    for closable, deadline in deadlines:
+        _try(partial(closable.close, max(deadline - time.monotonic(), 0.0)))
+
+
+def _try(step: Callable[[], None]) -> None:
+    try:
+        step()
+    except Exception:  # the others are closed all the same
+        _logger.warning("Telemetry could not be ended", exc_info=True)
 
 
 def _close_at_the_end_of_a_child(_: object = None) -> None:

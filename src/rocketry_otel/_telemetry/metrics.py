@@ -145,12 +145,27 @@ def _observe_bridge(
             unit=unit,
             description="Telemetry that is not delivered yet.",
         )
-    provider.get_meter(NAME, VERSION).create_observable_gauge(
+    meter = provider.get_meter(NAME, VERSION)
+    meter.create_observable_counter(
+        "rocketry.bridge.hook_errors",
+        [_hook_errors(counters)],
+        unit="{error}",
+        description="Exceptions of the application's own hooks. No telemetry is lost.",
+    )
+    meter.create_observable_gauge(
         "rocketry.bridge.waiting_time",
         [_waiting_time(delivery, signal) for signal in _UNITS],
         unit="s",
         description="How long the oldest record waits that is not delivered yet.",
     )
+
+
+def _hook_errors(counters: Counters) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterable[Observation]:
+        for hook, count in counters.of("traces", "hook_error").items():
+            yield Observation(count, {"hook": hook})
+
+    return read
 
 
 def _waiting(
