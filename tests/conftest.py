@@ -1,4 +1,4 @@
-"""What all tests share: a clean environment, and clean loggers."""
+"""Fixtures of all tests: a clean environment, and clean loggers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was left out."""
+    """Report the tests that were left out."""
     if not terminalreporter.config.getoption("--stack"):
         terminalreporter.write_line(
             "Left out: tests/stack, which runs a real collector, Jaeger and Prometheus; "
@@ -46,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the variables of whoever runs the tests."""
+    """Hide the environment variables of the user."""
     for name in list(os.environ):
         if name.startswith(("OTEL_", "ROCKETRY_OTEL_")):
             monkeypatch.delenv(name)
@@ -61,7 +61,7 @@ def _clean_loggers() -> Iterator[None]:
         logger.handlers = []
     yield
     for logger in loggers:
-        # A session with a clock of its own has them made with its time.
+        # A session with its own clock lets them make records with its time.
         for name in ("makeRecord", "__rocketry_wrapped__"):
             vars(logger).pop(name, None)
     for logger, (handlers, level, disabled) in zip(loggers, before, strict=True):

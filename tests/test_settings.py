@@ -66,7 +66,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is said in code is said last."""
+    """An argument wins over the environment."""
     monkeypatch.setenv("ROCKETRY_OTEL_EXCEPTIONS", "type")
     assert Settings(exceptions="message").exceptions == "message"
 
@@ -102,10 +102,10 @@ def test_an_empty_variable_is_one_that_is_not_set(
         ("STATE_DIR", "~nobody-of-this-name/state", "a directory"),
     ],
 )
-def test_a_bad_value_is_an_error_that_says_all(
+def test_bad_value_is_an_error(
     name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names the variable, the value and what is allowed, and is one of our errors."""
+    """The error names the variable, the value and the allowed values."""
     monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", value)
     with pytest.raises(SettingsError) as caught:
         Settings()
@@ -115,12 +115,12 @@ def test_a_bad_value_is_an_error_that_says_all(
 
 
 def test_a_bad_argument_is_named_as_it_was_given() -> None:
-    """The variable is not blamed for what code said."""
+    """The error names the argument, and not the variable."""
     with pytest.raises(SettingsError, match=r"^span_kind is 'x'; allowed is internal"):
         Settings(span_kind="x")
 
 
-def test_an_unknown_argument_is_an_error_that_lists_the_settings() -> None:
+def test_unknown_argument_is_an_error() -> None:
     """A misspelt name in code does not pass in silence."""
     with pytest.raises(SettingsError, match="There is no setting 'repository'; there are repo, "):
         Settings(repository="x")
@@ -139,7 +139,7 @@ def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_misspelt_variable_is_warned_about(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It may be one of a later version, so it is no error; that it does nothing is said."""
+    """It may be a setting of a later version: it causes a warning, and no error."""
     monkeypatch.setenv("ROCKETRY_OTEL_REPOSITORY", "sqlite:///x.db")
     Settings()
     (record,) = caplog.records
@@ -159,7 +159,7 @@ def test_a_misspelt_variable_is_warned_about(
         ("a,b", "", "b", True),
     ],
 )
-def test_patterns_choose_what_is_exported(
+def test_patterns_choose_the_tasks(
     include: str, exclude: str, name: str, *, exported: bool
 ) -> None:
     """A task is exported if it is included and not excluded; case counts."""
@@ -183,7 +183,7 @@ def test_retention_is_an_age_or_a_count(given: Any, kept: Retention | None) -> N
 
 
 def test_code_may_say_it_in_python() -> None:
-    """Seconds are a number there, and a directory is a path; what makes no sense is an error."""
+    """In code, seconds are a number and a directory is a path; other values are errors."""
     settings = Settings(catch_up=60, state_dir=Path("~") / "x")
     assert (settings.catch_up, settings.state_dir) == (60, str(Path.home() / "x"))
     for bad in ({"catch_up": -1}, {"state_dir": b"x\xff"}, {"retention": 0}, {"retention": []}):

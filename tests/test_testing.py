@@ -10,7 +10,7 @@ from tests.support.apps import make_app, run_tasks
 
 
 def test_the_example_of_the_documentation() -> None:
-    """What a user's test would do works, and can be read after the block."""
+    """A user's test works, and can read the telemetry after the block."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
     with capture_telemetry(app) as telemetry:
@@ -32,7 +32,7 @@ def test_the_application_is_as_before_however_the_block_ends() -> None:
 
 
 def test_a_span_that_is_not_the_only_one_is_an_error(telemetry: TelemetryCapture) -> None:
-    """A test that means one span is told of none and of two."""
+    """Asking for one span is an error if none or two were captured."""
     with pytest.raises(LookupError, match="0 spans of 'etl'"):
         telemetry.span("etl")
     tracer = telemetry.tracer_provider.get_tracer("test")
@@ -42,7 +42,7 @@ def test_a_span_that_is_not_the_only_one_is_an_error(telemetry: TelemetryCapture
         telemetry.span("etl")
 
 
-def test_what_was_captured_can_be_forgotten(telemetry: TelemetryCapture) -> None:
+def test_clear_forgets_the_telemetry(telemetry: TelemetryCapture) -> None:
     """Between two parts of a test."""
     telemetry.tracer_provider.get_tracer("test").start_span("a").end()
     telemetry.logger_provider.get_logger("test").emit(body="b")
@@ -61,14 +61,14 @@ def test_metrics_are_those_of_now(telemetry: TelemetryCapture) -> None:
 
 
 def test_a_sampler_can_be_given() -> None:
-    """To test what is left when spans are not kept."""
+    """A sampler can leave spans out."""
     with capture_telemetry(sampler=ALWAYS_OFF) as telemetry:
         telemetry.tracer_provider.get_tracer("test").start_span("a").end()
     assert telemetry.spans == []
 
 
 def test_a_manual_clock_gives_exact_times(telemetry: TelemetryCapture) -> None:
-    """It is Rocketry's own clock then, and a run has the length that the test says."""
+    """Rocketry uses the test's clock, and a run has the length that the test chose."""
     clock = ManualClock(1_000.0)
     app = make_app(time_func=clock)
     handler = instrument(app, **telemetry.providers)

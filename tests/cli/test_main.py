@@ -48,7 +48,7 @@ def test_spawned_child_does_not_run_the_command_line():
 
 
 def test_no_command(capsys):
-    """Without a command, status 2 and what is missing."""
+    """Without a command, status 2 and a message."""
     with pytest.raises(SystemExit, match=r"^2$"):
         main([])
 
@@ -73,7 +73,7 @@ def test_demo_takes_its_options(demo_calls):
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", ""])
 def test_demo_needs_a_number_of_seconds(text, demo_calls, capsys):
-    """What is no positive finite number of seconds is refused with status 2."""
+    """Other text than a positive finite number is refused with status 2."""
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["demo", f"--seconds={text}"])
 
@@ -99,7 +99,7 @@ def test_demo_without_rocketry(name, monkeypatch, capsys):
 
 
 def test_other_missing_modules_are_not_blamed_on_rocketry(monkeypatch):
-    """A broken installation of something else shows as what it is."""
+    """A broken installation of another package shows its own error."""
     monkeypatch.delitem(sys.modules, "rocketry_otel._demo.run")
     monkeypatch.setitem(sys.modules, "rocketry_otel._demo.screen", None)
 
@@ -151,7 +151,7 @@ def test_interrupt_at_any_point(monkeypatch, capsys):
 
 
 def test_reader_that_went_away(monkeypatch, tmp_path):
-    """When nobody reads what is printed, it ends with status 1 and prints to nowhere."""
+    """If the reader of its output has gone, the command ends with status 1, in silence."""
 
     def run_demo(**_):
         raise BrokenPipeError
@@ -167,8 +167,8 @@ def test_reader_that_went_away(monkeypatch, tmp_path):
     assert file.read_text(encoding="utf-8") == ""
 
 
-def test_command_says_what_is_wrong(tmp_path):
-    """In a process of its own, too, a bad repository gives a message and no traceback."""
+def test_bad_repository_gives_a_message(tmp_path):
+    """Also in a separate process, a bad repository gives a message and no traceback."""
     (tmp_path / "file").touch()
     url = f"sqlite:///{tmp_path}/file/tasks.db"
 

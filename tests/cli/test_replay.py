@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,8 @@ import pytest
 from rocketry_otel import RepositoryError
 from rocketry_otel._cli import replay
 from rocketry_otel._cli.main import main
-from tests.support.histories import named_by_the_environment, two_runs
 from tests.support.otlp_receiver import OTLPReceiver, PartialSuccess
 from tests.support.terminal import Terminal
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
-    """The collector."""
-    with named_by_the_environment(monkeypatch) as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """A repository of two runs."""
-    return two_runs(tmp_path)
 
 
 def test_all_is_accepted(
@@ -64,7 +49,7 @@ def test_the_repository_may_be_a_setting(
     assert len(receiver.log_records) == 1
 
 
-def test_not_all_is_accepted(
+def test_refusal_gives_status_1(
     url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Status 1, and why."""
@@ -75,10 +60,10 @@ def test_not_all_is_accepted(
     assert refused == "Refused: 2, since: too old"
 
 
-def test_not_all_can_be_read(
+def test_unreadable_records_give_status_1(
     url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 1, and the summary says how much that is."""
+    """Status 1, and the summary has the number."""
     with Path(url.removeprefix("csv://")).open("a") as file:
         file.write("what is no row\r\n" * 2)
     assert main(["replay", "--repo", url]) == 1
@@ -86,10 +71,10 @@ def test_not_all_can_be_read(
     assert len(receiver.spans) == 2
 
 
-def test_a_collector_that_is_away(
+def test_outage_gives_status_1(
     url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 1 when patience ends, and how much waits for what."""
+    """Status 1 when patience ends, and the number of items that wait."""
     receiver.stop()
     assert main(["replay", "--repo", url, "--patience", "0s"]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -98,7 +83,7 @@ def test_a_collector_that_is_away(
 
 
 def test_a_dry_run(url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]) -> None:
-    """It tells and sends nothing."""
+    """It shows the numbers, and sends nothing."""
     assert main(["replay", "--repo", url, "--dry-run", "--until=2023-11-14T22:13:21Z"]) == 0
     assert capsys.readouterr().out == (
         f"{url}: 2 records with the ends of 1 runs would be sent; nothing was.\n"
@@ -117,10 +102,10 @@ def test_a_dry_run(url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixtu
         (["--patience=-5s"], "argument --patience: '-5s' is not a duration "),
     ],
 )
-def test_arguments_that_mean_nothing(
+def test_bad_arguments_are_refused(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 2 and what is allowed."""
+    """Status 2, and the allowed values."""
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["replay", *arguments])
     assert f"rocketry-otel replay: error: {words}" in capsys.readouterr().err
@@ -140,10 +125,10 @@ def test_arguments_that_mean_nothing(
         ),
     ],
 )
-def test_what_cannot_be_done(
+def test_impossible_requests_are_refused(
     arguments: list[str], words: str, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 2, one line that says why, and no password."""
+    """Status 2, one line with the reason, and no password."""
     assert main(["replay", "--repo", url, *arguments]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("rocketry-otel: ")) == ("", 1)
@@ -155,7 +140,7 @@ def test_what_cannot_be_done(
     ("text", "ago"), [("90m", timedelta(minutes=90)), (" 2D ", timedelta(days=2))]
 )
 def test_an_age_is_a_time_before_now(text: str, ago: timedelta) -> None:
-    """As the help says."""
+    """An age counts back from now."""
     assert abs(datetime.now(timezone.utc) - ago - replay._time(text)) < timedelta(minutes=1)
 
 
@@ -181,13 +166,13 @@ def test_a_time_has_a_zone_or_is_local(
         time.tzset()
 
 
-def test_an_error_in_the_midst_tells_what_was_sent(
+def test_error_in_the_middle_shows_the_result(
     url: str,
     receiver: OTLPReceiver,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Status 2 and the summary so far, without what a driver may say of the password."""
+    """Status 2 and the summary so far, without a password in a driver's message."""
 
     def fail(_: Any, **how: Any) -> Any:
         how["progress"](replay.replay(_, dry_run=True))
@@ -201,10 +186,10 @@ def test_an_error_in_the_midst_tells_what_was_sent(
     assert err == "rocketry-otel: the repository cannot be read: password is *\n"
 
 
-def test_an_interrupt_before_it_begins(
+def test_interrupt_before_the_beginning(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 130, and there is nothing to tell."""
+    """Status 130, and no output."""
 
     def interrupt(_: str) -> Any:
         raise KeyboardInterrupt
@@ -214,10 +199,10 @@ def test_an_interrupt_before_it_begins(
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_interrupt_after_it_began(
+def test_interrupt_after_the_beginning(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 130 and what was shown last."""
+    """Status 130, and the last result."""
 
     def interrupted(repo: Any, **how: Any) -> Any:
         replay.replay_refused(repo, progress=how["progress"])
@@ -230,15 +215,15 @@ def test_an_interrupt_after_it_began(
 
 @pytest.mark.usefixtures("receiver")
 def test_without_any_output(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status 0 where there is neither stdout nor stderr: nobody is told, which is no error."""
+    """Status 0 without stdout and stderr."""
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["replay", "--repo", url]) == 0
 
 
 @pytest.mark.usefixtures("receiver")
-def test_a_bar_is_taken_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each drawing takes the place of the one before, and nothing is left."""
+def test_bar_is_erased(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each drawing replaces the one before, and the last one is erased."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "40")
     terminal = Terminal()

@@ -1,4 +1,4 @@
-"""The command ``rocketry-otel replay`` in a process of its own: signals, terminals and pipes."""
+"""The command ``rocketry-otel replay`` in a separate process: signals, terminals and pipes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,13 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.histories import named_by_the_environment, two_runs
 from tests.support.otlp_receiver import Hang, OTLPReceiver
 from tests.support.processes import clean_environment, run_command
 
 COMMAND = [sys.executable, "-W", "error", "-m", "rocketry_otel", "replay"]
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
-    """The collector."""
-    with named_by_the_environment(monkeypatch) as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """A repository of two runs."""
-    return two_runs(tmp_path)
 
 
 @pytest.mark.usefixtures("_interruptible")
@@ -52,7 +36,7 @@ def test_an_interrupt_in_the_midst(url: str, receiver: OTLPReceiver) -> None:
 
 
 def on_terminal(url: str, receiver: OTLPReceiver, **variables: str) -> str:
-    """Return what the command writes to a terminal."""
+    """Return the output of the command on a terminal."""
     terminal, end = pty.openpty()
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint, **variables}
     done = subprocess.run(
@@ -85,7 +69,7 @@ def test_a_bar_on_a_terminal(url: str, receiver: OTLPReceiver) -> None:
 
 
 def test_two_destinations(url: str, receiver: OTLPReceiver) -> None:
-    """Each gets all; what was accepted is counted at both."""
+    """Each gets everything; acceptances are counted at both."""
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
         "OTEL_TRACES_EXPORTER": "otlp,console",
@@ -105,7 +89,7 @@ def test_nobody_reads(url: str, receiver: OTLPReceiver) -> None:
     """Status 1 with a pipe that is closed, and no complaint; without any stdout all is well."""
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
     command = " ".join([*COMMAND, "--repo", url])
-    # It takes a second to start, and by then nobody is there.
+    # The command takes a second to start, and the reader has gone by then.
     done = run_command(["bash", "-o", "pipefail", "-c", f"{command} | exec true"], env)
     assert (done.returncode, done.stderr) == (1, "")
     done = run_command(["bash", "-c", f"{command} >&- 2>&-"], env)

@@ -1,4 +1,4 @@
-"""What happens in the bodies of tasks, as a collector sees it."""
+"""The bodies of tasks, from the view of a collector."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class Body:
 
 @dataclass(frozen=True)
 class Seen:
-    """What an application did.
+    """The result of an application.
 
     Attributes:
-        report: What it printed.
+        report: Its output.
         spans: All spans that the collector was sent.
         logs: All log records, as trace id, span id, body and attributes.
     """
@@ -93,7 +93,7 @@ class Seen:
 
 
 def run_app(method: str, scenario: str, **env: str) -> Seen:
-    """Run the application against a receiver of its own."""
+    """Run the application with its own receiver."""
     with OTLPReceiver(grpc=False) as receiver:
         env = {**HERE, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint, **env}
         done = run_command([sys.executable, str(APP), method, scenario], env=env, timeout=100)
@@ -103,7 +103,7 @@ def run_app(method: str, scenario: str, **env: str) -> Seen:
 
 
 def seen_by(receiver: OTLPReceiver, report: dict[str, Any]) -> Seen:
-    """Return what a receiver has of an application."""
+    """Return the telemetry of an application at a receiver."""
     assert not receiver.malformed
     return Seen(
         report,
@@ -200,7 +200,7 @@ def test_runs_that_are_to_overlap_do(method: str, apps: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_log_records_of_a_body_carry_the_ids_of_its_run(method: str, apps: dict[str, Any]) -> None:
-    """What goes through OpenTelemetry's logging handler has the run's trace and span id."""
+    """Records of OpenTelemetry's logging handler have the run's trace and span id."""
     seen: Seen = apps[method].result()
     runs = seen.runs
     records = seen.work_logs()
@@ -222,16 +222,14 @@ def test_nothing_leaks_out_of_a_body(method: str, apps: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_baggage_reaches_the_body(method: str, apps: dict[str, Any]) -> None:
-    """What the application has set before it ran is there in every mode."""
+    """Baggage of the application is there in every mode."""
     seen: Seen = apps[method].result()
     for label, count in LABELS.items():
         assert [span.attributes["team"] for span in seen.work(label)] == ["blue"] * count
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_a_body_says_of_its_run_stands_on_the_runs_span(
-    method: str, apps: dict[str, Any]
-) -> None:
+def test_body_adds_to_its_runs_span(method: str, apps: dict[str, Any]) -> None:
     """Attributes come from the body itself, its sub-tasks, its threads and its process."""
     added = {
         "in_main": ["main"],
@@ -282,10 +280,8 @@ def test_an_applications_own_provider_is_flushed_in_the_child(
 @pytest.mark.parametrize(
     ("method", "provider"), [("fork", "ours"), ("spawn", "ours"), ("fork", "own")]
 )
-def test_a_hanging_collector_holds_a_child_up_no_longer_than_the_time_out(
-    method: str, provider: str
-) -> None:
-    """The child ends within the shutdown time-out and a second more, whoever's provider it is."""
+def test_hanging_collector_delays_a_child_briefly(method: str, provider: str) -> None:
+    """The child ends within the shutdown time-out and a second more, with either provider."""
     with OTLPReceiver(grpc=False) as receiver:
         receiver.behave(Hang())
         env = {
@@ -298,7 +294,7 @@ def test_a_hanging_collector_holds_a_child_up_no_longer_than_the_time_out(
         done = run_command([sys.executable, str(APP), method, "alone"], env=env)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout.splitlines()[-1])
-        # What it tried to send: without that it would not have had to wait.
+        # It tried to send: otherwise it had no reason to wait.
         assert any(
             span.name == "work alone"
             for request in receiver.requests
@@ -312,7 +308,7 @@ def test_a_hanging_collector_holds_a_child_up_no_longer_than_the_time_out(
     assert 0.9 < report["ended"] - ended["created"] < 2
 
 
-def test_a_request_made_in_a_body_continues_its_trace_on_the_server() -> None:
+def test_request_of_a_body_continues_its_trace() -> None:
     """Run, body, client and server make one trace, each below the one before, in every mode."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
@@ -408,7 +404,7 @@ GLOBALS = """
 
     own, recorded = {}, []
     for case in sys.argv[1:]:
-        # Each has global providers of its own, in a process that has only imported as yet.
+        # Each has its own global providers, in a process that has only imported so far.
         child = os.fork()
         if not child:
             run(case)
@@ -431,7 +427,7 @@ GLOBAL_CASES: dict[str, list[Any]] = {
 
 @pytest.fixture(scope="module")
 def globals_seen() -> dict[str, list[Any]]:
-    """What became of the global providers in each case."""
+    """The global providers in each case."""
     with OTLPReceiver(grpc=False) as receiver:
         env = {**HERE, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
         done = run_python(GLOBALS, *GLOBAL_CASES, env=env)
@@ -440,8 +436,8 @@ def globals_seen() -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("case", GLOBAL_CASES)
-def test_who_sets_the_global_providers(case: str, globals_seen: dict[str, list[Any]]) -> None:
-    """Ours become global at the start, unless the application set its own or said no."""
+def test_global_providers_at_the_start(case: str, globals_seen: dict[str, list[Any]]) -> None:
+    """Ours become global at the start, unless the application has its own or turns that off."""
     early, *late = globals_seen[case]
     assert early == ALL
     assert late == GLOBAL_CASES[case]
@@ -464,36 +460,36 @@ def say(ending: str) -> None:
 
 
 def say_and_end() -> None:
-    """Say things, and succeed."""
+    """Add attributes and events, and succeed."""
     say("success")
 
 
 def say_and_fail() -> None:
-    """Say things, and fail."""
+    """Add attributes and events, and fail."""
     say("fail")
 
 
-def say_until_told(flag: Event = TerminationFlag()) -> None:  # noqa: B008
-    """Say things, and end when Rocketry says so."""
+def say_until_terminated(flag: Event = TerminationFlag()) -> None:  # noqa: B008
+    """Add attributes and events, and end when Rocketry ends it."""
     say("terminate")
     assert flag.wait(60)
     raise TaskTerminationException
 
 
 async def say_until_cancelled() -> None:
-    """Say things, and go on until cancelled."""
+    """Add attributes and events, and go on until cancelled."""
     say("terminate")
     await asyncio.sleep(60)
 
 
 def say_until_killed() -> None:
-    """Say things, and go on until killed."""
+    """Add attributes and events, and go on until killed."""
     say("terminate")
     time.sleep(60)
 
 
 ENDINGS = {"success": say_and_end, "fail": say_and_fail}
-LONG = {"async": say_until_cancelled, "thread": say_until_told, "process": say_until_killed}
+LONG = {"async": say_until_cancelled, "thread": say_until_terminated, "process": say_until_killed}
 SAYING = [
     (execution, method, ending)
     for ending in ("success", "fail", "terminate")
@@ -509,14 +505,14 @@ SAYING = [
 
 
 @pytest.mark.parametrize(("execution", "method", "ending"), SAYING)
-def test_what_a_body_says_is_on_the_span_and_in_the_record(
+def test_annotations_are_sent_and_stored(
     execution: str,
     method: str,
     ending: str,
     telemetry: TelemetryCapture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """However the run ends; but what was said in a child that was killed is lost."""
+    """This holds for each ending; only a killed child loses them."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")  # for a spawned child, which has no capture
     with start_method(method):
         app = make_app()
@@ -554,7 +550,7 @@ def test_what_a_body_says_is_on_the_span_and_in_the_record(
     assert not current_run()
 
 
-class Told:
+class RecordingHook:
     """A user's own hook of tasks, which can be pickled."""
 
     def __init__(self) -> None:
@@ -583,15 +579,15 @@ def test_the_users_own_hooks_and_run_ids_keep_working(
 ) -> None:
     """They are called as ever, inside of the run, and pickled where processes are spawned."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    told = Told()
+    hook = RecordingHook()
     with start_method(method):
         app = make_app(func_run_id=own_run_id)
-        app.session.hooks.task_execute.append(told.around)
+        app.session.hooks.task_execute.append(hook.around)
         handler = instrument(app, **telemetry.providers)
         app.session.create_task(func=say_and_fail, name="etl", execution=execution)
         run_tasks(app, "etl")
     if execution != "process":
-        assert told.steps == ["before etl etl", "after ValueError"]
+        assert hook.steps == ["before etl etl", "after ValueError"]
     span = telemetry.span("etl")
     assert span.attributes is not None
     assert span.attributes["hook"] is True
@@ -603,8 +599,8 @@ def test_the_users_own_hooks_and_run_ids_keep_working(
 def test_uninstrument_takes_everything_away(telemetry: TelemetryCapture) -> None:
     """Hooks and the function of run ids are those from before, and bodies see no run."""
     app = make_app(func_run_id=own_run_id)
-    told = Told()
-    app.session.hooks.task_execute.append(told.around)
+    hook = RecordingHook()
+    app.session.hooks.task_execute.append(hook.around)
     before = {name: list(hooks) for name, hooks in app.session.hooks}
     instrument(app, **telemetry.providers)
     assert dict(app.session.hooks) != before
@@ -621,7 +617,7 @@ def test_uninstrument_takes_everything_away(telemetry: TelemetryCapture) -> None
 
 
 def test_a_function_of_run_ids_that_the_user_sets_later_stays(telemetry: TelemetryCapture) -> None:
-    """Uninstrument does not undo what the user did in the meantime."""
+    """Uninstrument does not undo changes that the user has made meanwhile."""
     app = make_app()
     instrument(app, **telemetry.providers)
     app.session.config.func_run_id = own_run_id
@@ -666,22 +662,22 @@ def test_a_fault_in_our_hooks_never_fails_the_task(
 def test_baggage_that_cannot_be_pickled_fails_no_task(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A spawned process gets what can be, and runs."""
+    """A spawned process gets the baggage that can be pickled, and runs."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     token = attach(baggage.set_baggage("lock", Lock(), baggage.set_baggage("team", "blue")))
     try:
         with start_method("spawn"):
             app = make_app()
             instrument(app, **telemetry.providers)
-            app.session.create_task(func=tell_baggage, name="etl", execution="process")
+            app.session.create_task(func=add_baggage, name="etl", execution="process")
             run_tasks(app, "etl")
     finally:
         detach(token)
     assert (telemetry.span("etl").attributes or {})["baggage"] == "['team']"
 
 
-def tell_baggage() -> None:
-    """Say of the run what baggage has come."""
+def add_baggage() -> None:
+    """Add the received baggage to the run."""
     run = current_run()
     assert run is not None
     run.set_attribute("baggage", str(sorted(baggage.get_all())))

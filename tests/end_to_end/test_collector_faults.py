@@ -1,4 +1,4 @@
-"""What a user sees of a collector in trouble, from the log record of a task to the wire."""
+"""A collector in trouble, from the log record of a task to the wire."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ def test_the_first_record_decides_whose_providers_are_used(bench: Bench, monkeyp
         monkeypatch.setattr(trace, "get_tracer_provider", lambda: telemetry.tracer_provider)
         bench.run()
         assert telemetry.span("etl").name == "run etl"
-        bench.flush()  # what it says is that provider's affair
+        bench.flush()  # its result depends on that provider
         assert bench.receiver.spans == []
         assert len(bench.receiver.log_records) == 2
 
 
-def test_a_handler_without_records_has_no_threads_and_nothing_to_flush(bench: Bench) -> None:
+def test_idle_handler_has_no_threads(bench: Bench) -> None:
     """Making a handler opens no connection."""
     assert bench.flush(0.0) is True
     assert bench.handler._bridge._signals is None
@@ -146,7 +146,7 @@ def test_a_handler_without_records_has_no_threads_and_nothing_to_flush(bench: Be
 def test_an_outage_makes_flush_false_in_time_and_two_lines(
     bench: Bench, lines: Any, fault: Fault | None
 ) -> None:
-    """Whatever keeps telemetry back: a flush says so, in time, and nothing is lost."""
+    """If telemetry is held up, a flush returns false in time, and nothing is lost."""
     if fault is None:
         bench.receiver.stop()
     else:
@@ -167,16 +167,16 @@ def test_an_outage_makes_flush_false_in_time_and_two_lines(
     bench.end()
     assert Counter(it.span.name for it in bench.receiver.spans) == {"run etl": 3}
     assert len(bench.receiver.log_records) == 6
-    told = lines()
-    assert len(told) == (0 if isinstance(fault, Hang) else 2)
-    if told:
-        assert told[0].startswith(f"{BEGIN}{bench.endpoint}")
-        assert told[1].startswith(f"{END}{bench.endpoint}")
-        assert told[1].endswith("; nothing was dropped.")
+    logged = lines()
+    assert len(logged) == (0 if isinstance(fault, Hang) else 2)
+    if logged:
+        assert logged[0].startswith(f"{BEGIN}{bench.endpoint}")
+        assert logged[1].startswith(f"{END}{bench.endpoint}")
+        assert logged[1].endswith("; nothing was dropped.")
 
 
 def test_a_refusal_makes_flush_false_at_once_and_one_line(bench: Bench, lines: Any) -> None:
-    """What is refused for good is not sent again, not said to have arrived, and told of once."""
+    """Refused telemetry is not sent again, not counted as delivered, and logged once."""
     bench.receiver.behave(PartialSuccess(1, "too old"))
     bench.run(3)
     assert bench.flush() is False
@@ -193,7 +193,7 @@ def test_a_refusal_makes_flush_false_at_once_and_one_line(bench: Bench, lines: A
 
 
 def test_a_slow_collector_is_no_trouble(bench: Bench, lines: Any) -> None:
-    """A flush waits for an answer that comes in time, and tells the truth after."""
+    """A flush waits for an answer that comes in time, and returns the true result."""
     bench.receiver.behave(Slow(0.3))
     bench.run()
     assert bench.flush(0.05) is False
@@ -201,10 +201,8 @@ def test_a_slow_collector_is_no_trouble(bench: Bench, lines: Any) -> None:
     assert lines() == []
 
 
-def test_emit_returns_while_the_collector_hangs_and_the_queue_is_full(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A task never waits for telemetry: what finds no room comes from the repository later."""
+def test_emit_never_waits_for_the_collector(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task never waits for telemetry: the overflow comes from the repository later."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "50")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "0")
     monkeypatch.setenv("OTEL_BLRP_MAX_QUEUE_SIZE", "50")
@@ -227,10 +225,8 @@ def test_emit_returns_while_the_collector_hangs_and_the_queue_is_full(
     assert arrived == {r.run_id for r in bench.handler.repo.filter_by(action="success").all()}
 
 
-def test_after_an_outage_shorter_than_the_queue_everything_arrives(
-    bench: Bench, lines: Any
-) -> None:
-    """What was logged before, during and after an outage arrives, once and in its order."""
+def test_short_outage_loses_nothing(bench: Bench, lines: Any) -> None:
+    """Records from before, during and after an outage arrive once, in their order."""
     for number in range(50):
         bench.run(task_name=f"before {number}")
     assert bench.flush() is True
@@ -269,7 +265,7 @@ def test_a_batch_that_is_too_large_is_halved(bench: Bench, lines: Any) -> None:
 
     bench.receiver._choose_fault = note  # type: ignore[method-assign]
     if bench.endpoint == bench.receiver.grpc_endpoint:
-        pytest.skip("the receiver's status for it says nothing of a size: see test_destinations")
+        pytest.skip("the receiver does not name a size in its status: see test_destinations")
     bench.receiver.behave(refuse_large)
     bench.run(100)
     assert bench.flush() is True
@@ -279,7 +275,7 @@ def test_a_batch_that_is_too_large_is_halved(bench: Bench, lines: Any) -> None:
 
 
 def test_a_poison_item_does_not_cost_its_neighbours(bench: Bench, lines: Any) -> None:
-    """An item that cannot be encoded is lost alone, with one line that says so."""
+    """Only the item that cannot be encoded is lost, and one line reports it."""
     bench.run(20)
     signals = bench.handler._bridge._signals
     assert signals is not None
@@ -297,7 +293,7 @@ def test_a_poison_item_does_not_cost_its_neighbours(bench: Bench, lines: Any) ->
 def test_half_of_the_runs_are_kept_with_a_ratio_of_one_half(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ratio keeps its share of runs, and log records say whether their run was kept."""
+    """A ratio keeps its share of runs, and log records show whether their run was kept."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "5000")
@@ -330,7 +326,7 @@ def test_a_real_collector_passes_everything_on(
                     logger.info("hello", extra=extra)
             assert handler.flush(LONG) is True
             handler.close()
-            # What it has taken it sends on before it ends.
+            # It sends its queue on before it ends.
         assert len(receiver.spans) == 100
         span = receiver.spans[0]
         assert span.span.name == "run etl"
@@ -397,8 +393,8 @@ FORKS = """
 """
 
 
-def test_children_forked_in_the_midst_of_exports_deliver_their_own(protocol: str) -> None:
-    """Each child delivers what it logged, once, and the parent's connection stays whole."""
+def test_children_forked_during_exports_deliver(protocol: str) -> None:
+    """Each child delivers its records once, and the parent's connection stays whole."""
     with OTLPReceiver() as receiver:
         endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
         env = {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
@@ -494,7 +490,7 @@ def test_with_every_variable_wrong_telemetry_still_arrives(
     assert len(bench.receiver.spans) == 3
     assert len(bench.receiver.log_records) == 6
     assert len(bench.receiver.metrics) > 0
-    told = "\n".join(lines())
+    logged = "\n".join(lines())
     not_ours = {
         "OTEL_TRACES_SAMPLER": "coin",
         "OTEL_EXPORTER_OTLP_HEADERS": "nonsense",
@@ -502,7 +498,7 @@ def test_with_every_variable_wrong_telemetry_still_arrives(
     }
     for name, value in BAD.items():
         if (name, value) != ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"):
-            assert not_ours.get(name, name) in told
+            assert not_ours.get(name, name) in logged
 
 
 def test_a_flush_under_the_handlers_own_lock_does_not_deadlock(bench: Bench, lines: Any) -> None:

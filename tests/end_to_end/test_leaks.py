@@ -107,7 +107,7 @@ def test_ten_thousand_runs_leave_nothing_behind(
         pairs.run(runs // 2 * 9 // 10)
         tracemalloc.start()
         try:
-            pairs.run(REMEMBERED)  # so that what is forgotten has been counted when it came
+            pairs.run(REMEMBERED)  # so that forgotten runs were counted when they began
             gc.collect()
             base, _ = tracemalloc.get_traced_memory()
             pairs.run(runs // 2 // 10)

@@ -1,4 +1,4 @@
-"""Links between runs: what a run waited for, and who asked for it."""
+"""Links of runs: to dependencies, and to the span that asked for the run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def add_tasks(app: Rocketry, condition: Any, execution: str = "main", **options:
 
 
 def links_of(span: ReadableSpan) -> dict[tuple[int, int], str]:
-    """Return what a span is linked to, and as what."""
+    """Return the links of a span, with their kinds."""
     found = {
         (link.context.trace_id, link.context.span_id): dict(link.attributes or {})
         for link in span.links
@@ -87,7 +87,7 @@ def ids(span: ReadableSpan) -> tuple[int, int]:
 
 
 def stored_links(handler: Any, task: str = "report") -> list[dict[tuple[int, int], str]]:
-    """Return what the run records of a task say of links."""
+    """Return the links in the run records of a task."""
     return [
         {
             (int(link["trace_id"], 16), int(link["span_id"], 16)): link["link"]
@@ -99,7 +99,7 @@ def stored_links(handler: Any, task: str = "report") -> list[dict[tuple[int, int
 
 @pytest.mark.parametrize("execution", ["main", "process"])
 @pytest.mark.parametrize("case", CONDITIONS)
-def test_a_run_is_linked_to_what_it_waited_for(
+def test_run_links_to_its_dependencies(
     case: str, execution: str, telemetry: TelemetryCapture
 ) -> None:
     """Exactly the runs that let it start are linked, on its span and in its stored record."""
@@ -117,7 +117,7 @@ def test_a_run_is_linked_to_what_it_waited_for(
 
 @pytest.mark.parametrize("execution", ["async", "thread", "process"])
 def test_a_dependency_of_any_mode_is_linked(execution: str, telemetry: TelemetryCapture) -> None:
-    """What was waited for may run anywhere, and by its function be named."""
+    """A dependency may run in any mode, and be named by its function."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
     app.session.create_task(func=apps.succeed, name="load", execution=execution)
@@ -138,7 +138,7 @@ def test_a_dependency_of_any_mode_is_linked(execution: str, telemetry: Telemetry
     assert stored_links(handler, "middle") == [links_of(its)]
 
 
-def test_each_run_is_linked_to_the_newest_run_that_let_it_start(
+def test_run_links_to_the_newest_dependency(
     telemetry: TelemetryCapture,
 ) -> None:
     """The second report comes of the second load, not of the first."""
@@ -155,7 +155,7 @@ def test_each_run_is_linked_to_the_newest_run_that_let_it_start(
         assert links_of(report) == {ids(load): "dependency"}
 
 
-def test_what_has_been_followed_already_is_not_linked_again(telemetry: TelemetryCapture) -> None:
+def test_old_dependency_is_not_linked_again(telemetry: TelemetryCapture) -> None:
     """Of two that may let a run start, only the one that ended since its last run did."""
     app = make_app()
     instrument(app, **telemetry.providers)
@@ -191,10 +191,8 @@ def test_a_dependency_that_ran_before_a_restart_is_linked(
 
 
 @pytest.mark.parametrize("execution", ["main", "async", "thread", "process"])
-def test_a_run_that_was_asked_for_is_linked_to_the_span_that_asked(
-    execution: str, telemetry: TelemetryCapture
-) -> None:
-    """Each of several requests has its own span, and what else would let the run start has none."""
+def test_requested_run_links_to_the_request(execution: str, telemetry: TelemetryCapture) -> None:
+    """Each of several requests has its own span, and other causes have none."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
     add_tasks(app, after_success("load"), execution, multilaunch=True)
@@ -215,7 +213,7 @@ def test_a_run_that_was_asked_for_is_linked_to_the_span_that_asked(
         assert later == {ids(telemetry.span("load")): "dependency"}
 
 
-def test_a_run_that_another_tasks_body_asked_for_is_linked_to_that_run(
+def test_request_of_a_body_links_to_its_run(
     telemetry: TelemetryCapture,
 ) -> None:
     """In a body the run's own span is the active one."""
@@ -231,10 +229,10 @@ def test_a_run_that_another_tasks_body_asked_for_is_linked_to_that_run(
     assert links_of(telemetry.span("report")) == {ids(telemetry.span("asker")): "request"}
 
 
-def test_a_task_with_a_function_of_its_own_for_run_ids_is_linked(
+def test_task_with_its_own_run_ids_is_linked(
     telemetry: TelemetryCapture,
 ) -> None:
-    """Rocketry calls that in place of the session's: what it waited for and who asked are known."""
+    """Rocketry calls that function instead of the session's: the links are the same."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
     numbers = iter(range(10))
@@ -271,7 +269,7 @@ def test_one_setting_turns_links_off(
 
 
 def test_requests_of_another_time_are_forgotten(telemetry: TelemetryCapture) -> None:
-    """What was asked for while the application was not instrumented links nothing later."""
+    """A request from before the instrumentation causes no link later."""
     for session in list(requests._sessions):
         requests.unwatch(session)  # those of other tests
     for session in list(hooks._own_run_ids._hooks_of):

@@ -1,4 +1,4 @@
-"""Ours writes what Red Bird's own handler writes, for every model and repository."""
+"""Our handler writes the same rows as Red Bird's, for every model and repository."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODELS = [
     TaskRunRecord,
     TaskEventRecord,
 ]
-# What our own model keeps beyond what a record of Rocketry's holds.
+# Fields of our model that Rocketry's records lack.
 OURS_ALONE = {"trace_id", "span_id", "execution", "exc_type", "exc_message"}
 
 
@@ -102,7 +102,7 @@ def mongo(model: Any, path: Path) -> Any:
 
 
 def rows_of(handler: logging.Handler, made: list[logging.LogRecord]) -> list[Any]:
-    """Hand records over, and return what was said to each and what the repository then holds."""
+    """Handle records; return the error of each, and the rows of the repository."""
     said: list[Any] = []
     for record in made:
         try:
@@ -132,7 +132,7 @@ def test_the_same_records_leave_the_same_rows(
     monkeypatch: pytest.MonkeyPatch,
     telemetry: TelemetryCapture,
 ) -> None:
-    """Rows are equal, and where Red Bird's handler cannot write, ours raises what it raises."""
+    """Rows are equal, and if Red Bird's handler raises, ours raises the same."""
     monkeypatch.setattr(pymongo, "MongoClient", mongomock.MongoClient)
     made = records()
     handlers = []

@@ -31,14 +31,14 @@ ENDINGS = {
 MODES = [(mode, "fork", ending) for mode, endings in ENDINGS.items() for ending in endings]
 MODES += [("process", "spawn", ending) for ending in ENDINGS["process"]]
 FUNCTIONS = {"success": apps.succeed, "fail": apps.fail, "inaction": apps.do_nothing}
-LONG = {"async": apps.sleep_async, "thread": apps.sleep_until_told, "process": apps.sleep}
+LONG = {"async": apps.sleep_async, "thread": apps.sleep_until_terminated, "process": apps.sleep}
 
 
 @pytest.mark.parametrize(("execution", "method", "ending"), MODES)
 def test_every_ending_in_every_mode(
     execution: str, method: str, ending: str, telemetry: TelemetryCapture
 ) -> None:
-    """Span, log records and stored records of one run agree, and are what the contract says."""
+    """Span, log records and stored records of one run agree, and follow the contract."""
     with start_method(method):
         app = make_app()
         handler = instrument(app, **telemetry.providers)
@@ -133,7 +133,7 @@ def test_overlapping_runs_of_one_task_are_traces_of_their_own(telemetry: Telemet
     assert len({span.context.trace_id for span in telemetry.spans}) == 3
 
 
-def test_a_thread_that_fails_before_the_task_function_is_one_run(
+def test_early_failure_of_a_thread_is_one_run(
     telemetry: TelemetryCapture,
 ) -> None:
     """Rocketry logs that failure without a run id: it is the end of the run in that thread."""
@@ -175,7 +175,7 @@ def test_a_failed_setup_is_a_run(telemetry: TelemetryCapture) -> None:
     assert span.status.status_code is StatusCode.ERROR
 
 
-def test_what_a_body_logs_is_part_of_its_run_and_not_stored(telemetry: TelemetryCapture) -> None:
+def test_records_of_a_body_are_not_stored(telemetry: TelemetryCapture) -> None:
     """A record without action fails no task, is exported with the run's ids, and is no event."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
@@ -193,9 +193,7 @@ def test_what_a_body_logs_is_part_of_its_run_and_not_stored(telemetry: Telemetry
 
 
 @pytest.mark.parametrize("scheme", ["csv", "sqlite", "json"])
-def test_what_ran_before_a_restart_counts_after_it(
-    scheme: str, tmp_path: Path, telemetry: TelemetryCapture
-) -> None:
+def test_state_survives_a_restart(scheme: str, tmp_path: Path, telemetry: TelemetryCapture) -> None:
     """Status, times and conditions on the past are read from the chosen repository."""
     # SQLAlchemy's own URLs have one slash more before an absolute path.
     url = f"{scheme}://{'/' if scheme == 'sqlite' else ''}{tmp_path}/tasks"
@@ -278,7 +276,7 @@ def test_a_run_that_kill_9_cut_off_is_closed_after_the_restart(
     assert lines[1:] == ["rocketry.task.crash ERROR", "crash"]
 
 
-def test_a_repository_error_reaches_rocketry_and_the_telemetry_goes_out(
+def test_repository_error_costs_no_telemetry(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with Red Bird's handler the task fails; its span and log records are there."""

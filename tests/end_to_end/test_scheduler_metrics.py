@@ -97,7 +97,7 @@ def running(app: Rocketry) -> Iterator[None]:
 def test_durations_lead_to_traces_and_nothing_stays_active(
     execution: str, receiver: OTLPReceiver, instrumented: Instrument
 ) -> None:
-    """Buckets are from 10 ms to 6 h, exemplars name the run, and what began has ended."""
+    """Buckets are from 10 ms to 6 h, exemplars name the run, and no run is active."""
     with start_method("fork"):
         app = make_app()
         handler = instrumented(app)
@@ -166,7 +166,7 @@ def test_a_run_that_goes_on_is_active(receiver: OTLPReceiver, instrumented: Inst
 def test_last_success_is_there_right_after_a_restart(
     tmp_path: Path, receiver: OTLPReceiver, instrumented: Instrument
 ) -> None:
-    """Before anything has run it says what the repository knows, of this application's tasks."""
+    """At the start it comes from the repository, for this application's tasks."""
     repo = open_repository(f"sqlite:////{tmp_path}/tasks")
     for name, action, created in (
         ("good", "run", 1_700_000_000.5),
@@ -192,7 +192,7 @@ def test_last_success_is_there_right_after_a_restart(
 def test_the_scheduler_is_seen_to_live_and_to_hang(
     receiver: OTLPReceiver, instrumented: Instrument
 ) -> None:
-    """Cycles grow while it runs; while a main task blocks they stand still, and the time grows."""
+    """Cycles grow while it runs; while a main task blocks, only the time since a cycle grows."""
     entered, release = threading.Event(), threading.Event()
 
     def block() -> None:

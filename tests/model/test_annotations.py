@@ -85,7 +85,7 @@ odd = (
 
 @given(attributes)
 def test_attributes_survive_their_text(kept: tuple[tuple[str, Any], ...]) -> None:
-    """What a record keeps of attributes is read back as it was, types and order included."""
+    """Attributes are read back from a record with their types and their order."""
     text = attributes_as_text(kept)
     found = read_attributes(text) if text is not None else ()
     assert found == kept
@@ -94,14 +94,14 @@ def test_attributes_survive_their_text(kept: tuple[tuple[str, Any], ...]) -> Non
 
 @given(events)
 def test_events_survive_their_text(kept: tuple[RunEvent, ...]) -> None:
-    """What a record keeps of events is read back as it was, in its order."""
+    """Events are read back from a record in their order."""
     text = events_as_text(kept)
     assert (read_events(text) if text is not None else ()) == kept
 
 
 @given(links)
 def test_links_survive_their_text(kept: tuple[RunLink, ...]) -> None:
-    """What a record keeps of links is read back as it was, in its order."""
+    """Links are read back from a record in their order."""
     text = links_as_text(kept)
     assert (read_links(text) if text is not None else ()) == kept
 
@@ -112,7 +112,7 @@ def test_nothing_is_kept_of_nothing() -> None:
 
 
 def test_the_text_is_plain_json() -> None:
-    """A user can read a column, and find the trace of a link by what stands in it."""
+    """A user can read a column, and find the trace of a link by its hex ids."""
     assert attributes_as_text((("a", 1), ("b", "é"))) == '{"a": 1, "b": "\\u00e9"}'
     assert events_as_text((RunEvent("e", 5, (("k", True),)),)) == (
         '[{"name": "e", "time": 5, "attributes": {"k": true}}]'
@@ -125,7 +125,7 @@ def test_the_text_is_plain_json() -> None:
 @settings(deadline=None)
 @given(odd)
 def test_whatever_a_column_holds_is_read_as_something_clean(stored: object) -> None:
-    """A column of the user's with our name raises nothing, and gives only what can be sent."""
+    """A user's column with our name raises nothing, and gives only values that can be sent."""
     pairs, its_events, its_links = read_attributes(stored), read_events(stored), read_links(stored)
     assert plain_attributes(dict(pairs)) == pairs
     for event in its_events:
@@ -149,12 +149,12 @@ def test_whatever_a_column_holds_is_read_as_something_clean(stored: object) -> N
     ],
     ids=lambda value: str(type(value)) if isinstance(value, Evil | dict) else str(value)[:30],
 )  # fmt: skip
-def test_what_is_none_of_ours_gives_nothing(stored: object) -> None:
+def test_foreign_content_gives_nothing(stored: object) -> None:
     """Neither attributes nor events nor links are made up."""
     assert (read_attributes(stored), read_events(stored), read_links(stored)) == ((), (), ())
 
 
-def test_columns_may_hold_what_a_database_has_parsed_already() -> None:
+def test_parsed_json_is_accepted() -> None:
     """A JSON column comes back as lists and dictionaries, not as text."""
     assert read_attributes({"b": 1, "a": 2}) == (("a", 2), ("b", 1))
     assert read_events([{"name": "e", "time": 1.0, "attributes": {"k": 1}}]) == (
@@ -167,13 +167,13 @@ def test_columns_may_hold_what_a_database_has_parsed_already() -> None:
 
 @pytest.mark.parametrize(("time", "kept"), [(-5, 0), (2**70, 2**63 - 1), ("7", 7)])
 def test_a_time_out_of_range_is_the_end_of_the_range(time: object, kept: int) -> None:
-    """Times of events are what OTLP can carry and backends can show."""
+    """Times of events are in the range of OTLP and of backends."""
     (event,) = read_events([{"name": "e", "time": time, "attributes": {}}])
     assert event.time == kept
 
 
 def test_ids_out_of_range_are_cut() -> None:
-    """A link's ids fit their 128 and 64 bits, whatever stands in the column."""
+    """A link's ids fit their 128 and 64 bits, whatever the column holds."""
     (link,) = read_links([{"trace_id": "f" * 40, "span_id": "f" * 40, "link": "x"}])
     assert (link.trace_id, link.span_id) == (2**128 - 1, 2**64 - 1)
 
@@ -202,7 +202,7 @@ def test_ids_out_of_range_are_cut() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_a_value_is_of_a_type_that_otlp_carries(value: object, plain: object) -> None:
-    """Truth values and numbers in range stay what they are; all else is clean text."""
+    """Truth values and numbers in range stay; every other value becomes clean text."""
     assert plain_value(value) == plain
     assert type(plain_value(value)) is type(plain)
 
@@ -233,7 +233,7 @@ def test_a_key_that_is_no_text_becomes_one() -> None:
     assert annotations.attributes == {"5": 1, "\\ud800": 2}
 
 
-def test_beyond_128_no_attribute_is_taken_but_those_that_are_there_change() -> None:
+def test_attribute_129_is_ignored() -> None:
     """A body that adds without end costs no memory without end."""
     annotations = Annotations()
     for number in range(200):

@@ -28,7 +28,7 @@ def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "5", "h", "1.5h", "-1d", "1 d", "1h30m", "1y", "1٣d", "1d\n2"]
 )
-def test_anything_else_is_an_error_that_shows_what_is_one(text: str) -> None:
+def test_other_text_is_an_error_with_examples(text: str) -> None:
     """It names the text and gives examples."""
     with pytest.raises(
         ValueError, match=re.escape(f"{text!r} is not a duration such as {EXAMPLES}")
@@ -37,7 +37,7 @@ def test_anything_else_is_an_error_that_shows_what_is_one(text: str) -> None:
 
 
 def test_the_examples_are_durations() -> None:
-    """What is said to be allowed is allowed."""
+    """The examples of the error are allowed."""
     assert [seconds_of(text) for text in re.findall(r"\w*\d+\w", EXAMPLES)] == [
         45, 5_400, 43_200, 2_592_000, 1_209_600,
     ]  # fmt: skip

@@ -35,7 +35,7 @@ class Evil:
     ids=lambda value: str(value)[:20],
 )
 def test_any_time_is_in_the_range_of_otlp(seconds: object, expected: int) -> None:
-    """What is no time is 0, unknown; what lies out of range is the end of the range."""
+    """A value that is no time becomes 0, unknown; one out of range becomes the end of the range."""
     assert nanoseconds(seconds) == expected
     assert type(nanoseconds(seconds)) is int
 
@@ -61,7 +61,7 @@ def test_a_run_record_is_read_whole() -> None:
 
 
 def test_a_stored_record_gives_the_same_event() -> None:
-    """A record read back from a repository says what the live one said, but for the level."""
+    """A stored record gives the same event as the live one, but for the level."""
     fields = {**vars(task_record("fail", run_id="r1", exc_info=raised(ValueError("boom"))))}
     live = live_event({**fields, "process": 7, "exc_text": "of another handler"}, "m")
     assert live.exception is not None
@@ -86,7 +86,7 @@ def test_a_minimal_record_gets_rocketrys_own_message() -> None:
     ids=str,
 )
 def test_a_record_without_task_or_action_is_no_task_event(fields: dict[str, object]) -> None:
-    """Only what bears both is kept by a repository."""
+    """A repository keeps only records with both."""
     assert not parse_event(fields).is_task_event
 
 
@@ -122,7 +122,7 @@ def test_an_unknown_execution_is_left_out(execution: object) -> None:
     ids=str,
 )
 def test_added_attributes_are_plain_and_sorted(stored: object, attributes: object) -> None:
-    """They are of types that OTLP carries, in one order; what is no JSON object gives none."""
+    """They have types of OTLP, in one order; text that is no JSON object gives none."""
     assert parse_event({"attributes": stored}).attributes == attributes
 
 
@@ -147,7 +147,7 @@ def test_columns_that_are_none_of_ours_give_nothing(stored: object) -> None:
 
 
 def test_a_group_whose_members_were_cut_off_is_read() -> None:
-    """Its own type and message are there, though nothing of what it holds is."""
+    """The group's own type and message are there, without the exceptions that it holds."""
     text = (
         "  + Exception Group Traceback (most recent call last):\n"
         '  |   File "x", line 1, in f\n'

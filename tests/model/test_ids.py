@@ -8,7 +8,7 @@ from rocketry_otel._model.ids import RunIds, ids_of
 
 
 def test_the_ids_of_a_run_never_change() -> None:
-    """The ids are part of the contract: what is in a backend already must be found again."""
+    """The ids are part of the contract: old runs in a backend must be found again."""
     ids = ids_of("etl", "0123456789abcdef0123456789abcdef", 1_700_000_000_000_000_000)
     assert ids.trace_hex == "079425aa8885539a91ecf621c696b56d"
     assert ids.span_hex == "83b0fef6577ac2fd"
@@ -39,7 +39,7 @@ def test_ids_are_valid(task_name: str, run_id: str | None, began: int) -> None:
 
 
 def test_each_part_of_the_name_counts() -> None:
-    """Task, run id and beginning each tell runs apart."""
+    """A different task, run id or beginning gives different ids."""
     names = [("etl", "1", 5), ("etl", "2", 5), ("etl", "1", 6), ("et", "l1", 5), ("etl", None, 5)]
     assert len({ids_of(*name) for name in names}) == len(names)
 

@@ -21,7 +21,7 @@ def event(action: str, run_id: str | None = None, at: float = 1.0, **fields: obj
 
 
 def beginnings_of(*events: TaskEvent) -> list[int]:
-    """Return what a tracker finds: for each event the beginning of its run."""
+    """Return the beginning of the run that a tracker finds for each event."""
     tracker = RunTracker()
     steps = [tracker.observe(one) for one in events]
     return [step.run.began.created if step.run and step.run.began else -1 for step in steps]
@@ -41,7 +41,7 @@ def test_a_run_begins_and_ends() -> None:
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
-def test_overlapping_runs_are_told_apart_by_their_ids(first: str) -> None:
+def test_overlapping_runs_pair_by_id(first: str) -> None:
     """Each ending closes its own run, in whatever order they end."""
     second = "b" if first == "a" else "a"
     found = beginnings_of(
@@ -53,7 +53,7 @@ def test_overlapping_runs_are_told_apart_by_their_ids(first: str) -> None:
 
 
 def test_a_run_id_that_is_used_again_is_another_run() -> None:
-    """A function of the user's may give the same id each time: the beginning tells them apart."""
+    """A function of the user's may give the same id each time: the beginning separates the runs."""
     tracker = RunTracker()
     runs = []
     for at in (1.0, 3.0):
@@ -72,7 +72,7 @@ def test_overlapping_runs_of_one_id_end_in_their_order() -> None:
     )[2:] == [1_000_000_000, 2_000_000_000]  # fmt: skip
 
 
-def test_overlapping_runs_of_one_id_are_told_apart_by_their_place() -> None:
+def test_runs_of_one_id_pair_by_place() -> None:
     """Threads and child processes have one each, and each ending ends the run in its own."""
     assert beginnings_of(
         event("run", "1", 1.0, thread=5), event("run", "1", 2.0, thread=6),
@@ -80,8 +80,8 @@ def test_overlapping_runs_of_one_id_are_told_apart_by_their_place() -> None:
     )[2:] == [2_000_000_000, 1_000_000_000]  # fmt: skip
 
 
-def test_ids_do_not_depend_on_run_ids_that_the_repository_does_not_keep() -> None:
-    """What can be computed from the repository later is what is sent now."""
+def test_ids_ignore_run_ids_that_are_not_kept() -> None:
+    """Ids computed from the repository later are the ids that are sent now."""
     step = RunTracker(keeps_run_id=False).observe(event("run", "a", 1.0))
     assert step.run is not None
     assert step.run.ids == ids_of("etl", None, 1_000_000_000)
@@ -98,7 +98,7 @@ def test_a_second_ending_changes_nothing() -> None:
     assert (again.change, again.run.ids) == ("repeated", run.ids)
 
 
-def test_a_second_ending_without_id_in_the_same_place_changes_nothing() -> None:
+def test_second_ending_without_id_changes_nothing() -> None:
     """A thread whose success could not be logged logs a failure without its id."""
     tracker = RunTracker()
     run = tracker.observe(event("run", "a", 1.0, thread=5)).run
@@ -110,7 +110,7 @@ def test_a_second_ending_without_id_in_the_same_place_changes_nothing() -> None:
 
 
 def test_an_ending_without_id_ends_the_run_in_its_place() -> None:
-    """A thread or child that fails before the task's function logs no id: its place tells."""
+    """A thread or child that fails before the task's function logs no id: its place decides."""
     found = beginnings_of(
         event("run", "a", 1.0, process=7), event("run", "b", 2.0, process=8),
         event("fail", None, 3.0, process=7), event("fail", None, 4.0, process=8),
@@ -128,7 +128,7 @@ def test_a_failed_pickling_is_one_run() -> None:
     assert changes == ["began", "ended", "repeated"]
 
 
-def test_a_beginning_that_was_kept_without_its_id_is_found_by_its_place() -> None:
+def test_beginning_without_id_is_found_by_place() -> None:
     """Records carried over from a model without run ids are ended by records that have one."""
     found = beginnings_of(
         event("run", None, 1.0, thread=5), event("run", "b", 2.0, thread=5),
@@ -137,7 +137,7 @@ def test_a_beginning_that_was_kept_without_its_id_is_found_by_its_place() -> Non
     assert found == [1_000_000_000, 2_000_000_000, 1_000_000_000, -1]
 
 
-def test_an_ending_without_a_run_stands_alone() -> None:
+def test_ending_without_run_is_a_run() -> None:
     """A task that failed in its setup has a run of no length, every time anew."""
     tracker = RunTracker()
     steps = [tracker.observe(event("fail", None, at)) for at in (1.0, 2.0)]
@@ -149,7 +149,7 @@ def test_an_ending_without_a_run_stands_alone() -> None:
         assert step.run.ids == ids_of("etl", None, at)
 
 
-def test_a_new_run_in_a_place_used_before_is_not_a_second_ending() -> None:
+def test_new_run_in_an_old_place_is_new() -> None:
     """Identifiers of threads are used again: an ending with another id is another run."""
     tracker = RunTracker()
     tracker.observe(event("run", "a", 1.0))
@@ -178,7 +178,7 @@ def test_a_crash_ends_the_newest_run_of_the_task() -> None:
     assert step.run.end_estimated
 
 
-def test_a_crash_after_a_restart_ends_the_run_that_the_repository_knows() -> None:
+def test_crash_after_restart_ends_the_stored_run() -> None:
     """A new tracker asks for the beginning, and the ids are those of the run that was cut off."""
     cut_off = event("run", "a", 1.0)
     step = RunTracker(
@@ -198,7 +198,7 @@ def test_a_crash_with_no_run_is_not_estimated() -> None:
 
 
 def test_runs_that_never_end_do_not_pile_up() -> None:
-    """Beyond the limit the oldest run is given up, and its late ending stands alone."""
+    """Above the limit, the oldest run is given up, and its late ending is a run of its own."""
     tracker = RunTracker(limit=2)
     first = tracker.observe(event("run", "a", 1.0)).run
     tracker.observe(event("run", "b", 2.0))
@@ -209,7 +209,7 @@ def test_runs_that_never_end_do_not_pile_up() -> None:
     assert (late.change, late.was_open) == ("ended", False)
 
 
-def test_a_new_run_under_an_old_id_is_not_taken_for_the_old_one() -> None:
+def test_new_run_with_an_old_id_is_new() -> None:
     """Not even when it was given up before it ended: its ending is its own, not a second one."""
     tracker = RunTracker(limit=1)
     for one in (event("run", "1", 1.0), event("success", "1", 2.0), event("run", "1", 3.0)):
@@ -218,7 +218,7 @@ def test_a_new_run_under_an_old_id_is_not_taken_for_the_old_one() -> None:
     assert tracker.observe(event("success", "1", 5.0, thread=9)).change == "ended"
 
 
-def test_what_is_remembered_of_ended_runs_is_bounded() -> None:
+def test_memory_of_ended_runs_is_bounded() -> None:
     """A second ending long after the first is not recognised, and memory does not grow."""
     tracker = RunTracker()
     for number in range(5000):
@@ -229,8 +229,8 @@ def test_what_is_remembered_of_ended_runs_is_bounded() -> None:
     assert tracker.observe(event("fail", "r0")).change == "ended"
 
 
-def test_a_record_without_action_belongs_to_the_one_run_around_it() -> None:
-    """What a body logs is part of its run, if no other run can be meant."""
+def test_record_without_action_belongs_to_its_run() -> None:
+    """A record of a body belongs to its run, if no other run is possible."""
     tracker = RunTracker()
     run = tracker.observe(event("run", "a", 1.0, thread=5)).run
     assert tracker.observe(event("note", None, 2.0, thread=5)) == Step(run, "none")
@@ -263,14 +263,14 @@ def test_an_open_run_is_found_by_its_task_and_id() -> None:
 
 
 def test_a_run_begins_with_nothing_added() -> None:
-    """Context, decision, additions and launcher are for others to fill in."""
+    """Context, decision, annotations and launcher are empty at first."""
     run = RunTracker().observe(event("run", "a")).run
     assert run is not None
     assert (run.context, run.sampling, run.annotations, run.launched_in) == (None, None, None, None)
 
 
 def test_ids_of_a_record_win_over_its_place() -> None:
-    """An ending that bears ids of its own does not end the run that its thread suggests."""
+    """An ending with ids of its own does not end the run that its thread suggests."""
     tracker = RunTracker()
     tracker.observe(event("run", "a", 1.0))
     refused = ids_of("etl", "b", 2_000_000_000)

@@ -54,7 +54,7 @@ def test_an_inaction_is_no_error() -> None:
 
 
 def test_a_failure_has_its_exception() -> None:
-    """Type, message and traceback stand in the span's event, the type in ``error.type``."""
+    """The span's event has type, message and traceback; ``error.type`` has the type."""
     signal = span_of(event("fail", 3.0, exc_text=TRACEBACK), event("run"))
     assert signal.attributes["error.type"] == "ValueError"
     assert signal.error == "ValueError: boom"
@@ -99,15 +99,15 @@ def test_no_more_of_an_exception_leaves_than_is_allowed(
         ("Task 'etl' status: 'terminate' (forced termination)", "terminated"),
     ],
 )
-def test_a_termination_says_why(message: str, error_type: str) -> None:
-    """A run whose time was up is told from one that was stopped."""
+def test_termination_has_its_reason(message: str, error_type: str) -> None:
+    """A run whose time was up differs from one that was stopped."""
     signal = span_of(event("terminate", 3.0, message=message), event("run"))
     assert signal.attributes["error.type"] == error_type
     assert signal.error == message
 
 
 def test_a_crash_is_an_estimated_error() -> None:
-    """Its end is the time of the crash record, and says that it is an estimate."""
+    """Its end is the time of the crash record, and is marked as an estimate."""
     signal = span_of(event("crash", 9.0), event("run", 1.0))
     assert (signal.start, signal.end) == (1_000_000_000, 9_000_000_000)
     assert signal.attributes["error.type"] == "crash"
@@ -130,7 +130,7 @@ def test_an_ending_alone_has_no_length() -> None:
     assert signal.error == "Task 'etl' status: 'fail'"
 
 
-def test_what_only_the_ending_knows_is_shown() -> None:
+def test_fields_of_the_ending_are_shown() -> None:
     """Run id and execution come from the ending if the beginning had none."""
     ended = event("success", 3.0, execution="main")
     signal = span_of(ended, event("run", run_id=None))
@@ -145,7 +145,7 @@ def test_a_clock_that_was_set_back_gives_no_negative_length() -> None:
 
 
 def test_added_attributes_are_shown() -> None:
-    """What the task or a hook added stands behind our own."""
+    """Attributes of the task or a hook come after our own."""
     signal = span_of(event("success", 3.0, attributes='{"rows": 5}'), event("run"))
     assert list(signal.attributes)[-1] == "rows"
     assert signal.attributes["rows"] == 5
@@ -194,7 +194,7 @@ def test_each_action_is_a_log_record(action: str, severity: SeverityNumber, text
 def test_a_record_without_action_has_the_severity_of_its_level(
     level: int | None, severity: SeverityNumber
 ) -> None:
-    """What a body logs is exported as it was logged, with no event name."""
+    """A body's record is exported unchanged, with no event name."""
     signal = log_signal(event(None, levelno=level), "full")
     assert (signal.severity, signal.severity_text) == (severity, severity.name)
     assert signal.event_name is None
@@ -206,7 +206,7 @@ def test_a_record_without_task_has_no_name() -> None:
     assert log_signal(parse_event({"message": "m"}), "full").attributes == {}
 
 
-def test_no_text_grows_beyond_what_a_collector_takes() -> None:
+def test_long_texts_are_shortened() -> None:
     """A traceback of 10 MB, and names and messages of a megabyte, are shortened."""
     long = "x" * 1_000_000
     ended = event("fail", task_name=long, run_id=long, message=long, exc_type=long)
@@ -224,8 +224,8 @@ def test_no_text_grows_beyond_what_a_collector_takes() -> None:
     assert len(logged.event_name or "") < 100
 
 
-def test_what_is_known_at_the_beginning_comes_first() -> None:
-    """A sampler that is asked at the beginning sees what the span will begin with."""
+def test_attributes_of_the_beginning_come_first() -> None:
+    """A sampler sees, at the beginning, the first attributes of the span."""
     began = event("run", execution="main")
     signal = span_of(event("success", 2.0), began)
     known = beginning_attributes(began)
@@ -248,15 +248,15 @@ def test_a_name_given_by_a_hook_is_shortened_too() -> None:
     assert 1_000 < len(signal.name) < 1_100
 
 
-def test_what_a_body_added_counts_for_a_sampler_no_more_than_it_did_at_the_beginning() -> None:
+def test_sampler_never_sees_added_attributes() -> None:
     """Attributes of the ending are not among those that are known when the run begins."""
     began = event("run", attributes={"rows": 5})
     assert "rows" not in beginning_attributes(began)
     assert "rows" not in span_of(event("success"), began).attributes
 
 
-def test_events_come_from_the_ending_and_links_from_the_beginning() -> None:
-    """That is when each is known; the exception is an event of its own kind."""
+def test_events_and_links_have_their_sources() -> None:
+    """Each is known at that time; the exception is a separate event."""
     happened = (RunEvent("e", 5, (("k", 1),)),)
     links = (RunLink(10, 11, "dependency"),)
     began = event("run")._replace(links=links, events=(RunEvent("never", 1),))
@@ -270,13 +270,13 @@ def test_events_come_from_the_ending_and_links_from_the_beginning() -> None:
 
 
 def test_an_ending_alone_has_its_own_links() -> None:
-    """Where no beginning is known the ending stands for it."""
+    """If the beginning is unknown, the ending takes its place."""
     links = (RunLink(10, 11, "request"),)
     assert span_of(event("fail")._replace(links=links)).links == links
 
 
-def test_log_records_do_not_repeat_what_the_span_says() -> None:
-    """Added attributes, events and links stand on the span alone."""
+def test_log_records_have_no_added_attributes() -> None:
+    """Only the span has added attributes, events and links."""
     ended = event("success", attributes={"rows": 5, "rocketry.span_name": "n"})
     assert log_signal(ended, "full").attributes == {
         "task_name": "etl",
@@ -285,7 +285,7 @@ def test_log_records_do_not_repeat_what_the_span_says() -> None:
     }
 
 
-def test_what_is_added_takes_nothing_away() -> None:
+def test_added_attributes_replace_none() -> None:
     """Neither the place of our own attributes nor their values: a collector relies on them."""
     added = {f"k{number:03}": number for number in range(200)}
     own = {"task_name": "x", "rocketry.action": "x", "rocketry.run_id": "x"}
@@ -300,7 +300,7 @@ def test_what_is_added_takes_nothing_away() -> None:
     assert len(span_of(failed).events) == 127
 
 
-def test_what_is_added_is_shortened_too() -> None:
+def test_added_texts_are_shortened() -> None:
     """A body that adds a response of 10 MB does not cost the batch."""
     long = "x" * 10_000_000
     ended = event("success", attributes={long: long, "rows": 5})

@@ -38,7 +38,7 @@ class EvilText(str):
     ids=lambda value: type(value).__name__,
 )
 def test_whatever_it_is_becomes_clean_text(value: object, text: str) -> None:
-    """Each value becomes an exact ``str`` that says what can be said of it."""
+    """Each value becomes an exact ``str`` that describes it."""
     assert safe_text(value) == text
     assert type(safe_text(value)) is str
 
@@ -53,12 +53,12 @@ def test_clean_text_can_be_encoded_and_stays_as_it_is(text: str) -> None:
 
 
 def test_a_short_text_is_not_shortened() -> None:
-    """A text within the limit is returned as it is."""
+    """A text within the limit is returned unchanged."""
     assert shortened("abcd", 4) == "abcd"
 
 
 def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
-    """A quarter of the room is the beginning's, the rest the end's, and the gap is told."""
+    """The beginning gets a quarter of the room, the end the rest, and the gap is marked."""
     assert (
         shortened("ab" + "x" * 100 + "defghi", 8) == "ab\n[... 100 characters left out ...]\ndefghi"
     )

@@ -58,10 +58,10 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
-def test_type_and_message_are_the_same_from_the_text_as_from_the_exception(
+def test_text_and_exception_agree(
     error: BaseException,
 ) -> None:
-    """A task in a child process, of which only text is left, says the same as one in a thread."""
+    """A child process leaves only text, which gives the same exception as a thread."""
     live = exception_of({"exc_info": raised(error)})
     from_text = exception_from_text(printed(error))
     assert live is not None
@@ -72,7 +72,7 @@ def test_type_and_message_are_the_same_from_the_text_as_from_the_exception(
 
 
 def test_an_exception_has_its_qualified_name() -> None:
-    """The module stands before the name, but for built-in exceptions."""
+    """The name includes the module, but for built-in exceptions."""
     info = exception_of({"exc_info": raised(CustomError("own"))})
     assert info is not None
     assert (info.type, info.message) == (f"{__name__}.CustomError", "own")
@@ -81,7 +81,7 @@ def test_an_exception_has_its_qualified_name() -> None:
     assert builtin.type == "ValueError"
 
 
-def test_the_name_of_an_exception_of_the_main_module_has_no_module() -> None:
+def test_main_module_is_not_named() -> None:
     """As Python prints it, so that it is the same in a child process by fork and by spawn."""
     code = (
         "from rocketry_otel._model.tracebacks import exception_of\n"
@@ -115,7 +115,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("exc_info", ODD, ids=repr)
-def test_what_is_no_exception_is_none(exc_info: object) -> None:
+def test_other_values_give_no_exception(exc_info: object) -> None:
     """An ``exc_info`` of any shape that names no exception gives none."""
     assert exception_of({"exc_info": exc_info}) is None
     assert exception_of({}) is None
@@ -146,14 +146,14 @@ def test_an_exc_info_that_is_text_is_the_traceback() -> None:
 
 
 def test_stored_type_and_message_win_over_the_text() -> None:
-    """What the repository kept of a live exception is the same when it is read back."""
+    """A stored exception is read back as the live one."""
     fields = {"exc_text": "garbage", "exc_type": "a.B", "exc_message": "m"}
     assert exception_of(fields) == ExceptionInfo("a.B", "m", "garbage")
     assert exception_of({"exc_type": "a.B"}) == ExceptionInfo("a.B", None, None)
 
 
-def test_an_exception_that_cannot_be_shown_is_named_all_the_same() -> None:
-    """An exception whose ``__str__`` raises has its type, and says that it cannot be shown."""
+def test_unprintable_exception_has_its_name() -> None:
+    """An exception whose ``__str__`` raises has its type and a substitute message."""
     info = exception_of({"exc_info": raised(SilentError())})
     assert info is not None
     assert info.type == f"{__name__}.SilentError"

@@ -1,4 +1,4 @@
-"""What the documentation says is so."""
+"""The documentation is true."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
 
 
 def test_every_setting_is_in_the_readme() -> None:
-    """A setting that nobody can find is none, and one that is gone is not promised."""
+    """The table has all settings, and no others."""
     variables = {f"ROCKETRY_OTEL_{name.upper()}" for name in Settings.__fields__}
     table = set(re.findall(r"^\| `(ROCKETRY_OTEL_\w+)`", README, re.MULTILINE))
     assert table == variables
@@ -49,7 +49,7 @@ LOCAL = [
 
 @pytest.mark.parametrize("url", LOCAL)
 def test_every_local_repository_url_of_the_readme_opens(url: str, tmp_path: Path) -> None:
-    """Each is an empty repository, at the path that it says."""
+    """Each is an empty repository, at its path."""
     assert "/var/lib/app" in url or url == "memory://"
     url = url.replace("/var/lib/app", str(tmp_path))
     repo = open_repository(url)
@@ -59,7 +59,7 @@ def test_every_local_repository_url_of_the_readme_opens(url: str, tmp_path: Path
 
 
 def test_the_readmes_recipe_by_hand_works(tmp_path: Path) -> None:
-    """The code is run as it stands there."""
+    """The code of the README runs unchanged."""
     (code,) = re.findall(r"```python\n(import logging\n.*?)```", README, re.DOTALL)
     log = """
 record = logging.LogRecord("rocketry.task", 20, "x", 1, "m", None, None)
@@ -73,7 +73,7 @@ print(len(handler.repo.filter_by(task_name="etl", action="fail").all()))
 
 
 def test_the_recipe_of_a_replay_works(tmp_path: Path) -> None:
-    """The code is run as it stands there, on what a plain application has written."""
+    """The code of the page runs unchanged, on records of a plain application."""
     text = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
     (plain, recipe) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     run = """

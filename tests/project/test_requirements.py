@@ -139,7 +139,7 @@ def test_closed_file_has_no_problems(tmp_path, python):
     ],
 )
 def test_file_that_is_not_closed(tmp_path, replaced, by, problem):
-    """The problem names the package, and who requires it."""
+    """The problem names the package, and the package that requires it."""
     assert replaced in SMALL_PINNED
     findings = check_small(tmp_path, "3.10", SMALL_PINNED.replace(replaced, by))
     assert any(problem in it for it in findings.problems), findings

@@ -22,7 +22,7 @@ PINNED = {
     "grafana": "grafana/grafana:13.2.0",
     "postgresql": "postgres:17.6",
 }
-# What listens inside, by the configurations' own defaults.
+# The ports inside, by the defaults of the configurations.
 LISTENS = {
     "collector": {"4317", "4318", "13133", "8888", "8889"},
     "jaeger": {"4317", "16685", "16686", "13133"},
@@ -34,12 +34,12 @@ LISTENS = {
 
 
 def text_of(name: str) -> str:
-    """Return what a file of this repository contains."""
+    """Return the text of a file of this repository."""
     return (ROOT / name).read_text(encoding="utf-8")
 
 
 def mounts(service: dict) -> dict[str, str]:
-    """Return what of this repository is where in the container."""
+    """Return the files of this repository by their places in the container."""
     found = {}
     for volume in service["volumes"]:
         source, target, *mode = volume.split(":")
@@ -81,8 +81,8 @@ def test_no_port_is_published_twice():
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_is_mounted_is_there(name):
-    """Docker would make an empty directory of what is not."""
+def test_mounted_files_exist(name):
+    """Docker would create an empty directory for a missing file."""
     for source in mounts(SERVICES[name]).values():
         assert (ROOT / source).exists(), source
 
@@ -119,7 +119,7 @@ def test_memory_is_limited(name):
 
 
 def test_data_is_where_the_volumes_are():
-    """What must survive is written into a volume, by the default of each configuration."""
+    """Data that must survive goes into a volume, by the default of each configuration."""
     for service, name, pattern, target in (
         ("collector", "collector-config.yaml", r"QUEUE_DIRECTORY:-([^}]+)", "/var/lib/otelcol"),
         ("jaeger", "stack/jaeger.yaml", r"DATA_DIRECTORY:-([^}]+)", "/var/lib/jaeger"),
@@ -148,8 +148,8 @@ def test_addresses_are_those_of_services(name):
         assert port in LISTENS[service]
 
 
-def test_the_demo_and_the_pages_name_the_addresses_that_are_published():
-    """Who opens what they name finds Grafana and Jaeger, of the version that is started here."""
+def test_pages_name_the_published_addresses():
+    """The addresses lead to Grafana and Jaeger, and the image has the version of this stack."""
     published = {
         name: [f"http://localhost:{port.split(':')[1]}" for port in SERVICES[name]["ports"]]
         for name in ("grafana", "jaeger", "prometheus")
@@ -220,13 +220,13 @@ def test_data_sources_lead_to_one_another():
 
 
 def test_dollars_are_escaped():
-    """Grafana would put an environment variable in the place of one that stands alone."""
+    """Grafana would replace a single dollar by an environment variable."""
     text = text_of("stack/grafana/datasources.yaml")
     assert re.findall(r"(?<!\$)\$(?:\$\$)*(?!\$)[{\w]", text.split("\n", 2)[2]) == []
 
 
 def test_the_dashboard_uses_data_sources_that_there_are():
-    """All three of them, and each as what it is."""
+    """All three data sources have the right kind."""
     assert uids_in(DASHBOARD) == set(DATASOURCES)
 
 
@@ -243,7 +243,7 @@ def test_the_dashboard_is_where_links_lead():
 
 
 def test_panels_do_not_overlap_and_have_names():
-    """Each is somewhere of its own, has another number and title, and says what it shows."""
+    """Each panel has its own place, number, title and description."""
     taken, numbers, titles = set(), set(), set()
     for panel in DASHBOARD["panels"]:
         where = panel["gridPos"]

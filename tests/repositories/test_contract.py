@@ -1,4 +1,4 @@
-"""What holds of a repository whatever its kind."""
+"""The contract of every kind of repository."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def repo(url):
 
 @pytest.fixture
 def filled(repo):
-    """A repository with six records, whose times do not tell their order."""
+    """A repository with six records, added in another order than that of their times."""
     for one in (
         record("a", "run", 5.0, run_id="1"),
         record("b", "run", 4.0, run_id="2"),
@@ -71,7 +71,7 @@ def logger(repo):
 
 
 def created(records):
-    """Tell records apart, since they differ in their times but for two."""
+    """Return keys of records: all but two differ in their times."""
     return [(one.created, one.action) for one in records]
 
 
@@ -106,7 +106,7 @@ def test_a_record_comes_back_as_it_was(repo):
     ]
 
 
-def test_what_is_not_set_comes_back_as_none(repo):
+def test_unset_fields_are_none(repo):
     """Optional fields without a value are None, and nothing else."""
     repo.add(record())
     assert repo.filter_by().all() == [record()]
@@ -128,7 +128,7 @@ def test_it_serves_a_log_handler(repo, logger):
 
 
 def test_records_are_in_the_order_of_their_adding(filled):
-    """Neither their times nor their text say in which order records come."""
+    """The order of records is neither that of their times nor that of their texts."""
     assert created(filled.filter_by()) == ALL
     assert created(filled.filter_by().all()) == ALL
     assert created(filled) == ALL
@@ -191,7 +191,7 @@ def test_the_last_record_changes(filled):
         ({"created": oper.greater_than(5.0), "action": "terminate"}, [ALL[5]]),
         ({"created": oper.less_equal(3.0), "action": oper.in_(["run"])}, [ALL[4]]),
         ({"created": 4.0, "task_name": oper.not_equal("a")}, [ALL[1]]),
-        # What has no runtime has neither more nor less of it than anything.
+        # A missing runtime is neither more nor less than any value.
         ({"runtime": oper.greater_equal(1.5)}, [ALL[2], ALL[5]]),
         ({"runtime": oper.between(0.0, 1.5)}, [ALL[2], ALL[3]]),
         ({"run_id": "2", "action": oper.skip}, [ALL[1], ALL[3]]),
@@ -199,13 +199,13 @@ def test_the_last_record_changes(filled):
     ],
 )
 def test_operations_of_red_bird(filled, query, expected):
-    """Each operation that Red Bird has for queries finds what it means."""
+    """Each query operation of Red Bird finds the right records."""
     assert created(filled.filter_by(**query).all()) == expected
     assert filled.filter_by(**query).count() == len(expected)
 
 
 def test_update_and_delete(filled):
-    """A change reaches what matches and nothing else, and so does a removal."""
+    """A change or a removal reaches the records that match, and no others."""
     filled.filter_by(run_id="1").update(message="seen", runtime=7.0)
     assert [(one.message, one.runtime) for one in filled.filter_by()] == [
         ("seen", 7.0),
@@ -228,7 +228,7 @@ def test_a_record_is_replaced(filled):
 
 
 def test_odd_text(repo, url):
-    """No text is refused, and what comes back is that text, NUL and lone surrogates escaped."""
+    """Every text is accepted and comes back, with NUL and lone surrogates escaped."""
     for text in ODD_TEXTS:
         repo.add(record(task_name=text[:200], message=text))
     shown = (lambda text: text) if url == "memory://" else safe_text
@@ -309,7 +309,7 @@ def test_threads_add_while_others_read(repo, logger):
         assert [one.message for one in kept] == [str(number) for number in range(50)]
 
 
-def test_what_was_kept_is_there_when_opened_again(filled, url):
+def test_records_survive_reopening(filled, url):
     """Another repository of the same URL has the same records, but in memory."""
     again = open_repository(url)
     assert created(again.filter_by()) == ([] if url == "memory://" else ALL)
@@ -332,8 +332,8 @@ def test_no_record_is_in_the_way_of_another(repo, if_exists):
 
 
 @pytest.mark.parametrize("url", ["memory", "csv", "json"], indirect=True)
-def test_only_what_is_unwanted_is_removed(filled):
-    """Of the records that match each is asked about, and how many went is told."""
+def test_only_unwanted_records_are_removed(filled):
+    """Each matching record is checked, and the number of removed ones is returned."""
     asked = []
 
     def is_unwanted(one):

@@ -39,7 +39,7 @@ def path(tmp_path):
 
 
 def bare_return():
-    """Return what Python says of a carriage return outside of quotes; it varies."""
+    """Return Python's error for a carriage return outside of quotes; it varies."""
     with pytest.raises(csv.Error) as caught:
         next(csv.reader(["a\rb"]))
     return str(caught.value)
@@ -51,7 +51,7 @@ def open_csv(path):
 
 
 def damaged(path):
-    """Return what was moved out of the file."""
+    """Return the rows that were moved out of the file."""
     return path.with_name("events.csv.damaged").read_bytes()
 
 
@@ -98,7 +98,7 @@ def test_a_directory_is_refused(tmp_path):
 
 
 def test_a_path_through_a_file_is_refused(tmp_path):
-    """What the system says of a path that cannot be made is in the error."""
+    """The error has the system's message about a path that cannot be created."""
     (tmp_path / "file").touch()
     with pytest.raises(RepositoryError, match=r"Not a directory|File exists"):
         open_csv(tmp_path / "file" / "events.csv")
@@ -131,7 +131,7 @@ def test_a_file_without_records(path, content):
     ],
 )
 def test_other_columns(path, header, differs):
-    """A file with other columns is refused with what differs, and is left as it was."""
+    """A file with other columns is refused with the differences, and is not changed."""
     content = header + b"1,2,3"
     path.write_bytes(content)
     with pytest.raises(RepositoryMismatchError, match=differs) as caught:
@@ -172,7 +172,7 @@ def test_every_cut_of_the_header(path):
 
 
 def test_damage_is_gathered(path):
-    """What is moved away a second time is added to what was moved before."""
+    """A second damaged row is added to the first in the other file."""
     open_csv(path).add(record("a"))
     for cut in (b"x,run,", b'y,run,1.0,"'):
         with path.open("ab") as file:
@@ -311,7 +311,7 @@ def test_a_change_that_fails(path):
 
 
 def test_others_add_while_the_file_is_written_anew(path):
-    """Who adds does not wait for that, and what is added is there afterwards, changed as well."""
+    """Writers do not wait for a change, and new records are there afterwards, changed as well."""
     repo = open_csv(path)
     for name in "ab":
         repo.add(record(name, run_id="1"))
@@ -372,7 +372,7 @@ def test_a_file_that_is_gone_is_no_reason_to_fail(path):
 
 
 def test_a_time_that_is_none(path, caplog):
-    """Such a row is told of, also by who asks for times; it is neither found nor removed."""
+    """Such a row is logged, also by queries for times; it is neither found nor removed."""
     repo = open_csv(path)
     repo.add(record(created=5.0))
     row = path.read_bytes().splitlines(keepends=True)[1]
@@ -385,7 +385,7 @@ def test_a_time_that_is_none(path, caplog):
 
 
 def test_a_change_keeps_the_permissions(path):
-    """Who may read the file may read it after a change."""
+    """A change keeps the permissions of the file."""
     repo = open_csv(path)
     repo.add(record())
     path.chmod(0o640)
@@ -483,7 +483,7 @@ def test_any_text_comes_back(path, rows):
 
 
 def test_a_repository_of_red_bird_reads_the_file(path):
-    """A plain repository of Red Bird with the same model reads what ours writes."""
+    """Red Bird's plain repository with the same model reads our file."""
     open_csv(path).add(FULL)
     plain = CSVFileRepo(filename=path, model=TaskEventRecord)
     assert plain.filter_by().all() == [FULL]
@@ -492,7 +492,7 @@ def test_a_repository_of_red_bird_reads_the_file(path):
 
 
 def test_warnings_go_to_our_logger(path, caplog):
-    """A logger of ours, and no other, is told of damage."""
+    """Only our logger reports damage."""
     open_csv(path).add(record())
     with path.open("ab") as file:
         file.write(b"x")

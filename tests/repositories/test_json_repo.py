@@ -56,7 +56,7 @@ def test_paths(tmp_path, monkeypatch):
 
 
 def test_a_file_is_refused(tmp_path):
-    """A file is no directory, and neither is what lies behind one."""
+    """A file is no directory, and neither is a path below one."""
     (tmp_path / "file").touch()
     with pytest.raises(RepositoryURLError, match="this is a file"):
         open_repository(f"json://{tmp_path}/file")
@@ -71,7 +71,7 @@ def test_no_directory():
 
 
 @pytest.mark.parametrize("clock", [lambda: 1_600_000_000_000_000_000, lambda: 0])
-def test_a_clock_that_stands_still_or_is_set_back(repo, tmp_path, monkeypatch, clock):
+def test_order_survives_the_clock(repo, tmp_path, monkeypatch, clock):
     """Records stay in the order of their adding whatever the clock shows, also at a restart."""
     repo.add(record(created=0))
     monkeypatch.setattr(time, "time_ns", clock)
@@ -133,7 +133,7 @@ def test_a_directory_named_like_a_file(repo, tmp_path, caplog):
 
 
 def test_a_record_that_is_removed_while_others_are_read(repo, tmp_path, caplog):
-    """What is removed while a result is read is not in it, without a word."""
+    """Records removed during a reading are left out, without a warning."""
     for number in range(3):
         repo.add(record(created=number))
     result = iter(repo.filter_by())

@@ -34,7 +34,7 @@ def test_it_keeps_the_newest_hundred_thousand():
 
 
 def test_the_option_changes_how_many():
-    """As many are kept as the option says, and they are the newest."""
+    """The option limits the records, and the newest are kept."""
     repo = open_repository("memory://?max_records=3")
     for number in range(5):
         repo.add(record(created=number))
@@ -45,7 +45,7 @@ def test_the_option_changes_how_many():
     "value", ["0", "-1", "1.5", "", "many", "²", "1e3", "2147483648", "9" * 5000]
 )
 def test_a_number_that_is_none_is_refused(value):
-    """A number of records that makes no sense is refused, and the message says what does."""
+    """A senseless number of records is refused, with the allowed range."""
     with pytest.raises(RepositoryURLError, match="from 1 to 2147483647"):
         open_repository(f"memory://?max_records={value}")
 
@@ -107,8 +107,8 @@ def test_records_to_begin_with():
     assert repo.filter_by(task_name="fetch", action="run").last().created == 2.0
 
 
-def test_who_reads_sees_one_moment():
-    """What is added while a result is read is not in it, and does not disturb it."""
+def test_reader_sees_one_moment():
+    """Records added during a reading are left out, and do not disturb it."""
     repo = open_repository("memory://?max_records=2")
     repo.add(record(created=1))
     repo.add(record(created=2))

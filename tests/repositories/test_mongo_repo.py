@@ -59,7 +59,7 @@ def asked(mongo_server, monkeypatch):
         ),
     ],
 )
-def test_what_a_url_means(asked, url, connected, database, collection):
+def test_url_names_database_and_collection(asked, url, connected, database, collection):
     """The database is in the path, the collection is an option, and the rest is pymongo's."""
     repo = open_repository(url)
     assert isinstance(repo, MongoRepo)
@@ -131,7 +131,7 @@ def test_a_forked_child_has_a_client_of_its_own(asked):
 
 
 def test_a_repository_that_is_no_longer_used_closes_its_client(mongo_server):
-    """When nobody has the repository any more, its client is closed."""
+    """When the repository is freed, its client is closed."""
     repo = open_repository("mongodb://h/x")
     session = repo.session
     assert session._bind is not None

@@ -1,4 +1,4 @@
-"""Opening by URL: which repository it is, what is refused, and what is never shown."""
+"""Opening by URL: the right repository, refusals, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from .records import record
     ],
 )
 def test_masking(url, shown):
-    """Passwords and what looks like a secret are hidden, and the rest is not."""
+    """Passwords and likely secrets are hidden, and the rest is shown."""
     assert mask_url(url) == shown
 
 
@@ -79,7 +79,7 @@ def test_masking_hides_a_password_of_any_marks(secret, scheme):
     assert mask_url(f"{scheme}://user:{secret}@host/db?x=1") == f"{scheme}://user:***@host/db?x=1"
 
 
-def test_masking_takes_what_is_no_text():
+def test_masking_accepts_other_types():
     """Something that is no text is shown as the text it makes."""
     assert mask_url(None) == "None"
 
@@ -99,7 +99,7 @@ def test_no_error_shows_a_password(secret, scheme):
 
 
 def test_words_without_secrets():
-    """What a driver says is shown without the URL's secrets, encoded or not."""
+    """A driver's message is shown without the URL's secrets, encoded or not."""
     url = "postgresql://u:p%40ss@h/d?sslpassword=k%3Dy&application_name=a"
     words = "refused p%40ss, p@ss, k%3Dy and k=y for a"
     assert without_secrets(words, url) == "refused ***, ***, *** and *** for a"
@@ -107,8 +107,8 @@ def test_words_without_secrets():
 
 
 @pytest.mark.parametrize("url", ["", "memory", "memory:/", "://x", "/var/lib/x.csv", "C:\\x.csv"])
-def test_what_is_no_url(url):
-    """Text that is no URL is refused with examples of what is."""
+def test_other_text_is_refused(url):
+    """Text that is no URL is refused with examples of URLs."""
     with pytest.raises(
         RepositoryURLError, match="this is not the URL of a repository; examples: memory://, "
     ):
@@ -128,7 +128,7 @@ def test_what_is_no_url(url):
     ],
 )
 def test_urls_that_are_refused(url, why):
-    """A scheme or an option that is not known is refused with what is known."""
+    """An unknown scheme or option is refused with the known ones."""
     with pytest.raises(RepositoryURLError) as caught:
         open_repository(url)
     assert why in str(caught.value)
@@ -151,7 +151,7 @@ def test_case_and_white_space():
     ],
 )
 def test_a_package_that_is_missing(monkeypatch, package, url, cure):
-    """What is missing is named, with what to install."""
+    """The error names the missing package, and the command that installs it."""
     for name in [*sys.modules]:
         if name.startswith(
             (
@@ -192,8 +192,8 @@ def test_it_imports_without_optional_packages(tmp_path):
     assert (done.stdout, done.stderr) == ("1\n1\n1\n", "")
 
 
-def test_a_user_may_add_what_red_bird_adds(tmp_path):
-    """An opened repository is a Red Bird repository to whoever gets it."""
+def test_users_can_add_records(tmp_path):
+    """An opened repository works like any Red Bird repository."""
     repo = open_repository(f"csv://{tmp_path}/x.csv")
     repo.add(vars(record()))
     assert list(repo) == [record()]

@@ -1,4 +1,4 @@
-"""The repository in a SQL database: SQLite, PostgreSQL, and what MySQL would be told."""
+"""The repository in a SQL database: SQLite, PostgreSQL, and the statements for MySQL."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_two_that_start_at_once(url):
 
 
 def test_a_table_that_another_makes_in_the_same_moment(postgresql):
-    """Who is about to make the table and finds that another just did takes the other's."""
+    """If another process creates the table first, that table is used."""
     url = postgresql.url(postgresql.new_database())
     others = []
 
@@ -249,7 +249,7 @@ def test_an_existing_table_with_more(url, execute):
 
 
 def test_an_existing_table_with_another_order_and_key(url, execute):
-    """The columns may stand in any order, and the key may have any name."""
+    """The columns may have any order, and the key any name."""
     key = ids(url)["id"]
     columns = dict(reversed(COLUMNS.items())) | {"number": key}
     execute(create("rocketry_task_events", columns))
@@ -289,7 +289,7 @@ def without(*names):
     ],
 )
 def test_an_existing_table_that_does_not_fit(url, execute, columns, differs):
-    """A table that records do not fit into is refused with what differs, and left as it was."""
+    """A table that records do not fit into is refused with the differences, and not changed."""
     execute(create("rocketry_task_events", ids(url) | columns))
     before = schema(url)
     with pytest.raises(RepositoryMismatchError, match=f"rocketry_task_events .*{differs}"):
@@ -328,8 +328,8 @@ def test_single_precision_is_refused(postgresql):
         open_repository(postgresql.url(database))
 
 
-def test_all_differences_are_told(path):
-    """One error tells everything that differs."""
+def test_all_differences_are_listed(path):
+    """One error lists all differences."""
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE rocketry_task_events (created TEXT)")
     connection.close()
@@ -473,7 +473,7 @@ def test_long_names_in_postgresql(postgresql):
 
 
 def test_columns_of_limited_length(postgresql):
-    """Text is cut to what a column of an existing table holds."""
+    """Text is cut to the length of a column of an existing table."""
     database = postgresql.new_database()
     columns = ids("postgresql") | COLUMNS
     columns |= {"message": "VARCHAR(10)", "exc_text": "VARCHAR(30)", "run_id": "VARCHAR(300)"}
@@ -532,7 +532,7 @@ def test_a_locked_database_works_again(path):
     ):
         with pytest.raises(sa.exc.OperationalError, match="database is locked"):
             change()
-    # In this mode of SQLite who writes does not lock out who reads.
+    # In this mode of SQLite, writers do not lock readers out.
     assert repo.filter_by().all() == [record("before")]
     other.execute("COMMIT")
     other.close()
@@ -561,7 +561,7 @@ def test_how_sqlite_is_set(path):
 
 
 def test_opening_a_locked_database(path):
-    """A locked file is opened if the table is there, and otherwise says that it is locked."""
+    """A locked file is opened if it has the table; otherwise the error names the lock."""
     url = f"sqlite:///{path}?timeout=0.05"
     open_repository(url).engine.dispose()
     other = sqlite3.connect(path, isolation_level=None)
@@ -605,7 +605,7 @@ def test_a_connection_that_is_closed_in_the_middle(postgresql):
     assert repo.filter_by().all() == [record("b")]
 
 
-# Drivers say it differently.
+# The wording depends on the driver.
 CLOSED = "terminating connection|server closed the connection"
 
 
@@ -624,7 +624,7 @@ FORK = """
 
     def connection_of(repo):
         if repo.engine.dialect.name == "sqlite":
-            # There is nothing by which to tell; that both can write must do.
+            # SQLite does not show connections: it is enough that both can write.
             return os.getpid()
         with repo.engine.connect() as connection:
             return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
@@ -662,7 +662,7 @@ def test_a_forked_child_has_a_connection_of_its_own(url, ending):
     assert (done.stdout, done.stderr) == ("['parent', 'child', 'parent again']\n", "")
 
 
-def test_what_a_child_does_first(repo):
+def test_child_works_at_once(repo):
     """Starting afresh, the repository leaves its connections alone and makes new ones."""
     repo.add(record())
     pool, session = repo.engine.pool, repo.session
@@ -673,8 +673,8 @@ def test_what_a_child_does_first(repo):
     pool.dispose()
 
 
-def test_a_repository_that_is_no_longer_used_closes_its_connections(postgresql):
-    """When nobody has the repository any more, the server has no connection of it."""
+def test_freed_repository_closes_its_connections(postgresql):
+    """When the repository is freed, the server has no connection of it."""
     database = postgresql.new_database()
     repo = open_repository(postgresql.url(database))
     repo.add(record())
@@ -715,7 +715,7 @@ def test_relative_and_absolute_paths(tmp_path, monkeypatch):
     ],
 )
 def test_sqlite_in_memory_is_refused(url):
-    """SQLite in memory is refused with the reason, and with what to take instead."""
+    """SQLite in memory is refused with the reason and an alternative."""
     with pytest.raises(
         RepositoryURLError, match="does not work with thread tasks; write memory://"
     ):
@@ -738,7 +738,7 @@ def test_sqlite_in_memory_is_refused(url):
     ],
 )
 def test_urls_that_are_refused(tmp_path, monkeypatch, url, why):
-    """What SQLAlchemy or a driver does not know is refused, and a missing driver is named."""
+    """Options unknown to SQLAlchemy or a driver are refused; a missing driver is named."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RepositoryURLError) as caught:
         open_repository(url)
@@ -772,8 +772,8 @@ def test_options_of_postgresql(postgresql):
         (("/postgres?", "/no_such_database?"), 'database "no_such_database" does not exist'),
     ],
 )
-def test_a_server_that_says_no(postgresql, change, words):
-    """What the server says is in the error, and the password is not."""
+def test_refusal_of_a_server_is_shown(postgresql, change, words):
+    """The error has the server's message, without the password."""
     url = postgresql.url().replace(*change)
     with pytest.raises(RepositoryError) as caught:
         open_repository(url)

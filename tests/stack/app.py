@@ -1,7 +1,7 @@
 """An instrumented application, run as a program of its own beside the stack.
 
-``python app.py SECONDS REPOSITORY``: its tasks end in every way. It prints what the repository
-says of its runs, as one line of JSON.
+``python app.py SECONDS REPOSITORY``: its tasks end in every way. It prints the runs in the
+repository, as one line of JSON.
 """
 
 from __future__ import annotations

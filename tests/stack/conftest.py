@@ -58,7 +58,7 @@ class Ran:
 
     Attributes:
         service: Its name.
-        records: What its repository says, in order.
+        records: The records of its repository, in order.
         flushed: Whether it delivered everything before it ended.
         stderr: What it wrote there.
     """

@@ -1,4 +1,4 @@
-"""An application whose one task does as a file says, so that a test can play faults.
+"""An application whose one task follows a file, so that a test can play faults.
 
 ``python fault_app.py FILE``: the task reads ``fail`` or ``hang`` there, and succeeds where there
 is no file. It runs until it is ended.
@@ -27,7 +27,7 @@ def main(file: Path) -> None:
     def etl() -> None:
         what = file.read_text(encoding="utf-8") if file.exists() else ""
         if what == "fail":
-            raise RuntimeError("as told")
+            raise RuntimeError("on demand")
         while what == "hang" and file.exists():
             time.sleep(0.05)
 

@@ -24,7 +24,7 @@ _LINES_OF_A_FAILURE = 15
 
 
 class BuildError(Exception):
-    """A program cannot be built; the text says why."""
+    """A program cannot be built; the text has the reason."""
 
 
 @dataclass(frozen=True)

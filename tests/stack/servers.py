@@ -47,7 +47,7 @@ class Server:
         command: The program and its arguments.
         env: Variables added to a clean environment.
         ready_url: Answers below 400 when it is ready.
-        log_file: What it says, over all its starts.
+        log_file: Its log, over all its starts.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ def test_rules_fire_when_they_should_and_only_then():
 
 @contextmanager
 def application(file: Path, service: str, env: dict[str, str]) -> Iterator[subprocess.Popen]:
-    """Run the application that a file tells what to do."""
+    """Run the application that follows a file."""
     process = subprocess.Popen(
         [sys.executable, str(APP), str(file)],
         env=clean_environment(
@@ -193,7 +193,7 @@ def elsewhere(receiver: OTLPReceiver) -> dict[str, str]:
 
 
 def test_traces_wait_in_the_application(fast, to, tmp_path):
-    """It says itself that they do, and no more so when they are accepted."""
+    """It reports them while they wait, and no longer once they are accepted."""
     with OTLPReceiver(grpc=False) as refusing:
         refusing.behave(Status(503))
         with application(tmp_path / "fault", "waiting", to | elsewhere(refusing)):

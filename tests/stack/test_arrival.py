@@ -39,7 +39,7 @@ EXECUTION = {
 
 
 def tags_of(span) -> dict:
-    """Return the tags, of which each must have the type that it says."""
+    """Return the tags, after a check of their types."""
     types = {"string": str, "bool": bool, "int64": int, "float64": float}
     for tag in span["tags"]:
         assert type(tag["value"]) is types[tag["type"]], tag
@@ -76,7 +76,7 @@ def test_each_run_is_one_trace(stack, shop):
 
 @pytest.mark.parametrize("task_name", ENDS)
 def test_the_stored_trace_id_finds_the_run(stack, shop, task_name):
-    """Jaeger's search box takes it as it stands in the record, and shows what the record says."""
+    """Jaeger's search box takes the id of the record, and shows the same run."""
     for record in shop.endings(task_name):
         trace = stack.jaeger.trace(record["trace_id"])
         root = root_of(trace)
@@ -116,7 +116,7 @@ def test_a_failure_shows_its_exception(stack, shop):
         assert tags_of(root)["error.type"] == "ValueError"
 
 
-def test_a_timeout_says_so(stack, shop):
+def test_timeout_is_shown(stack, shop):
     """It is an error of that type, with no exception."""
     assert shop.endings("hang")
     for record in shop.endings("hang"):

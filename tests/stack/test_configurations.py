@@ -110,7 +110,7 @@ def shown_as(*names: str) -> list[str]:
 
 
 def test_every_configuration_that_is_shown_is_tested():
-    """Each says in its first line what file it is, and one of the next tests takes it."""
+    """Each names its file in its first line, and one of the next tests uses it."""
     tested = shown_as("more-receivers.yaml", "prometheus.yaml", "docker-compose.override.yml")
     assert sorted(block for _, block in blocks_of_the_documentation()) == sorted(tested)
 
@@ -155,7 +155,7 @@ def test_what_is_shown_for_compose_is_valid(block, tmp_path):
 
 
 def complaints_of(server: Server) -> list[str]:
-    """Return the lines of its log that warn, or tell of an error or of something deprecated."""
+    """Return the lines of its log with a warning, an error or a deprecation."""
     lines = server.log.splitlines()
     return [line for line in lines if re.search(r"\t(warn|error)\t|(?i:deprecat)", line)]
 
@@ -181,7 +181,7 @@ def test_no_configuration_uses_a_name_that_is_deprecated(names, tmp_path):
 
 @pytest.mark.parametrize("names", TIERS, ids=str)
 def test_no_configuration_of_a_tier_uses_a_name_that_is_deprecated(names, tmp_path):
-    """The collector says nothing of the kind, though it cannot reach what it is to talk to."""
+    """The collector logs none of these, although it cannot reach its backends."""
     env = {"GATEWAY_HOST": "127.0.0.1", "KAFKA_BROKER": "127.0.0.1:1"}
     files = [file_of(name) for name in names]
     with Collector(tmp_path, "127.0.0.1:1", "http://127.0.0.1:1", files, env) as collector:

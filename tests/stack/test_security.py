@@ -103,7 +103,7 @@ class Wrong(NamedTuple):
     Attributes:
         kind: What the collector asks for.
         variables: What the application has for an answer.
-        reason: A pattern of what the message says of it, over HTTP and over gRPC.
+        reason: A pattern of the message, over HTTP and over gRPC.
         repair: Variables of the collector's with which it is right, and what it asks for then.
     """
 
@@ -136,7 +136,7 @@ WRONG = {
             "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(them.stranger.certificate_file),
             "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(them.stranger.key_file),
         },
-        # Who is refused so may find the connection closed before the alert that says why.
+        # A refused client may find the connection closed before the alert with the reason.
         (r"SSL\w*Error", "gRPC UNAVAILABLE: .*TSI_"),
         lambda them: {"COLLECTOR_TLS_CLIENT_CA_FILE": str(them.stranger_ca_file)},
     ),

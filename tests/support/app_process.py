@@ -25,9 +25,9 @@ class AppProcess:
     """The application, from its start to its end.
 
     Args:
-        name: What it is called in the journal.
+        name: Its name in the journal.
         environment: The variables it has.
-        directory: Where what it says on its standard error is kept.
+        directory: The directory for its standard error.
     """
 
     def __init__(self, name: str, environment: Mapping[str, str], directory: Path) -> None:
@@ -48,7 +48,7 @@ class AppProcess:
 
     @property
     def stderr(self) -> str:
-        """What it has said on its standard error."""
+        """Its standard error so far."""
         return self._stderr.read_text(encoding="utf-8", errors="replace")
 
     def await_ready(self) -> None:
@@ -56,7 +56,7 @@ class AppProcess:
         assert "ready" in self._answer(START_SECONDS)
 
     def say(self, order: str, value: float = 0, timeout: float = 60) -> Any:
-        """Give an order, and return what the answer is."""
+        """Give an order, and return the answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{order} {value}\n".encode())
         self.process.stdin.flush()
@@ -80,11 +80,11 @@ class AppProcess:
 
     @property
     def has_children(self) -> bool:
-        """Whether, once it is over, a child of its own is left."""
+        """Whether a child is left after its end."""
         return _is_there(self.process.pid)
 
     def await_failure(self) -> list[str]:
-        """Wait until its scheduler gives up; return the types of what it failed with."""
+        """Wait until its scheduler gives up; return the types of the errors."""
         failed: list[str] = self._answer(60)["failed"]
         self.process.wait(30)
         assert self.process.returncode == 1
@@ -102,7 +102,7 @@ class AppProcess:
         return self.process.returncode
 
     def clear_away(self) -> None:
-        """Kill what is left of it, with its children."""
+        """Kill it, with its children."""
         # The group is there as long as anyone is in it.
         with closing(self.process.stdout), closing(self.process.stdin):  # type: ignore[arg-type,type-var]
             if self.process.poll() is None or _is_there(self.process.pid):

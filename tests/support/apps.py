@@ -1,6 +1,6 @@
 """Real Rocketry applications, and the functions of their tasks.
 
-The functions stand in a module, so that processes started by spawn find them too.
+The functions are in a module, so that spawned processes find them, too.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ async def sleep_async() -> None:
     await asyncio.sleep(60)
 
 
-def sleep_until_told(flag: threading.Event = TerminationFlag()) -> None:  # noqa: B008
-    """End only when Rocketry says so."""
+def sleep_until_terminated(flag: threading.Event = TerminationFlag()) -> None:  # noqa: B008
+    """End only when Rocketry terminates it."""
     assert flag.wait(60)
     raise TaskTerminationException
 

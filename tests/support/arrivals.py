@@ -1,4 +1,4 @@
-"""What has arrived at a receiver, held against what a repository holds."""
+"""Telemetry at a receiver, compared with the records of a repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SpanKey = tuple[str, str]
 
 
 def record_key(record: Committed) -> RecordKey:
-    """Return what names the log record of a committed record."""
+    """Return the key of the log record of a committed record."""
     return record.task_name, record.action, record.nanoseconds
 
 
@@ -30,7 +30,7 @@ def span_key(record: Committed) -> SpanKey:
 
 @dataclass
 class Arrivals:
-    """Spans and log records by what names them, each as often as it was sent.
+    """Spans and log records by their keys, each as often as it was sent.
 
     Attributes:
         spans: By trace id and span id, in hexadecimal digits.
@@ -82,7 +82,7 @@ class Arrivals:
         return sum(len(copies) - 1 for copies in lists)
 
     def missing(self, committed: Sequence[Committed]) -> list[tuple[str, Committed]]:
-        """Return what was committed and has not arrived, each with the signal that lacks."""
+        """Return committed records that have not arrived, each with the missing signal."""
         logs = [("logs", one) for one in committed if record_key(one) not in self.log_records]
         spans = [
             ("traces", one)
@@ -92,7 +92,7 @@ class Arrivals:
         return logs + spans
 
     def untrue(self, committed: Sequence[Committed]) -> list[str]:
-        """Return what is wrong with what has arrived, whatever else may come, one line each."""
+        """Return the errors in the telemetry so far, one line each."""
         return [
             *self._unequal(),
             *self._unknown(committed),
@@ -178,7 +178,7 @@ def _readable(one: ReceivedSpan | ReceivedLogRecord) -> str:
 
 
 def _difference(one: str, other: str) -> str:
-    import difflib  # noqa: PLC0415  # for what should not be
+    import difflib  # noqa: PLC0415  # only for a failure
 
     lines = difflib.unified_diff(one.splitlines(), other.splitlines(), n=2, lineterm="")
     return "\n".join([*lines][2:40])

@@ -1,7 +1,7 @@
-"""A real application whose tasks make telemetry in their bodies, run as a program of its own.
+"""A real application whose tasks make telemetry in their bodies, as a separate program.
 
-``python body_app.py METHOD SCENARIO``: it prints what it has seen as one line of JSON. Processes
-started by spawn import this file again, which is why all that they need stands in the module.
+``python body_app.py METHOD SCENARIO``: it prints its report as one line of JSON. Spawned processes
+import this file again, so the module has all that they need.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if os.environ.get("BODY_APP_TARGET"):
 
 
 class Forget(Parameters):
-    """Return values of tasks, none of which is kept.
+    """Return values of tasks; none is kept.
 
     Rocketry pickles them for a process that is spawned, and hangs if there are two.
     """
@@ -65,7 +65,7 @@ class Forget(Parameters):
 
 
 def work(label: str) -> None:
-    """Make a span and a log record, and say on the run's own span who did."""
+    """Make a span and a log record, and add the task's name to the run's own span."""
     run = current_run()
     assert run is not None
     around = trace.get_current_span().get_span_context()
@@ -136,7 +136,7 @@ def alone() -> None:
 
 
 def slow_end() -> None:
-    """Work, and tell when that is over."""
+    """Work, and report the end."""
     work("alone")
     run = current_run()
     assert run is not None
@@ -160,7 +160,7 @@ def unseen() -> None:
 
 
 def wait_for_flag(flag: threading.Event = TerminationFlag()) -> None:  # noqa: B008
-    """End only when Rocketry says so."""
+    """End only when Rocketry terminates it."""
     flag.wait(60)
 
 
@@ -168,7 +168,7 @@ seen: list[Any] = []
 
 
 def around_here() -> list[Any]:
-    """Return what leaks into the place where this is called: nothing should."""
+    """Return the context that leaks into this place: it should be empty."""
     return [
         bool(current_run()),
         trace.get_current_span().get_span_context().is_valid,
@@ -225,7 +225,7 @@ SCENARIOS: dict[str, list[tuple[str, Any, str, int]]] = {
 
 
 def main() -> None:
-    """Run each task as often as the scenario says, and tell what was seen."""
+    """Run each task as often as the scenario demands, and return a report."""
     method, scenario = sys.argv[1:3]
     multiprocessing.set_start_method(method, force=True)
     if scenario == "modes":
@@ -254,9 +254,9 @@ def main() -> None:
         for record in handler.repo.filter_by().all()
     ]
     report = {"leaks": seen, "records": records, "ended": ended, "pid": os.getpid()}
-    print(json.dumps(report), flush=True)  # noqa: T201  # that is how it tells
+    print(json.dumps(report), flush=True)  # noqa: T201  # the report for the test
     if os.environ.get("BODY_APP_LEAVE"):
-        os._exit(0)  # what would be done on the way out is not what is looked at
+        os._exit(0)  # the test is not about the exit
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ class Certificates:
         ca_file: The authority, which signed both certificates.
         server: For ``127.0.0.1`` and ``localhost``.
         client: For a client that must show one (mTLS).
-        stranger: For a client, signed by an authority that nobody trusts.
-        stranger_ca_file: The authority that nobody trusts.
+        stranger: For a client, signed by an untrusted authority.
+        stranger_ca_file: The untrusted authority.
         stranger_server: For ``127.0.0.1`` and ``localhost``, signed by that authority.
     """
 

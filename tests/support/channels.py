@@ -1,4 +1,4 @@
-"""Channels to destinations that answer as a test tells them."""
+"""Channels to destinations whose answers a test chooses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG = 20.0
 
 
 class Collector:
-    """A destination that answers as it is told and keeps what it has accepted."""
+    """A destination with chosen answers, which keeps the accepted items."""
 
     def __init__(self, name: str = "http://c") -> None:
         self.name = name

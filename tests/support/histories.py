@@ -53,7 +53,7 @@ def write_history(repo: Any, names: Sequence[str] = TASKS, times: int = 1) -> No
 
 
 def send_live(repo: Any, names: Sequence[str] = TASKS, *, is_accepted: bool = True) -> None:
-    """Write the runs of an application, and send them to where the environment says."""
+    """Write the runs of an application, and send them to the destination in the environment."""
     app = make_app()
     handler: OTelRepoHandler = instrument(app, repo=repo)
     apps.run_tasks(app, *names, cycles=len(names))
@@ -92,7 +92,7 @@ def close(repo: Any) -> None:
 
 
 def red_birds_repo(url: str, model: Any = MinimalRunRecord) -> Any:
-    """Open a repository of Red Bird's own where a URL of ours says."""
+    """Open Red Bird's own repository at the place of one of our URLs."""
     kind, _, rest = url.partition("://")
     if kind == "csv":
         Path(rest).parent.mkdir(parents=True, exist_ok=True)

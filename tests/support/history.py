@@ -71,7 +71,7 @@ def _run(number: int, began: float, step: float) -> list[dict[str, object]]:
 
 
 class CountingCollector(Collector):
-    """A collector that keeps no more of what arrives than what it takes to count it."""
+    """A collector that only counts the telemetry."""
 
     def __init__(self) -> None:
         super().__init__(grpc=False)

@@ -16,7 +16,7 @@ _clock_is_off_by = 0
 
 def be_odd() -> None:
     """Make this process's clock one that can be set, and its disk slow if that is wanted."""
-    # For whoever reads them from their modules, as all do that matter here.
+    # For code that reads them from their modules, as all of ours does.
     time.time_ns = lambda: _true_time_ns() + _clock_is_off_by
     time.time = lambda: time.time_ns() / 1e9
     seconds = float(os.environ.get("CONSERVATION_SLOW_DISK", "0"))
@@ -62,7 +62,7 @@ def limit_files(size: int) -> None:
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error, what it comes from, and what that comes from."""
+    """Yield an error, its cause, and the cause of that."""
     while error is not None:
         yield error
         error = error.__cause__

@@ -1,4 +1,4 @@
-"""A real OTLP receiver inside the test process, which can be told to misbehave.
+"""A real OTLP receiver inside the test process, which can misbehave on demand.
 
 ::
 
@@ -6,7 +6,7 @@
         export_something_to(receiver.http_endpoint)
         assert receiver.wait_for(lambda it: len(it.spans) == 1)
 
-        receiver.behave(Status(503))  # what a collector in trouble does
+        receiver.behave(Status(503))  # a collector in trouble
         receiver.stop()               # connection refused, the port number stays ours
         receiver.start()              # and back on the same port
 """
@@ -55,7 +55,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Ok:
-    """Take the data in and say so."""
+    """Accept the data."""
 
     taken = True
 
@@ -101,7 +101,7 @@ class Redirect:
     """Send the client elsewhere, as a proxy does that wants a login first.
 
     Whoever follows finds a web page there and status 200. gRPC knows no redirect and gets
-    ``UNKNOWN``, which is what its clients make of one.
+    ``UNKNOWN``, as its clients see one.
     """
 
     location: str = "/login"
@@ -111,9 +111,9 @@ class Redirect:
 
 @dataclass(frozen=True)
 class PartialSuccess:
-    """Answer 200 and say in the body that some of it was rejected.
+    """Answer 200, with a body that reports a rejected part.
 
-    The whole request counts as taken, since the answer does not say which part was not.
+    The whole request counts as taken, since the answer does not name the part.
     """
 
     rejected: int
@@ -186,7 +186,7 @@ class Arrival:
         signal: ``traces``, ``logs`` or ``metrics``.
         message: The decoded request.
         headers: HTTP headers or gRPC metadata, names in lower case.
-        fault: What the receiver was told to do with it.
+        fault: The behaviour of the receiver for it.
         taken: Whether its data counts as taken in.
     """
 
@@ -200,7 +200,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class _Signal:
-    """What differs between traces, logs and metrics on the wire."""
+    """The differences between traces, logs and metrics on the wire."""
 
     name: str
     request: type[Message]
@@ -400,7 +400,7 @@ class OTLPReceiver:
             return self._changed.wait_for(lambda: bool(condition(self)), timeout)
 
     def clear(self) -> None:
-        """Forget what has arrived."""
+        """Forget the telemetry so far."""
         with self._changed:
             self._arrivals.clear()
             self._malformed.clear()
@@ -430,7 +430,7 @@ class OTLPReceiver:
             port.open()
 
     def stop(self) -> None:
-        """Drop every connection and refuse new ones; what has arrived is kept."""
+        """Drop every connection and refuse new ones; the telemetry so far is kept."""
         for port in self._ports:
             port.shut()
 
@@ -457,7 +457,7 @@ class OTLPReceiver:
         return [it.message for it in self.requests if it.signal == signal and it.taken]
 
     def _receive(self, arrival: Arrival, gone: Callable[[], bool]) -> Fault:
-        """Keep what has arrived, wait as long as the fault says, and give what to answer."""
+        """Keep the request, wait as long as the fault demands, and return the answer."""
         with self._changed:
             fault = arrival.fault = self._choose_fault(arrival)
             arrival.taken = fault.taken
@@ -533,7 +533,7 @@ class _Port:
     """A loopback port that can be shut and opened again, with a thread for each connection.
 
     While it is shut a socket that does not listen holds the number: connections are refused,
-    and nobody else, nor a client's own outgoing connection, is given that port meanwhile.
+    and no other socket, not even a client's outgoing connection, gets that port meanwhile.
     """
 
     def __init__(
@@ -678,7 +678,7 @@ class _HTTPHandler(BaseHTTPRequestHandler):
         self._answer(signal, self._receiver._receive(arrival, lambda: self._link.gone))
 
     def do_GET(self) -> None:
-        """Serve what a redirect leads to: a page that is no collector."""
+        """Serve the target of a redirect: a page that is no collector."""
         self._send(200, b"<h1>Please log in</h1>", {"Content-Type": "text/html"})
 
     def log_message(self, *_: object) -> None:
@@ -752,7 +752,7 @@ class _MalformedError(Exception):
 class _GRPCSide:
     """OTLP over gRPC: a server that runs all the time, behind a port that comes and goes.
 
-    The relay between them is what can reset a connection, and refuse one, as grpcio cannot.
+    The relay between them can reset and refuse connections, as grpcio cannot.
     """
 
     def __init__(

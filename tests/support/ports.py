@@ -13,7 +13,7 @@ _CANDIDATES = range(15_000, 32_768)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody uses at this moment, all different."""
+    """Return different ports that are free at this moment."""
     with ExitStack() as all_at_once:
         found: list[int] = []
         while len(found) < count:

@@ -72,7 +72,7 @@ def find_binaries() -> Path | None:
 
 @contextmanager
 def run_postgresql() -> Iterator[PostgreSQL]:
-    """Run a server with an empty cluster of its own, and remove all of it afterwards.
+    """Run a server with a new, empty cluster, and remove it afterwards.
 
     Skips the test if no server is installed.
     """
@@ -111,7 +111,7 @@ def run_postgresql() -> Iterator[PostgreSQL]:
             _await_start(binaries, directory, server)
             yield PostgreSQL(directory, binaries)
         finally:
-            # SIGINT is what PostgreSQL calls a fast shutdown: it ends every connection.
+            # SIGINT is PostgreSQL's fast shutdown: it ends every connection.
             server.send_signal(2)
             server.wait(_START_SECONDS)
     finally:

@@ -1,4 +1,4 @@
-"""Runs a Python program in a process of its own."""
+"""Runs a Python program in a separate process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from textwrap import dedent
 
 @dataclass(frozen=True)
 class Finished:
-    """What is left of a process.
+    """The result of a process.
 
     Attributes:
         returncode: Negative where a signal ended it.
-        stdout: What it printed.
-        stderr: What it printed there.
+        stdout: Its output.
+        stderr: Its output of errors.
         duration: Seconds from its start to its end, the interpreter's own start included.
     """
 

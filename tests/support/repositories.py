@@ -39,7 +39,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 @pytest.fixture
 def mongo_server(monkeypatch: pytest.MonkeyPatch) -> ServerStore:
-    """What every client of MongoDB in a test is connected to."""
+    """The server of every MongoDB client in a test."""
     store = ServerStore()
     monkeypatch.setattr(pymongo, "MongoClient", partial(mongomock.MongoClient, _store=store))
     return store

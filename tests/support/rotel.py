@@ -32,7 +32,7 @@ class Rotel:
     Attributes:
         http_endpoint: Base address for OTLP/HTTP, without ``/v1/traces``.
         grpc_endpoint: Address for OTLP/gRPC.
-        log_file: What the collector says.
+        log_file: The log of the collector.
     """
 
     http_endpoint: str
@@ -42,7 +42,7 @@ class Rotel:
 
 @contextmanager
 def rotel_before(receiver: OTLPReceiver, directory: Path, *options: str) -> Iterator[Rotel]:
-    """Run a collector that sends on to the receiver, or skip the test where there is none.
+    """Run a collector that sends on to the receiver, or skip the test if it is missing.
 
     It answers 200 before it sends on, in batches of its own making, so that a test must wait
     for the receiver, not for the exporter. When this ends, it has sent on what it had.
@@ -86,7 +86,7 @@ def _find_agent() -> Path:
     if package is None or package.origin is None:
         _miss("rotel is not installed: it is built for CPython 3.11 on x86-64 Linux alone")
     agent = Path(package.origin).with_name("rotel-agent")
-    # The loader, not the file's presence, says whether it can run here.
+    # The loader decides whether it can run here, not the file's presence.
     tried = subprocess.run(
         [agent, "--version"], env=_environment(), capture_output=True, text=True, check=False
     )

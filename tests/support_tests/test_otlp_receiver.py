@@ -347,7 +347,7 @@ def test_wait_for_ends_with_the_arrival(receiver: OTLPReceiver) -> None:
 
 
 def test_wait_for_gives_up(receiver: OTLPReceiver) -> None:
-    """A wait for what never comes ends after its timeout and says so."""
+    """A wait without an arrival ends after its timeout, and returns false."""
     assert receiver.wait_for(lambda it: it.spans, timeout=0.01) is False
 
 
@@ -369,7 +369,7 @@ def test_status(receiver: OTLPReceiver, protocol: str, code: int) -> None:
 
 
 def test_retry_after_over_http(receiver: OTLPReceiver) -> None:
-    """The answer says in HTTP's own way when to come again."""
+    """The answer has a ``Retry-After``."""
     receiver.behave(Status(503, retry_after=7))
 
     with pytest.raises(urllib.error.HTTPError) as raised:
@@ -380,7 +380,7 @@ def test_retry_after_over_http(receiver: OTLPReceiver) -> None:
 
 
 def test_retry_after_over_grpc(receiver: OTLPReceiver) -> None:
-    """The answer says when to come again where every collector says it over gRPC."""
+    """The answer has the delay in its details, as every collector's over gRPC."""
     receiver.behave(Status(503, retry_after=7))
 
     with grpc.insecure_channel(receiver.grpc_endpoint.removeprefix("http://")) as channel:
@@ -482,7 +482,7 @@ def test_redirect_over_grpc(receiver: OTLPReceiver) -> None:
 
 
 def test_partial_success_over_http(receiver: OTLPReceiver) -> None:
-    """The answer to a partial success says how many spans were rejected, and why."""
+    """The answer to a partial success has the number of rejected spans, and the reason."""
     receiver.behave(PartialSuccess(3, "too old"))
 
     with urllib.request.urlopen(otlp_request(receiver)) as response:  # noqa: S310

@@ -47,7 +47,7 @@ def build(tmp_path: Path, go: str | None) -> Finished:
     return run_command([sys.executable, str(SCRIPT)], env)
 
 
-def test_without_go_it_says_what_is_missing(tmp_path):
+def test_missing_go_is_reported(tmp_path):
     """It fails with one line."""
     done = build(tmp_path, None)
     assert (done.returncode, done.stdout) == (1, "")
@@ -72,7 +72,7 @@ def test_each_program_is_built_once(tmp_path):
 
 
 def test_a_failure_leaves_nothing_behind_and_names_no_host(tmp_path):
-    """What Go says is shown, but not whom it asked; the next time begins anew."""
+    """Go's message is shown, without the addresses; the next time begins anew."""
     done = build(tmp_path, BROKEN_GO)
     assert done.returncode == 1
     assert "some/module/@v/v1.info: 403 Forbidden" in done.stderr

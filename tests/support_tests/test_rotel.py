@@ -44,7 +44,7 @@ def test_stops_cleanly(tmp_path: Path) -> None:
         client.connect((LOOPBACK, port))
 
 
-def test_says_why_it_does_not_start(tmp_path: Path) -> None:
+def test_failed_start_has_its_reason(tmp_path: Path) -> None:
     """A collector that ends at once makes the test fail with what the collector said."""
     with (
         OTLPReceiver() as receiver,

@@ -30,7 +30,7 @@ def look_up(look: Callable[..., T | None], *args: Any) -> T | None:
     """Return what is found in the repository; ``None`` if it cannot be read."""
     try:
         return look(*args)
-    except Exception:  # the write that follows meets the same error, and tells
+    except Exception:  # the next write meets the same error, and raises it
         _logger.debug("the repository could not be read", exc_info=True)
         return None
 

@@ -79,7 +79,7 @@ class Requests:
         self._restore: Callable[[], bool] | None = None
 
     def watch(self, task_class: Any, session: Any) -> None:
-        """Be told of every ``task.run()`` of a session's tasks."""
+        """Watch every ``task.run()`` of a session's tasks."""
         self._sessions.add(session)
         if self._restore is not None:
             return
@@ -103,7 +103,7 @@ class Requests:
         self._restore = restore
 
     def unwatch(self, session: Any) -> None:
-        """Be told no more of a session's tasks; when it was the last one, undo ``watch``."""
+        """Watch a session's tasks no longer; after the last session, restore ``task.run``."""
         self._sessions.discard(session)
         for task in session.tasks:
             self._asked.pop(id(task), None)
