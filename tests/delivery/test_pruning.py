@@ -56,7 +56,7 @@ def wait_for_runs(handler: OTelRepoHandler, *run_ids: str) -> None:
     deadline = time.monotonic() + LONG
     while runs_in(handler) != list(run_ids):
         assert time.monotonic() < deadline, runs_in(handler)
-        handler._bridge.delivery_worker.wait(time.monotonic() + 0.02)
+        handler._bridge.pipeline.worker.wait(time.monotonic() + 0.02)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/tasks.db", "csv://{}/tasks.csv", "memory://"])
@@ -129,7 +129,7 @@ def test_with_a_lost_state_nothing_is_removed_before_it_is_sent_again(
     shutil.rmtree(folder)
     handler = handler_of(repo)
     handler._bridge.start([])
-    handler._bridge.delivery_worker.wait(time.monotonic() + 0.2)
+    handler._bridge.pipeline.worker.wait(time.monotonic() + 0.2)
     assert runs_in(handler) == ["a", "b"]
     receiver.behave(Ok())
     write(handler, "c")
@@ -166,9 +166,9 @@ def test_a_repository_that_cannot_be_pruned_is_told_once(
     deadline = time.monotonic() + LONG
     while "cannot be removed" not in caplog.text:
         assert time.monotonic() < deadline
-        handler._bridge.delivery_worker.wait(time.monotonic() + 0.02)
+        handler._bridge.pipeline.worker.wait(time.monotonic() + 0.02)
     for _ in range(10):
-        handler._bridge.delivery_worker.wait(time.monotonic() + 0.02)
+        handler._bridge.pipeline.worker.wait(time.monotonic() + 0.02)
     assert runs_in(handler) == ["a", "b"]
     handler.close()
     assert caplog.text.count("Old records cannot be removed from the repository at present") == 1

@@ -105,7 +105,7 @@ def test_what_waits_in_the_repository_counts(handler: OTelRepoHandler) -> None:
     """Beside what waits here; the older of both is the oldest."""
     run(handler)
     assert handler.flush(20)
-    providers = handler._bridge.providers
+    providers = handler._bridge.pipeline.providers
     assert providers is not None
     since = int((START - 100) * 1e9)
     name = providers.queues[1].name

@@ -89,7 +89,7 @@ def runs_at(receiver: OTLPReceiver) -> set[Any]:
 
 def folder_of(handler: OTelRepoHandler) -> Path:
     """Return where it is noted what was delivered."""
-    state = handler._bridge.delivery_worker._state
+    state = handler._bridge.pipeline.worker._state
     assert state is not None
     assert state.folder is not None
     return state.folder
@@ -124,7 +124,7 @@ def test_what_was_delivered_is_not_sent_again_by_the_next_process(
     run(second, "b")
     assert second.flush(LONG) is True
     assert len(receiver.spans) == 2
-    assert second._bridge.counters.total("traces", "replayed") == 0
+    assert second._bridge.pipeline.counters.total("traces", "replayed") == 0
 
 
 def test_what_waits_at_the_end_is_the_next_ones_and_not_counted_as_lost(
@@ -162,7 +162,7 @@ def test_what_was_committed_though_the_repository_raised_the_next_process_sends(
         with pytest.raises(OSError, match="the connection is lost"):
             handler.handle(task_record("fail", run_id="b"))
     handler.close()
-    assert handler._bridge.counters.of("logs", "dropped") == {}
+    assert handler._bridge.pipeline.counters.of("logs", "dropped") == {}
     receiver.behave(Ok())
     make()._bridge.start([])
     assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b"}, LONG)
@@ -175,7 +175,7 @@ def test_what_comes_while_a_handler_closes_costs_nothing_that_waits(
     receiver.behave(Status(503))
     handler = make()
     run(handler, "a", "b")
-    (queue, _) = handler._bridge.providers.queues
+    (queue, _) = handler._bridge.pipeline.providers.queues
     closing = threading.Thread(target=handler.close)
     closing.start()
     while not queue._is_closing():
@@ -188,8 +188,8 @@ def test_what_comes_while_a_handler_closes_costs_nothing_that_waits(
     run(handler, "d")
     assert handler.flush(LONG) is True
     assert runs_at(receiver) == {"a", "b", "c", "d"}
-    assert handler._bridge.counters.of("traces", "dropped") == {}
-    assert handler._bridge.counters.of("logs", "dropped") == {}
+    assert handler._bridge.pipeline.counters.of("traces", "dropped") == {}
+    assert handler._bridge.pipeline.counters.of("logs", "dropped") == {}
 
 
 def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(
@@ -207,9 +207,9 @@ def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(
     assert runs_at(receiver) == {"a", "b"}
     receiver.behave(Status(503))
     run(handler, "c")
-    handler._bridge.close(0.5)
-    assert handler._bridge.counters.of("logs", "dropped") == {"shutdown": 2}
-    assert handler._bridge.counters.of("traces", "dropped") == {"shutdown": 1}
+    handler._bridge.pipeline.close(0.5)
+    assert handler._bridge.pipeline.counters.of("logs", "dropped") == {"shutdown": 2}
+    assert handler._bridge.pipeline.counters.of("traces", "dropped") == {"shutdown": 1}
 
 
 def test_a_record_after_the_very_end_is_the_next_processs(
@@ -218,7 +218,7 @@ def test_a_record_after_the_very_end_is_the_next_processs(
     """What is logged while the interpreter goes is in the repository, and so not lost."""
     first = make()
     run(first, "a")
-    first._bridge.close(LONG)
+    first._bridge.pipeline.close(LONG)
     run(first, "b")
     assert first.delivery.logs.dropped == 0
     del first
@@ -250,14 +250,14 @@ def test_of_a_part_that_was_refused_all_are_set_aside(receiver: OTLPReceiver, ma
     handler = make()
     run(handler, "a")
     assert handler.flush(LONG) is True
-    (queue,) = [one for one in handler._bridge.providers.queues if one.signal == "logs"]
+    (queue,) = [one for one in handler._bridge.pipeline.providers.queues if one.signal == "logs"]
     part = [Entry(n, RecordRef(n, "etl", "run")) for n in (1, 2)] + [Entry(3, None)]
     queue.add_dead_letters(queue, part, 1, "too old")
     queue.add_dead_letters(queue, part[2:], 1, "of a body")
     assert [refusal.reason for _, refusal in State(folder_of(handler)).refused.all()] == [
         "1 of 3: too old"
     ] * 2
-    handler._bridge.delivery_worker._state._db._folder = Path("/proc/nowhere")
+    handler._bridge.pipeline.worker._state._db._folder = Path("/proc/nowhere")
     queue.add_dead_letters(queue, part, 1, "too old")
 
 
@@ -277,8 +277,8 @@ def test_a_fault_of_ours_holds_no_note_back(
     run(handler, "c")
     assert handler.flush(LONG) is True
     assert runs_at(receiver) == {"a", "c"}
-    assert handler._bridge.delivery_worker._checkpointer.is_settled is True
-    assert handler._bridge.counters.of("logs", "dropped") == {"error": 2}
+    assert handler._bridge.pipeline.worker._checkpointer.is_settled is True
+    assert handler._bridge.pipeline.counters.of("logs", "dropped") == {"error": 2}
 
 
 def test_a_state_that_cannot_be_kept_is_told_once_and_costs_nothing_else(
@@ -355,11 +355,11 @@ def test_a_repository_that_cannot_be_read_is_told_once_and_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr("rocketry_otel._history.reconstruct.records", fail)
-        for queue in handler._bridge.providers.queues:
+        for queue in handler._bridge.pipeline.providers.queues:
             State(folder_of(handler)).take_on({queue.name: Backlog(0, waiting=1)})
-        handler._bridge.delivery_worker.wait(0.0)
+        handler._bridge.pipeline.worker.wait(0.0)
         while len(failures) < 3:
-            handler._bridge.delivery_worker.wait(time.monotonic() + 0.1)
+            handler._bridge.pipeline.worker.wait(time.monotonic() + 0.1)
         assert handler.flush(0.0) is False
     assert handler.flush(LONG) is True
     assert caplog.text.count("cannot be sent from the repository at present") == 1
@@ -414,9 +414,9 @@ def test_without_channels_of_ours_nothing_is_followed(
 def test_how_delivery_stands_keeps_nobody_alive(make: Any) -> None:
     """Instruments of an application's provider live as long as the program."""
     handler = make("memory://")
-    tell = delivery_of(handler._bridge.delivery_worker)
+    tell = delivery_of(handler._bridge.pipeline.worker)
     assert tell() == Delivery()
-    handler._bridge.delivery_worker = None
+    handler._bridge.pipeline.worker = None
     gc.collect()
     assert tell() == Delivery()
 
@@ -434,7 +434,7 @@ def test_a_forked_child_follows_its_own_records(receiver: OTLPReceiver, make: An
     if pid == 0:
         run(handler, "childs")
         ok = handler.flush(LONG)
-        handler._bridge.close(1.0)
+        handler._bridge.pipeline.close(1.0)
         os._exit(0 if ok else 1)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
@@ -447,8 +447,8 @@ def test_a_forked_child_follows_its_own_records(receiver: OTLPReceiver, make: An
 def test_nothing_is_begun_after_the_end(make: Any) -> None:
     """There is no thread any more, whoever asks for one."""
     handler = make()
-    delivery_worker = handler._bridge.delivery_worker
-    handler._bridge._connect()
+    delivery_worker = handler._bridge.pipeline.worker
+    handler._bridge.pipeline.connect()
     delivery_worker.stop(0.0)
     delivery_worker.begin()
     assert delivery_worker._thread is None

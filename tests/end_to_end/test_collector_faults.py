@@ -52,7 +52,7 @@ class Bench:
 
     @property
     def counters(self) -> Any:
-        return self.handler._bridge.counters
+        return self.handler._bridge.pipeline.counters
 
     def log(self, action: str, run_id: str, task_name: str = "etl", **extra: Any) -> None:
         extra = {"task_name": task_name, "action": action, "run_id": run_id, **extra}
@@ -70,7 +70,7 @@ class Bench:
     def end(self) -> None:
         """Close, and see all threads end, so that all of their lines are in the log."""
         self.handler.close()
-        signals = self.handler._bridge._signals
+        signals = self.handler._bridge.pipeline._signals
         for channel in signals.providers.channels if signals else ():
             if channel._thread is not None:
                 channel._thread.join(LONG)
@@ -128,7 +128,7 @@ def test_the_first_record_decides_whose_providers_are_used(bench: Bench, monkeyp
 def test_idle_handler_has_no_threads(bench: Bench) -> None:
     """Making a handler opens no connection."""
     assert bench.flush(0.0) is True
-    assert bench.handler._bridge._signals is None
+    assert bench.handler._bridge.pipeline._signals is None
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_batch_that_is_too_large_is_halved(bench: Bench, lines: Any) -> None:
 def test_a_poison_item_does_not_cost_its_neighbours(bench: Bench, lines: Any) -> None:
     """Only the item that cannot be encoded is lost, and one line reports it."""
     bench.run(20)
-    signals = bench.handler._bridge._signals
+    signals = bench.handler._bridge.pipeline._signals
     assert signals is not None
     signals.providers.tracer.get_tracer("other").start_span("\ud800").end()
     bench.run(20)
@@ -530,7 +530,7 @@ def test_a_flush_under_the_handlers_own_lock_does_not_deadlock(bench: Bench, lin
 def test_after_the_end_records_are_stored_but_not_sent(bench: Bench) -> None:
     """After the end records are written to the repository, and counted as not sent."""
     bench.run()
-    bench.handler._bridge.close(5.0)
+    bench.handler._bridge.pipeline.close(5.0)
     bench.run()
     assert len(bench.receiver.spans) == 1
     assert len(bench.handler.repo.filter_by().all()) == 4

@@ -106,9 +106,9 @@ def test_nothing_in_a_record_raises_or_costs_its_neighbours(odd: list[dict[str, 
             except Exception:  # noqa: BLE001
                 assert len(telemetry.log_records) == logged
         handler.emit(task_record("success", "before", created=START + 1))
-        assert handler._bridge.counters.of("logs", "dropped") == {}
-        assert handler._bridge.counters.total("traces", "dropped") == (
-            handler._bridge.counters.of("traces", "dropped").get("repeated_ending", 0)
+        assert handler._bridge.pipeline.counters.of("logs", "dropped") == {}
+        assert handler._bridge.pipeline.counters.total("traces", "dropped") == (
+            handler._bridge.pipeline.counters.of("traces", "dropped").get("repeated_ending", 0)
         )
         spans, logs = encoded(telemetry)
         assert len(telemetry.log_records) == logged + 1
@@ -149,7 +149,7 @@ def test_a_broken_processor_costs_no_other_signal(
     for number in range(2):
         handler.handle(task_record("success", run_id=f"r{number}"))
     assert len(telemetry.log_records) == 2
-    assert handler._bridge.counters.of("traces", "dropped") == {"error": 2}
+    assert handler._bridge.pipeline.counters.of("traces", "dropped") == {"error": 2}
     assert len([record for record in caplog.records if record.name == "rocketry_otel"]) == 1
 
 
@@ -158,7 +158,7 @@ def test_a_broken_processor_costs_no_other_signal(
     [
         "_instrumentation.bridge.live_event",
         "_telemetry.emitter.log_signal",
-        "_instrumentation.bridge.resolve",
+        "_delivery.pipeline.resolve",
     ],
 )
 def test_a_fault_of_ours_never_reaches_the_task(
@@ -175,7 +175,7 @@ def test_a_fault_of_ours_never_reaches_the_task(
     monkeypatch.setattr(logger, "disabled", True)
     handler.handle(task_record("run", run_id="r1"))
     assert [row["action"] for row in handler.repo.filter_by().all()] == ["run"]
-    assert handler._bridge.counters.of("logs", "dropped") == {"error": 1}
+    assert handler._bridge.pipeline.counters.of("logs", "dropped") == {"error": 1}
 
 
 def test_given_up_and_repeated_runs_are_counted(
@@ -244,7 +244,7 @@ def test_a_run_that_goes_on_is_found_with_its_context(telemetry: TelemetryCaptur
     handler.handle(task_record("success", run_id="r1"))
     assert bridge.open_run("etl", "r1") is None
     handler.handle(task_record("run", run_id="r2"))
-    handler._bridge.close(0.0)
+    handler._bridge.pipeline.close(0.0)
     assert bridge.open_run("etl", "r2") is None
 
 
@@ -252,9 +252,9 @@ def test_a_run_is_found_before_anything_was_sent(telemetry: TelemetryCapture) ->
     """A handler whose first record was taken over finds its providers then."""
     handler, bridge = bridge_of(telemetry)
     handler.take_over({"task_name": "etl", "action": "run", "created": START, "run_id": "r1"})
-    assert bridge.providers is None
+    assert bridge.pipeline.providers is None
     assert bridge.open_run("etl", "r1").context is not None
-    assert bridge.providers is not None
+    assert bridge.pipeline.providers is not None
 
 
 def test_a_launch_links_the_run_and_is_remembered_with_it(telemetry: TelemetryCapture) -> None:
@@ -392,7 +392,7 @@ def test_a_start_that_fails_is_logged_and_raises_nothing(
         raise RuntimeError("a fault of ours")
 
     _, bridge = bridge_of(telemetry)
-    monkeypatch.setattr("rocketry_otel._instrumentation.bridge.resolve", broken)
+    monkeypatch.setattr("rocketry_otel._delivery.pipeline.resolve", broken)
     bridge.start(["etl"])
     assert [record.getMessage() for record in caplog.records] == [
         "The providers could not be found at the start; further ones are not reported"
@@ -436,7 +436,7 @@ def test_each_signal_fails_alone(
     handler.handle(task_record("success", run_id="r1"))
     assert len(telemetry.spans) == 1
     assert len(telemetry.log_records) == 1
-    assert bridge.counters.of(signal, "dropped") == {"error": 1}
+    assert bridge.pipeline.counters.of(signal, "dropped") == {"error": 1}
     points = telemetry.metric_points("rocketry.task.duration")
     assert len(points) == (1 if signal == "logs" else 0)
 
@@ -445,7 +445,7 @@ def test_providers_are_found_once(telemetry: TelemetryCapture) -> None:
     """Of two threads that need them at the same moment the second finds those of the first."""
     handler, bridge = bridge_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
-    found = bridge.providers
-    bridge._connect()
-    assert bridge.providers is found
-    assert bridge.shutdown_timeout == 5.0
+    found = bridge.pipeline.providers
+    bridge.pipeline.connect()
+    assert bridge.pipeline.providers is found
+    assert bridge.pipeline.shutdown_timeout == 5.0

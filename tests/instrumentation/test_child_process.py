@@ -168,13 +168,13 @@ def test_a_forked_child_uses_the_providers_of_its_parent(telemetry: TelemetryCap
     """But for the meter provider, whose sums are the parent's; its bridge is not closed."""
     handler = handler_of(telemetry)
     bridge = handler._bridge
-    assert bridge in shutdown._open
+    assert bridge.pipeline in shutdown._open
     side = ChildSide.of(bridge, Settings())
     assert side._providers.tracer is telemetry.tracer_provider
     assert side._providers.borrowed == [telemetry.tracer_provider, telemetry.logger_provider]
-    assert bridge.providers is not None
-    assert telemetry.meter_provider in bridge.providers.borrowed
-    assert bridge not in shutdown._open
+    assert bridge.pipeline.providers is not None
+    assert telemetry.meter_provider in bridge.pipeline.providers.borrowed
+    assert bridge.pipeline not in shutdown._open
     assert side in shutdown._open
     assert ChildSide.of(None, Settings()) is side
 

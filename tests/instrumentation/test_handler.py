@@ -316,7 +316,7 @@ def test_a_closed_handler_that_stays_in_use_goes_on(telemetry: TelemetryCapture)
     handler.handle(task_record("success", run_id="r1"))
     assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
     assert len(telemetry.spans) == 1
-    assert handler._bridge.counters.of("logs", "dropped") == {}
+    assert handler._bridge.pipeline.counters.of("logs", "dropped") == {}
 
 
 def test_while_logging_closes_a_handler_tasks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_while_logging_closes_a_handler_tasks_go_on(monkeypatch: pytest.MonkeyPa
     with OTLPReceiver(grpc=False) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord))
-        rest, flush = handler._bridge.rest, handler._bridge.flush
+        rest, flush = handler._bridge.pipeline.rest, handler._pipeline.flush
 
         def log(of: str) -> None:
             record = task_record("success", run_id=of)
@@ -333,24 +333,24 @@ def test_while_logging_closes_a_handler_tasks_go_on(monkeypatch: pytest.MonkeyPa
             task.join(20)
             assert task.is_alive() is False
 
-        monkeypatch.setattr(handler._bridge, "rest", lambda _: (log("close"), rest(20)))
-        monkeypatch.setattr(handler._bridge, "flush", lambda _: (log("flush"), flush(20)))
+        monkeypatch.setattr(handler._pipeline, "rest", lambda _: (log("close"), rest(20)))
+        monkeypatch.setattr(handler._pipeline, "flush", lambda _: (log("flush"), flush(20)))
         logging.shutdown([ref(handler)])
         assert [record.run_id for record in handler.repo.filter_by().all()] == ["flush", "close"]
         # And it is nobody's afterwards.
         log("afterwards")
-        handler._bridge.close(20)
+        handler._bridge.pipeline.close(20)
 
 
 def test_at_the_end_of_the_program_it_is_closed_for_good(telemetry: TelemetryCapture) -> None:
     """Records that come later still are stored, lose their telemetry, and are counted."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
-    handler._bridge.close(1.0)
+    handler._bridge.pipeline.close(1.0)
     handler.handle(task_record("success", run_id="r1"))
     assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
     assert not telemetry.spans
-    assert handler._bridge.counters.of("logs", "dropped") == {"closed": 1}
+    assert handler._bridge.pipeline.counters.of("logs", "dropped") == {"closed": 1}
 
 
 def test_own_providers_go_on_after_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,8 +363,8 @@ def test_own_providers_go_on_after_a_close(monkeypatch: pytest.MonkeyPatch) -> N
             handler.close()
             assert len(receiver.spans) == number + 1
         assert handler.flush(5.0) is True
-        assert handler._bridge.counters.total("traces", "delivered") == 3
-        handler._bridge.close(5.0)
+        assert handler._bridge.pipeline.counters.total("traces", "delivered") == 3
+        handler._bridge.pipeline.close(5.0)
 
 
 def test_whatever_comes_out_of_an_exporter_the_next_record_is_handled(

@@ -285,7 +285,7 @@ def test_a_run_that_nobody_knows_is_none(telemetry: TelemetryCapture) -> None:
     parts.task._run_stack.append(TaskRun(start=START, task=None, run_id="r0"))
     outside(parts)
     parts.begin("r1")
-    parts.bridge.close(0.0)
+    parts.bridge.pipeline.close(0.0)
     outside(parts)
 
 
@@ -692,7 +692,7 @@ def test_what_waits_is_sent_before_a_restart(
     """Rocketry then replaces the process, with all that its queues hold."""
     parts = Parts(telemetry)
     flushed: list[float] = []
-    monkeypatch.setattr(parts.bridge, "flush", flushed.append)
+    monkeypatch.setattr(parts.bridge.pipeline, "flush", flushed.append)
     if restarts:
         parts.app.session.restart()
     hook = parts.hooks.stopping()

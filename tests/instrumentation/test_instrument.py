@@ -413,7 +413,7 @@ def test_ours_may_be_the_global_providers_after_instrument_alone(
 ) -> None:
     """When they are found, at the first record; the bare handler never does it."""
     made_global: list[Any] = []
-    monkeypatch.setattr("rocketry_otel._instrumentation.bridge.make_global", made_global.append)
+    monkeypatch.setattr("rocketry_otel._delivery.pipeline.make_global", made_global.append)
     bare = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)
     bare.handle(task_record("run"))
     assert made_global == []
@@ -423,4 +423,4 @@ def test_ours_may_be_the_global_providers_after_instrument_alone(
     handler = instrument(app, settings=settings, **telemetry.providers)
     assert made_global == []
     run_tasks(app, "etl")
-    assert made_global == ([handler._bridge.providers] if allowed else [])
+    assert made_global == ([handler._bridge.pipeline.providers] if allowed else [])

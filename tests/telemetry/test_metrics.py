@@ -83,7 +83,7 @@ def test_the_bridge_shows_what_became_of_telemetry(telemetry: TelemetryCapture) 
     """Spans and log records are counted apart, each in its own unit."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
-    counters = handler._bridge.counters
+    counters = handler._bridge.pipeline.counters
     counters.add("traces", "delivered", 3)
     counters.add("logs", "delivered", 5)
     counters.add("logs", "dropped", 2, "queue_full")

@@ -129,8 +129,8 @@ def test_a_sampler_that_fails_costs_the_spans_alone(caplog: pytest.LogCaptureFix
         assert telemetry.spans == []
         assert len(telemetry.log_records) == 2
         assert len({record.trace_id for record in telemetry.log_records} - {0}) == 1
-    assert handler._bridge.counters.of("traces", "dropped") == {"error": 1}
-    assert handler._bridge.counters.of("logs", "dropped") == {}
+    assert handler._bridge.pipeline.counters.of("traces", "dropped") == {"error": 1}
+    assert handler._bridge.pipeline.counters.of("logs", "dropped") == {}
     assert len([record for record in caplog.records if record.name == "rocketry_otel"]) == 1
 
 

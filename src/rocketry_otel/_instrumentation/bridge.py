@@ -1,32 +1,23 @@
-"""The bridge from events to OpenTelemetry: it never raises, blocks or slows a task.
+"""The bridge from records to OpenTelemetry: it never raises, blocks or slows a task.
 
-The one path that everything takes: record -> event -> run -> signals -> exporters.
+In: the fields of a record. Out: the event, the ids of its run for the repository, and then the
+signals, handed to the pipeline. Every record takes this one path:
+record -> event -> run -> signals -> exporters.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._delivery.worker import DeliveryWorker
-from rocketry_otel._export.counters import Counters
-from rocketry_otel._export.global_providers import make_global
-from rocketry_otel._export.outage import Outage
-from rocketry_otel._export.providers import Providers, resolve
 from rocketry_otel._export.record_ref import record_ref_of
-from rocketry_otel._export.status import delivery_of
 from rocketry_otel._model.annotations import plain_attributes
 from rocketry_otel._model.event import RUN, SUCCESS, live_event, parse_event
-from rocketry_otel._model.runs import Observation, RunTracker, Step
-from rocketry_otel._runtime import shutdown
-from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._model.runs import Observation, RunTracker
+from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
-from rocketry_otel._telemetry.emitter import SignalEmitter
-from rocketry_otel._telemetry.heartbeat import Heartbeat
-from rocketry_otel._telemetry.metrics import TaskMetrics
 
 from .latest_runs import LatestRuns, look_up
 from .pending_launches import PendingLaunches
@@ -35,57 +26,39 @@ from .user_hooks import UserHooks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from opentelemetry._logs import LoggerProvider
-    from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
-    from redbird import BaseRepo
-
+    from rocketry_otel._delivery.pipeline import Pipeline
     from rocketry_otel._export.record_ref import RecordRef
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
-    from rocketry_otel._model.runs import Run
+    from rocketry_otel._model.runs import Run, Step
     from rocketry_otel._settings import Settings
+
+    MakePipeline = Callable[[Callable[[str, Exception], None]], Pipeline]
 
 _logger = logging.getLogger(NAME)
 
 
-class _Signals(NamedTuple):
-    """Where each signal goes, once the providers are known."""
-
-    providers: Providers
-    emitter: SignalEmitter
-    metrics: TaskMetrics
-
-
 class Bridge:
-    """Turns events into spans, log records and metrics.
+    """Turns records into events, events into steps of runs, and hands these to the pipeline.
 
     Args:
-        settings: What may leave the machine, and how.
-        repo: The repository.
-        run_lookup: What it keeps of runs.
-        tracer_provider: Given by the user, as are the two others; ``None`` for the global one
-            or, if there is none when the first record comes, our own.
-        logger_provider: The same for log records.
-        meter_provider: The same for metrics.
+        settings: What may leave the machine.
+        run_lookup: The runs in the repository.
+        make_pipeline: Makes the pipeline, from a function to call with a signal that is lost.
+
+    Attributes:
+        pipeline: Where signals go.
+        latest_runs: The newest beginning and endings of each task.
+        pending_launches: Runs that were launched and have no record yet.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        repo: BaseRepo,
-        run_lookup: RunLookup,
-        tracer_provider: TracerProvider | None,
-        logger_provider: LoggerProvider | None,
-        meter_provider: MeterProvider | None,
+        self, settings: Settings, run_lookup: RunLookup, make_pipeline: MakePipeline
     ) -> None:
-        self.counters = Counters()
         self._settings = settings
-        self._given = (tracer_provider, logger_provider, meter_provider)
-        self._outage = Outage(self.counters)
         self._run_lookup = run_lookup
-        self.delivery_worker = DeliveryWorker(repo, run_lookup, settings, self.counters)
+        self.pipeline = make_pipeline(self._lose)
+        self._counters = self.pipeline.counters
         self.keeps_run_id = run_lookup.keeps("run_id")
         self._tracker = RunTracker(
             keeps_run_id=self.keeps_run_id,
@@ -93,20 +66,19 @@ class Bridge:
         )
         self.latest_runs = LatestRuns(run_lookup)
         self.pending_launches = PendingLaunches()
-        self.heartbeat = Heartbeat()
-        # For the hooks of users, and whether ours may be the global providers: ``instrument``
-        # sets these.
-        self.user_hooks = UserHooks()
-        self.may_be_global = False
-        self._signals: _Signals | None = None
-        self._closed = False
-        self._resting = False
+        self._user_hooks = UserHooks()
         self._is_logged = False
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
 
     def _renew_lock(self) -> None:
+        # It guards the tracker alone, and no other lock is taken while it is held but that of
+        # the repository, when the tracker looks up a beginning.
         self._lock = threading.RLock()
+
+    def call(self, user_hooks: UserHooks) -> None:
+        """Call these hooks of the user's when a run has ended."""
+        self._user_hooks = user_hooks
 
     def observe(
         self, fields: Mapping[str, Any], message: object, execution: str | None
@@ -121,11 +93,7 @@ class Bridge:
         return self._observe(partial(live_event, fields, message, execution), fields)
 
     def observe_stored(self, fields: Mapping[str, Any]) -> Observation | None:
-        """Take in a record that another repository has kept; ``None`` if even that fails.
-
-        Args:
-            fields: The fields of the record.
-        """
+        """Take in the fields of a record that another repository has kept; ``None`` as above."""
         return self._observe(partial(parse_event, fields), fields)
 
     def _observe(
@@ -152,22 +120,22 @@ class Bridge:
                 self.latest_runs.remember(event, run)
             return Observation(event, step)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self.counters.add("logs", "dropped", reason="error")
+            self._counters.add("logs", "dropped", reason="error")
             self._log_once("A record could not be understood", error)
             return None
 
     def expect(self, observation: Observation | None) -> int | None:
-        """Take note that a record is about to be written to the repository; never raises.
+        """Expect the delivery of a record before it is written to the repository.
 
         Returns:
-            What to give to ``export``.
+            The argument for ``export``. It never raises.
         """
         try:
             if observation is None or not self._exports(observation.event):
                 return None
-            if not self._closed:
-                self._awake()
-            return self.delivery_worker.expect(observation.event)
+            if not self.pipeline.is_closed:
+                self.pipeline.wake()
+            return self.pipeline.worker.expect(observation.event)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._log_once("A record cannot be followed on its way", error)
             return None
@@ -179,11 +147,11 @@ class Bridge:
         *,
         may_be_stored: bool = False,
     ) -> None:
-        """Send what an observed record says; never raises.
+        """Send the signals of a record; it never raises.
 
         Args:
             observation: The record.
-            expected: What ``expect`` returned.
+            expected: The result of ``expect``.
             may_be_stored: Whether the repository has the record, as far as is known.
         """
         if observation is None:
@@ -191,149 +159,58 @@ class Bridge:
         event, step = observation
         try:
             if step.change == "repeated" and self._exports(event):
-                self.counters.add("traces", "dropped", reason="repeated_ending")
+                self._counters.add("traces", "dropped", reason="repeated_ending")
             if step.given_up is not None:
-                self.counters.add("traces", "dropped", reason="never_ended")
-            if self._closed:
-                if not self.delivery_worker.is_durable:
-                    self.counters.add("logs", "dropped", reason="closed")
+                self._counters.add("traces", "dropped", reason="never_ended")
+            if self.pipeline.is_closed:
+                if not self.pipeline.worker.is_durable:
+                    self._counters.add("logs", "dropped", reason="closed")
                 return  # and it stays expected: the next start finds it
             try:
                 self._send(event, step, record_ref_of(event) if may_be_stored else None)
             finally:
-                self.delivery_worker.settle(expected)
+                self.pipeline.worker.settle(expected)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self.counters.add("logs", "dropped", reason="error")
+            self._counters.add("logs", "dropped", reason="error")
             self._log_once("The telemetry of a record could not be made", error)
+
+    def _send(self, event: TaskEvent, step: Step, record_ref: RecordRef | None) -> None:
+        if self._exports(event):
+            self.pipeline.send(event, step, record_ref)
+        given_up = step.given_up
+        if given_up is not None and self._exports(given_up.began):
+            self.pipeline.measure(lambda metrics: metrics.stopped(given_up))
 
     def open_run(self, task_name: str, run_id: str | None) -> Run | None:
         """Return the run of a task that goes on under this id, its context made."""
         with self._lock:
             run = self._tracker.open_run(task_name, run_id)
-        if run is None or run.began is None or self._closed:
+        if run is None or run.began is None or self.pipeline.is_closed:
             return None
-        (self._signals or self._connect()).emitter.context_of(run, run.began)
+        self.pipeline.context_of(run, run.began)
         return run
 
     def start(self, task_names: Iterable[str]) -> None:
-        """Find the providers as the scheduler starts, and show what the repository knows.
-
-        Args:
-            task_names: The names of the tasks.
-        """
+        """Find the providers as the scheduler starts, and show the newest success of each task."""
         try:
-            signals = self._signals or self._connect()
-            self.delivery_worker.begin()
+            metrics = self.pipeline.connect().metrics
+            self.pipeline.worker.begin()
             for name in task_names:
                 event = look_up(self._run_lookup.newest, name, SUCCESS)
                 if event is not None and self._exports(event):
-                    signals.metrics.succeeded(name, event.created)
+                    metrics.succeeded(name, event.created)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._log_once("The providers could not be found at the start", error)
 
-    @property
-    def providers(self) -> Providers | None:
-        """The providers, once they have been found."""
-        return None if self._signals is None else self._signals.providers
-
-    def flush(self, timeout: float) -> bool:
-        """Send what waits.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Whether everything handed over so far was accepted in time.
-        """
-        signals, deadline = self._signals, time.monotonic() + timeout
-        if signals is None:
-            return True
-        if signals.providers.flush(deadline) and self.delivery_worker.wait(0.0):
-            return True
-        # What there was no room for comes from the repository, now that there is some.
-        return self.delivery_worker.wait(deadline) and signals.providers.flush(deadline)
-
-    def begin_closing(self, deadline: float) -> None:
-        """Begin to send what waits, until ``deadline`` (``time.monotonic()``); do not wait."""
-        self._closed = True
-        if self._signals is not None:
-            self.delivery_worker.begin_stopping()
-            self._signals.providers.begin_closing(deadline)
-
-    def close(self, timeout: float) -> None:
-        """Send what waits, for ``timeout`` seconds at most, and send nothing any more."""
-        self._closed = True
-        self.rest(timeout)
-
-    def rest(self, timeout: float) -> None:
-        """Send what waits, for ``timeout`` seconds at most, and send on when there is more."""
-        deadline = time.monotonic() + timeout
-        with self._lock:
-            signals = self._signals
-        if signals is not None:
-            self.delivery_worker.stop(timeout)
-            signals.providers.close(deadline)
-            self.delivery_worker.finish(for_good=self._closed)
-        shutdown.forget(self)
-        with self._lock:
-            # Not before: what comes meanwhile is left to the repository, and wakes nobody.
-            self._resting = signals is not None
-
-    def _awake(self) -> _Signals:
-        """Return where signals go, found by now and open."""
-        signals = self._signals or self._connect()
-        if self._resting:
-            with self._lock:
-                self._resting = False
-                signals.providers.reopen()
-                self.delivery_worker.reopen()
-                shutdown.remember(self)
-        return signals
-
-    @property
-    def shutdown_timeout(self) -> float:
-        """How many seconds leaving the program may wait for this bridge."""
-        return self._settings.shutdown_timeout
-
-    def _connect(self) -> _Signals:
-        """Find the providers, once: now, so that an application that set its own late wins."""
-        # A child that is forked in the midst of it would have the half of it.
-        with self._lock, no_fork:
-            if self._signals is None:
-                providers = resolve(*self._given, self.counters, self._outage)
-                emitter = SignalEmitter(providers, self._settings, self._lose)
-                metrics = TaskMetrics(
-                    providers.meter, self.counters, delivery_of(self.delivery_worker)
-                )
-                self.heartbeat.show(providers.meter)
-                self.delivery_worker.follow(providers.queues, emitter)
-                if self.may_be_global:
-                    make_global(providers)
-                shutdown.remember(self)
-                self._signals = _Signals(providers, emitter, metrics)
-            return self._signals
-
-    def _send(self, event: TaskEvent, step: Step, record_ref: RecordRef | None) -> None:
-        signals = self._awake()
-        is_wanted = self._exports(event)
-        context = signals.emitter.send(event, step, record_ref) if is_wanted else None
-        try:
-            if step.given_up is not None and self._exports(step.given_up.began):
-                signals.metrics.stopped(step.given_up)
-            if is_wanted:
-                signals.metrics.count(event, step, context)
-        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self._lose("metrics", error)
-
     def _completed(self, event: TaskEvent, run: Run, fields: Mapping[str, Any]) -> TaskEvent:
-        """Return an ending with what the body and the user's hooks have added to its run."""
+        """Return an ending with the annotations of the body and of the user's hooks."""
         added: dict[str, Any] = dict(event.attributes)
         events = event.events
         if run.annotations is not None:
             added |= run.annotations.attributes
             events += tuple(run.annotations.events)
-        if self.user_hooks:
-            added |= self.user_hooks.of(event, fields, self.counters)
+        if self._user_hooks:
+            added |= self._user_hooks.of(event, fields, self._counters)
         if not added and not events:
             return event
         return event._replace(attributes=plain_attributes(added), events=events)
@@ -342,7 +219,7 @@ class Bridge:
         return event is None or event.task_name is None or self._settings.exports(event.task_name)
 
     def _lose(self, signal: str, error: Exception) -> None:
-        self.counters.add(signal, "dropped", reason="error")
+        self._counters.add(signal, "dropped", reason="error")
         self._log_once(f"Something could not be handed over ({signal})", error)
 
     def _log_once(self, what: str, error: Exception) -> None:

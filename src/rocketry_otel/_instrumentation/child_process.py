@@ -106,10 +106,10 @@ class ChildSide:
             settings: Our own settings.
         """
         if cls._only is None:
-            if bridge is not None and bridge.providers is not None:
-                providers = _inherited(bridge.providers)
+            if bridge is not None and bridge.pipeline.providers is not None:
+                providers = _inherited(bridge.pipeline.providers)
                 # Closed by this side, so that the child waits for both within one time limit.
-                shutdown.forget(bridge)
+                shutdown.forget(bridge.pipeline)
             else:
                 counters = Counters()
                 providers = resolve(None, None, None, counters, Outage(counters))

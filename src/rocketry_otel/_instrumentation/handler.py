@@ -6,11 +6,13 @@ import logging
 import threading
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from redbird.logging import RepoHandler
 
+from rocketry_otel._delivery.pipeline import GivenProviders, Pipeline
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._settings import Settings
@@ -86,14 +88,13 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         super().__init__(repo, level=level)
         self.settings = settings or Settings()
         self._run_lookup = RunLookup(repo)
+        given = GivenProviders(tracer_provider, logger_provider, meter_provider)
         self._bridge = Bridge(
             self.settings,
-            repo=repo,
-            run_lookup=self._run_lookup,
-            tracer_provider=tracer_provider,
-            logger_provider=logger_provider,
-            meter_provider=meter_provider,
+            self._run_lookup,
+            partial(Pipeline, self.settings, repo, self._run_lookup, given),
         )
+        self._pipeline = self._bridge.pipeline
         self._emitting = _Emitting()
         self._place_checked = False
         # Filled by ``instrument``; a handler put in place by hand knows no tasks.
@@ -157,14 +158,14 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             the application's it is known only whether its ``force_flush`` came back in time.
         """
         with self._letting_records_pass():
-            return self._bridge.flush(
+            return self._pipeline.flush(
                 self.settings.shutdown_timeout if timeout is None else timeout
             )
 
     @property
     def delivery(self) -> Delivery:
         """How the delivery of telemetry stands."""
-        return self._bridge.delivery_worker.delivery
+        return self._pipeline.worker.delivery
 
     def close(self) -> None:
         """Send what waits, within the shutdown time-out, and let go of threads and connections.
@@ -173,7 +174,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         stay in use. At the end of the program all is closed for good.
         """
         with self._letting_records_pass():
-            self._bridge.rest(self.settings.shutdown_timeout)
+            self._pipeline.rest(self.settings.shutdown_timeout)
         super().close()
 
     @contextmanager
@@ -207,7 +208,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
 
         hooks = SchedulerHooks(self._bridge, self.settings, session)
         hooks.install(session)
-        self._bridge.may_be_global = self.settings.global_providers
+        if self.settings.global_providers:
+            self._pipeline.allow_global()
         self._hooks.append((hooks, ref(session)))
 
     def unhook(self) -> None:
@@ -219,7 +221,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
 
     def enrich(self, name_span: NameSpan | None, enrich: Enrich | None) -> None:
         """Call hooks of the user's when a run has ended; see ``instrument``."""
-        self._bridge.user_hooks = UserHooks(name_span, enrich, self.tasks.find)
+        self._bridge.call(UserHooks(name_span, enrich, self.tasks.find))
 
     def take_over(self, fields: dict[str, Any]) -> None:
         """Write a record that another repository has kept; it is not sent.

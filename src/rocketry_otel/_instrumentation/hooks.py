@@ -220,13 +220,13 @@ class SchedulerHooks:
         if bridge is None or session is None:
             return
         if session.scheduler._flag_restart.is_set():  # noqa: SLF001  # no public way to know
-            bridge.flush(self._settings.shutdown_timeout)
+            bridge.pipeline.flush(self._settings.shutdown_timeout)
 
     def cycled(self) -> None:
         """Note that the scheduler lives."""
         bridge = _bridges.get(self._key)
         if bridge is not None:
-            bridge.heartbeat.beat()
+            bridge.pipeline.heartbeat.beat()
 
 
 class _OwnRunIds:

@@ -1,0 +1,209 @@
+"""From a step of a run to the providers: everything that outlives a record.
+
+In: an event, the step that it made in a run, and a reference to its stored record. Out: a span, a
+log record and metrics, handed to the providers of OpenTelemetry. The providers are found when the
+first record comes, so that an application that sets its own late still wins.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from rocketry_otel._export.counters import Counters
+from rocketry_otel._export.global_providers import make_global
+from rocketry_otel._export.outage import Outage
+from rocketry_otel._export.providers import Providers, resolve
+from rocketry_otel._export.status import delivery_of
+from rocketry_otel._runtime import shutdown
+from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._telemetry.emitter import SignalEmitter
+from rocketry_otel._telemetry.heartbeat import Heartbeat
+from rocketry_otel._telemetry.metrics import TaskMetrics
+
+from .worker import DeliveryWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from redbird import BaseRepo
+
+    from rocketry_otel._export.record_ref import RecordRef
+    from rocketry_otel._history.run_lookup import RunLookup
+    from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.runs import Run, Step
+    from rocketry_otel._settings import Settings
+
+
+class GivenProviders(NamedTuple):
+    """The providers that the user gave; ``None`` for the global one, or our own."""
+
+    tracer: TracerProvider | None = None
+    logger: LoggerProvider | None = None
+    meter: MeterProvider | None = None
+
+
+class _Signals(NamedTuple):
+    """The way of each signal, once the providers are known."""
+
+    providers: Providers
+    emitter: SignalEmitter
+    metrics: TaskMetrics
+
+
+class Pipeline:
+    """The providers of a handler, and the delivery of its stored records.
+
+    It is open or rests. It rests from the closing of its handler to the next record, since
+    ``logging.config`` closes handlers that stay in use.
+
+    Args:
+        settings: Our own settings.
+        repo: The repository.
+        run_lookup: The runs in it.
+        given: The providers that the user gave.
+        lost: Called with the name of a signal that could not be handed over, and the error.
+
+    Attributes:
+        counters: The number of items by their outcome.
+        worker: The delivery of stored records.
+        heartbeat: The cycles of the scheduler.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        repo: BaseRepo,
+        run_lookup: RunLookup,
+        given: GivenProviders,
+        lost: Callable[[str, Exception], None],
+    ) -> None:
+        self.counters = Counters()
+        self.worker = DeliveryWorker(repo, run_lookup, settings, self.counters)
+        self.heartbeat = Heartbeat()
+        self._settings = settings
+        self._given = given
+        self._lost = lost
+        self._outage = Outage(self.counters)
+        self._may_be_global = False
+        self._signals: _Signals | None = None
+        self._closed = False
+        self._resting = False
+        self._renew_lock()
+        after_fork_in_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        # It guards `_signals` and `_resting`. The locks of channels, of the worker and of the
+        # program's end are taken while it is held; it is never taken while one of them is held.
+        self._lock = threading.RLock()
+
+    @property
+    def providers(self) -> Providers | None:
+        """The providers, once they have been found."""
+        return None if self._signals is None else self._signals.providers
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it sends nothing any more."""
+        return self._closed
+
+    @property
+    def shutdown_timeout(self) -> float:
+        """How many seconds the end of the program may wait for it."""
+        return self._settings.shutdown_timeout
+
+    def allow_global(self) -> None:
+        """Let our own providers become the global ones where the application has set none."""
+        self._may_be_global = True
+
+    def connect(self) -> _Signals:
+        """Return the way of each signal; the providers are found by the first call."""
+        # A child that is forked in the midst of it would have the half of it.
+        with self._lock, no_fork:
+            if self._signals is None:
+                providers = resolve(*self._given, self.counters, self._outage)
+                emitter = SignalEmitter(providers, self._settings, self._lost)
+                metrics = TaskMetrics(providers.meter, self.counters, delivery_of(self.worker))
+                self.heartbeat.show(providers.meter)
+                self.worker.follow(providers.queues, emitter)
+                if self._may_be_global:
+                    make_global(providers)
+                shutdown.remember(self)
+                self._signals = _Signals(providers, emitter, metrics)
+            return self._signals
+
+    def wake(self) -> _Signals:
+        """Return the way of each signal, open again if this was resting."""
+        signals = self._signals or self.connect()
+        if self._resting:
+            with self._lock:
+                self._resting = False
+                signals.providers.reopen()
+                self.worker.reopen()
+                shutdown.remember(self)
+        return signals
+
+    def context_of(self, run: Run, event: TaskEvent) -> Context:
+        """Return the context that holds the span of a run."""
+        return (self._signals or self.connect()).emitter.context_of(run, event)
+
+    def send(self, event: TaskEvent, step: Step, record_ref: RecordRef | None) -> None:
+        """Hand over the span, the log record and the metrics of an event."""
+        signals = self.wake()
+        context = signals.emitter.send(event, step, record_ref)
+        self.measure(lambda metrics: metrics.count(event, step, context))
+
+    def measure(self, change: Callable[[TaskMetrics], None]) -> None:
+        """Change metrics; an error of the application's provider costs nothing else."""
+        try:
+            change(self.wake().metrics)
+        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+            self._lost("metrics", error)
+
+    def flush(self, timeout: float) -> bool:
+        """Send the queues.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether everything handed over so far was accepted in time.
+        """
+        signals, deadline = self._signals, time.monotonic() + timeout
+        if signals is None:
+            return True
+        if signals.providers.flush(deadline) and self.worker.wait(0.0):
+            return True
+        # The overflow of the queues comes from the repository, now that they have room.
+        return self.worker.wait(deadline) and signals.providers.flush(deadline)
+
+    def begin_closing(self, deadline: float) -> None:
+        """Begin to send the queues, until ``deadline`` (``time.monotonic()``); do not wait."""
+        self._closed = True
+        if self._signals is not None:
+            self.worker.begin_stopping()
+            self._signals.providers.begin_closing(deadline)
+
+    def close(self, timeout: float) -> None:
+        """Send the queues, for ``timeout`` seconds at most, and send nothing any more."""
+        self._closed = True
+        self.rest(timeout)
+
+    def rest(self, timeout: float) -> None:
+        """Send the queues, for ``timeout`` seconds at most; the next record opens them again."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            signals = self._signals
+        if signals is not None:
+            self.worker.stop(timeout)
+            signals.providers.close(deadline)
+            self.worker.finish(for_good=self._closed)
+        shutdown.forget(self)
+        with self._lock:
+            # Not before: a record that comes meanwhile is left to the repository.
+            self._resting = signals is not None
