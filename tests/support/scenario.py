@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.arrivals import Arrivals
 from tests.support.committed import Committed, Store
-from tests.support.generation import AppProcess
+from tests.support.app_process import AppProcess
 from tests.support.troubles import POISON, Collector
 
 # What a healthy collector may have to wait for: the longest pause between two tries, and then some.
