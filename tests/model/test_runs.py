@@ -296,3 +296,15 @@ def test_ids_of_a_record_find_an_open_run() -> None:
     second = tracker.observe(event("run", None, 2.0)).run
     step = tracker.observe(event("fail", None, 3.0), ids_of("etl", None, 2_000_000_000))
     assert step.run is second
+
+
+def test_another_tracker_goes_on_with_open_runs() -> None:
+    """Their ids stay, also where the other tracker would have given them others."""
+    former, tracker = RunTracker(), RunTracker(keeps_run_id=False)
+    began = former.observe(event("run", "1"))
+    former.observe(event("run", "2"))
+    former.observe(event("success", "2", 2.0))
+    tracker.adopt(former)
+    assert tracker.open_count == 1
+    ended = tracker.observe(event("success", "1", 3.0))
+    assert (ended.change, ended.run) == ("ended", began.run)

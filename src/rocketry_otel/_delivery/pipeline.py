@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from rocketry_otel._export.counters import Counters
@@ -18,6 +19,7 @@ from rocketry_otel._export.providers import Providers, resolve
 from rocketry_otel._export.status import delivery_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._telemetry.emitter import SignalEmitter
 from rocketry_otel._telemetry.heartbeat import Heartbeat
 from rocketry_otel._telemetry.metrics import TaskMetrics
@@ -25,7 +27,7 @@ from rocketry_otel._telemetry.metrics import TaskMetrics
 from .worker import DeliveryWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.context import Context
@@ -120,6 +122,23 @@ class Pipeline:
     def allow_global(self) -> None:
         """Let our own providers become the global ones where the application has set none."""
         self._may_be_global = True
+
+    def replace(self, other: Pipeline, open_runs: Iterable[Run]) -> None:
+        """Send from now on in the place of another pipeline, which sends its queues and closes.
+
+        Args:
+            other: The pipeline of the repository that was in use before.
+            open_runs: The runs that go on: there they are counted no more.
+        """
+        self._may_be_global = other._may_be_global
+        with other._lock:
+            signals = other._signals
+        if signals is None:
+            return
+        for run in open_runs:
+            signals.metrics.stopped(run)
+        signals.providers.retire()
+        start_thread(partial(other.close, other.shutdown_timeout), "close")
 
     def connect(self) -> _Signals:
         """Return the way of each signal; the providers are found by the first call."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import (
@@ -35,6 +35,8 @@ from .queue import ExportQueue
 from .record_ref import current_record_ref
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from opentelemetry.sdk._logs import ReadWriteLogRecord
 
     from .counters import Counters
@@ -54,6 +56,8 @@ _EXEMPLAR_FILTERS: dict[str, Any] = {
 
 # Of each provider that was made here: its channels, and what hands things over to them.
 _made: WeakKeyDictionary[Any, tuple[list[Channel], Any]] = WeakKeyDictionary()
+# Those that send the last that waits, while others are made in their place.
+_retired: WeakSet[Any] = WeakSet()
 
 
 class OwnMeterProvider(MeterProvider):
@@ -109,9 +113,16 @@ def meter_provider(outage: Outage) -> tuple[OwnMeterProvider, list[Channel]]:
 
 
 def is_idle(provider: Any) -> bool:
-    """Return whether a provider is one of ours whose channels are closed."""
+    """Return whether a provider is one of ours that is retired or whose channels are closed."""
     made = _made.get(provider)
-    return made is not None and all(channel.is_closed for channel in made[0])
+    if made is None:
+        return False
+    return provider in _retired or all(channel.is_closed for channel in made[0])
+
+
+def retire(providers: Iterable[Any]) -> None:
+    """Let others be made in the place of those of these providers that are ours."""
+    _retired.update(provider for provider in providers if provider in _made)
 
 
 def take_over(provider: Any, idle: Any) -> None:

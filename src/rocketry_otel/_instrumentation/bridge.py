@@ -80,6 +80,16 @@ class Bridge:
         """Call these hooks of the user's when a run has ended."""
         self._user_hooks = user_hooks
 
+    def replace(self, other: Bridge) -> None:
+        """Go on with the open runs of another bridge, whose repository was replaced.
+
+        The other one sends its queues on a thread of its own: no task waits for it.
+        """
+        self._user_hooks, self.pending_launches = other._user_hooks, other.pending_launches
+        with other._lock:
+            self._tracker.adopt(other._tracker)
+        self.pipeline.replace(other.pipeline, self._tracker.open_runs())
+
     def observe(
         self, fields: Mapping[str, Any], message: object, execution: str | None
     ) -> Observation | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from redbird.logging import RepoHandler
 
@@ -18,6 +18,7 @@ from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._settings import Settings
 
 from .bridge import Bridge
+from .placement import repo_of
 from .tasks import TaskDirectory
 from .user_hooks import UserHooks
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rocketry_otel._model.runs import Observation
 
     from .hooks import SchedulerHooks
+    from .placement import Placement
+    from .tasks import Session
     from .user_hooks import Enrich, NameSpan
 
 _logger = logging.getLogger(NAME)
@@ -40,6 +43,10 @@ _logger = logging.getLogger(NAME)
 # What exporters and their libraries log would come back to them without end, and an exporter's
 # thread that waits for this handler's lock would stop for good.
 _NOT_OURS = ("opentelemetry", "urllib3", "requests", "grpc", NAME)
+
+
+# Of each instrumented session, its handler.
+_hooked_into: WeakKeyDictionary[Session, ref[OTelRepoHandler]] = WeakKeyDictionary()
 
 
 class _Emitting(threading.local):
@@ -87,19 +94,23 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """Wire a repository and OpenTelemetry together; the arguments are those of the class."""
         super().__init__(repo, level=level)
         self.settings = settings or Settings()
+        self._given = GivenProviders(tracer_provider, logger_provider, meter_provider)
         self._run_lookup = RunLookup(repo)
-        given = GivenProviders(tracer_provider, logger_provider, meter_provider)
-        self._bridge = Bridge(
-            self.settings,
-            self._run_lookup,
-            partial(Pipeline, self.settings, repo, self._run_lookup, given),
-        )
-        self._pipeline = self._bridge.pipeline
+        self._bridge = self._bridge_to(repo, self._run_lookup)
         self._emitting = _Emitting()
         self._place_checked = False
         # Filled by ``instrument``; a handler put in place by hand knows no tasks.
         self.tasks = TaskDirectory()
+        self.placement: Placement | None = None
         self._hooks: list[tuple[SchedulerHooks, ref[Any]]] = []
+
+    def _bridge_to(self, repo: BaseRepo, run_lookup: RunLookup) -> Bridge:
+        make_pipeline = partial(Pipeline, self.settings, repo, run_lookup, self._given)
+        return Bridge(self.settings, run_lookup, make_pipeline)
+
+    @property
+    def _pipeline(self) -> Pipeline:
+        return self._bridge.pipeline
 
     def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
         """Return whether to handle a record: not those that handling records gives rise to."""
@@ -206,18 +217,40 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """Set the run's span around the body of each task of a session; see ``instrument``."""
         from .hooks import SchedulerHooks  # noqa: PLC0415  # it imports Rocketry
 
-        hooks = SchedulerHooks(self._bridge, self.settings, session)
+        hooks = SchedulerHooks(self._bridge, self.settings, session, self.placement)
         hooks.install(session)
+        _hooked_into[session] = ref(self)
         if self.settings.global_providers:
-            self._pipeline.allow_global()
+            self._bridge.pipeline.allow_global()
         self._hooks.append((hooks, ref(session)))
 
     def unhook(self) -> None:
         """Take away what ``hook_into`` has put in place."""
-        for hooks, session in self._hooks:
-            if session() is not None:
-                hooks.remove(session())
+        for hooks, weak in self._hooks:
+            session = weak()
+            if session is not None:
+                hooks.remove(session)
+                _hooked_into.pop(session, None)
         self._hooks.clear()
+
+    def use_repository(self, repo: BaseRepo) -> None:
+        """Write to another repository from now on; runs that go on keep their ids.
+
+        Args:
+            repo: The repository that the application has chosen meanwhile.
+        """
+        if repo is self.repo:
+            return
+        self.acquire()
+        try:
+            run_lookup = RunLookup(repo)
+            bridge = self._bridge_to(repo, run_lookup)
+            bridge.replace(self._bridge)
+            self.repo, self._run_lookup, self._bridge = repo, run_lookup, bridge
+            for hooks, _ in self._hooks:
+                hooks.use(bridge)
+        finally:
+            self.release()
 
     def enrich(self, name_span: NameSpan | None, enrich: Enrich | None) -> None:
         """Call hooks of the user's when a run has ended; see ``instrument``."""
@@ -296,6 +329,7 @@ def _message_of(record: logging.LogRecord) -> object:
         return record.msg
 
 
-def repo_of(handler: logging.Handler) -> BaseRepo | None:
-    """Return the repository of a handler, by which Rocketry too knows those it can read."""
-    return getattr(handler, "repo", None)
+def handler_of(session: Session) -> OTelRepoHandler | None:
+    """Return the handler that has put its hooks into a session."""
+    weak = _hooked_into.get(session)
+    return None if weak is None else weak()

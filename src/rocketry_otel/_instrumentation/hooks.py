@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rocketry_otel._settings import Settings
 
     from .bridge import Bridge
+    from .placement import Placement
 
 _logger = logging.getLogger(NAME)
 
@@ -50,8 +51,11 @@ _bridges: WeakValueDictionary[str, Bridge] = WeakValueDictionary()
 class SchedulerHooks:
     """The hooks of one instrumented session."""
 
-    def __init__(self, bridge: Bridge, settings: Settings, session: Any) -> None:
+    def __init__(
+        self, bridge: Bridge, settings: Settings, session: Any, placement: Placement | None = None
+    ) -> None:
         """Put nothing in place yet: see ``install``."""
+        self._placement = placement
         self._key = uuid.uuid4().hex
         self._settings = settings
         self._keeps_run_id = bridge.keeps_run_id
@@ -60,6 +64,11 @@ class SchedulerHooks:
         self._baggage: dict[str, object] = {}
         _bridges[self._key] = bridge
         self._watch_children()
+
+    def use(self, bridge: Bridge) -> None:
+        """Hand runs to another bridge from now on: the application has another repository."""
+        _bridges[self._key] = bridge
+        self._keeps_run_id = bridge.keeps_run_id
 
     def install(self, session: Any) -> None:
         """Put the hooks in place."""
@@ -81,6 +90,7 @@ class SchedulerHooks:
         for place, hook in (
             (hooks.task_execute, self.around),
             (hooks.scheduler_startup, self.started),
+            (hooks.scheduler_startup, self.verifying),
             (hooks.scheduler_cycle, self.cycled),
             (hooks.scheduler_shutdown, self.stopping),
         ):
@@ -95,6 +105,7 @@ class SchedulerHooks:
         """Take along what a spawned child needs, and the baggage of who launches it."""
         state = dict(vars(self))
         state.pop("_session", None)
+        state["_placement"] = None
         state["_baggage"] = {
             key: value for key, value in baggage.get_all().items() if _can_be_pickled(value)
         }
@@ -107,6 +118,9 @@ class SchedulerHooks:
     def _watch_children(self) -> None:
         for name in self._loggers:
             logger = logging.getLogger(name + _PROCESS_LOGGER)
+            # logging.config disables the loggers that it does not name. Without us Rocketry
+            # makes this one anew in the child.
+            logger.disabled = False
             if not any(isinstance(its, ChildRecords) for its in logger.filters):
                 logger.addFilter(ChildRecords())
 
@@ -124,7 +138,7 @@ class SchedulerHooks:
         try:
             if task.logger_name not in self._loggers:
                 self._loggers.append(task.logger_name)
-                self._watch_children()
+            self._watch_children()
             launch = Launch(get_current(), self._links(task, bridge))
             bridge.pending_launches.put(task.name, run_id, launch)
         except Exception:  # telemetry never hurts the task
@@ -204,6 +218,7 @@ class SchedulerHooks:
 
     def started(self) -> Generator[None, Any, None]:
         """Find the providers when all hooks of the start have run, which may set their own."""
+        self._verify_last()
         yield
         bridge = _bridges.get(self._key)
         weak = getattr(self, "_session", None)
@@ -222,8 +237,32 @@ class SchedulerHooks:
         if session.scheduler._flag_restart.is_set():  # noqa: SLF001  # no public way to know
             bridge.pipeline.flush(self._settings.shutdown_timeout)
 
+    def _verify_last(self) -> None:
+        """Let the handler be looked for behind all hooks of the start, which may replace it."""
+        weak = getattr(self, "_session", None)
+        session = None if weak is None else weak()
+        if self._placement is None or session is None:
+            return
+        self._placement.begin()
+        startup = session.hooks.scheduler_startup
+        if self.verifying in startup:
+            startup.remove(self.verifying)
+        # Rocketry is in the midst of this list: it comes to what is appended, too.
+        startup.append(self.verifying)
+
+    def verifying(self) -> None:
+        """Put the handler back on the task logger if other code has taken it away."""
+        if self._placement is None:
+            return
+        try:
+            if self._placement.verify():
+                self._watch_children()
+        except Exception:  # telemetry never hurts the task
+            _logger.warning("The handler could not be put back", exc_info=True)
+
     def cycled(self) -> None:
-        """Note that the scheduler lives."""
+        """Note that the scheduler lives, and that the handler is in its place."""
+        self.verifying()
         bridge = _bridges.get(self._key)
         if bridge is not None:
             bridge.pipeline.heartbeat.beat()

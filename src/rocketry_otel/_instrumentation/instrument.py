@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redbird.logging import RepoHandler
-from redbird.repos import MemoryRepo
 
-from rocketry_otel._history.run_lookup import fields_of
 from rocketry_otel._repositories.open_repository import open_repository
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._settings import Settings
 
-from .handler import OTelRepoHandler, repo_of
+from .handler import OTelRepoHandler, handler_of
+from .placement import (
+    LEFT_BEHIND,
+    Placement,
+    is_rocketrys_own,
+    let_records_through,
+    put_in_front,
+    repo_of,
+)
 from .tasks import Session
 
 if TYPE_CHECKING:
@@ -28,8 +34,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(NAME)
 
 _DEFAULT_REPOSITORY = "memory://"
-# The attribute of a handler that ``uninstrument`` has left: the URL of its repository.
-_LEFT_BEHIND = "_rocketry_otel_url"
 
 
 def instrument(
@@ -78,6 +82,7 @@ def instrument(
     handler = _handler_in(logger)
     if handler is None:
         settings = settings or Settings()
+        former = handler_of(session)
         handler = OTelRepoHandler(
             _choose_repository(logger, repo, settings, is_bare=session is app),
             settings=settings,
@@ -85,13 +90,18 @@ def instrument(
             logger_provider=logger_provider,
             meter_provider=meter_provider,
         )
+        if former is not None:
+            # It was taken off the logger by other means than ``uninstrument``.
+            former.unhook()
+            former.close()
     elif (repo, settings, tracer_provider, logger_provider, meter_provider) != (None,) * 5:
         _logger.info(
             "The logger %r is instrumented already: what else was given to instrument is not used.",
             logger.name,
         )
-    _put_in_front(logger, handler, is_bare=session is app)
-    _let_records_through(logger)
+    put_in_front(logger, handler, is_bare=session is app)
+    let_records_through(logger)
+    handler.placement = Placement(handler, logger)
     if session not in handler.tasks:
         handler.tasks.add(session)
         handler.hook_into(session)
@@ -110,14 +120,19 @@ def uninstrument(app: Application | Session) -> None:
     Args:
         app: What was given to ``instrument``.
     """
-    logger = logging.getLogger(_session_of(app).config.task_logger_basename)
+    session = _session_of(app)
+    logger = logging.getLogger(session.config.task_logger_basename)
     handler = _handler_in(logger)
     if handler is None:
+        handler = handler_of(session)
+        if handler is not None:
+            handler.unhook()
+            handler.close()
         return
     index = logger.handlers.index(handler)
     plain = RepoHandler(handler.repo, level=handler.level)
     # For ``instrument`` to take up again, if it comes to that.
-    vars(plain)[_LEFT_BEHIND] = handler.settings.repo
+    vars(plain)[LEFT_BEHIND] = handler.settings.repo
     plain.setFormatter(handler.formatter)
     for its_filter in handler.filters:
         plain.addFilter(its_filter)
@@ -145,62 +160,9 @@ def _choose_repository(
         return repo
     first = next((one for one in logger.handlers if repo_of(one) is not None), None)
     if settings.repo is not None:
-        if first is not None and vars(first).get(_LEFT_BEHIND) == settings.repo:
+        if first is not None and vars(first).get(LEFT_BEHIND) == settings.repo:
             return repo_of(first)
         return open_repository(settings.repo)
-    if first is not None and not _is_rocketrys_own(first, is_bare=is_bare):
+    if first is not None and not is_rocketrys_own(first, is_bare=is_bare):
         return repo_of(first)
     return open_repository(_DEFAULT_REPOSITORY)
-
-
-def _is_rocketrys_own(handler: logging.Handler, *, is_bare: bool) -> bool:
-    """Return whether Rocketry inserted a handler of its own accord, not at the user's word."""
-    repo = repo_of(handler)
-    if type(handler) is not RepoHandler or repo is None or type(repo) is not MemoryRepo:
-        return False
-    model = repo.model
-    names = {"LogRecord", "MinimalRecord"} if is_bare else {"LogRecord"}
-    return model.__module__ == "rocketry.log.log_record" and model.__name__ in names
-
-
-def _put_in_front(logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: bool) -> None:
-    """Make ``handler`` the first with a repository, in the place of what it replaces."""
-    old = list(logger.handlers)
-    defaults = [one for one in old if _is_rocketrys_own(one, is_bare=is_bare)]
-    replaced = [
-        one
-        for one in old
-        if one is not handler
-        and (one in defaults or _LEFT_BEHIND in vars(one) or repo_of(one) is handler.repo)
-    ]
-    kept = [one for one in old if one is not handler and one not in replaced]
-    place = next((i for i, one in enumerate(old) if repo_of(one) is not None), len(old))
-    # Whoever logs meanwhile waits, so that records carried over come before new ones.
-    handler.acquire()
-    try:
-        if defaults and handler not in old:
-            # Each application inserts one in front: the last has seen all that the others have.
-            _carry_over(repo_of(defaults[-1]), handler)
-        logger.handlers = [*kept[:place], handler, *kept[place:]]
-    finally:
-        handler.release()
-    for one in kept[place:]:
-        if type(one) is RepoHandler:
-            _logger.info(
-                "The logger %r has another handler with a repository, %r; Rocketry does not "
-                "read that one. To make it the one: instrument(app, repo=that_repository).",
-                logger.name,
-                type(repo_of(one)).__name__,
-            )
-
-
-def _carry_over(repo: Any, handler: OTelRepoHandler) -> None:
-    for item in repo.filter_by().all():
-        handler.take_over(fields_of(item))
-
-
-def _let_records_through(logger: logging.Logger) -> None:
-    # logging.config disables the loggers that it does not name.
-    logger.disabled = False
-    if logger.getEffectiveLevel() > logging.INFO:
-        logger.setLevel(logging.INFO)

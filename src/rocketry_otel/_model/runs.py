@@ -150,19 +150,31 @@ class RunTracker:
 
     def _begin(self, event: TaskEvent, task_name: str) -> Step:
         run = Run(self.ids(event), began=event)
+        return Step(run, "began", self._hold_open(run, event, task_name))
+
+    def adopt(self, other: RunTracker) -> None:
+        """Go on with the open runs of another tracker, under the ids that they have."""
+        for run in other.open_runs():
+            began = run.began
+            if began is None or began.task_name is None:  # pragma: no cover  # open runs have both
+                continue
+            self._hold_open(run, began, began.task_name)
+
+    def _hold_open(self, run: Run, began: TaskEvent, task_name: str) -> Run | None:
+        """Keep an open run; return the one that was given up to make room."""
         given_up = None
         if len(self._open) >= self._limit:
             given_up = next(iter(self._open.values()))
             self._close(given_up)
         self._open[id(run)] = self._open_by_ids[run.ids] = run
-        for key in _keys(event, task_name):
+        for key in _keys(began, task_name):
             runs = self._open_by_key.get(key)
             if runs is None:
                 self._open_by_key[key] = [run]
             else:
                 runs.append(run)
             self._ended.pop(key, None)
-        return Step(run, "began", given_up)
+        return given_up
 
     def _end(self, event: TaskEvent, task_name: str, ids: RunIds | None) -> Step:
         run = self._open_by_ids.get(ids) if ids else self._open_run(event, task_name)

@@ -1,0 +1,203 @@
+"""The place of the handler on the task logger: found, taken, and kept.
+
+A logger comes in; its list of handlers goes out, with ours where Rocketry reads its own state.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from redbird.logging import RepoHandler
+from redbird.repos import MemoryRepo
+
+from rocketry_otel._history.run_lookup import fields_of
+from rocketry_otel._runtime.scope import NAME
+
+if TYPE_CHECKING:
+    from redbird import BaseRepo
+
+    from .handler import OTelRepoHandler
+
+_logger = logging.getLogger(NAME)
+
+# The attribute of a handler that ``uninstrument`` has left: the URL of its repository.
+LEFT_BEHIND = "_rocketry_otel_url"
+
+_APPLICATIONS_OWN = frozenset({"LogRecord"})
+_SESSIONS_OWN = frozenset({"MinimalRecord"})
+
+_ANOTHER_REPOSITORY = "another repository was set"
+_CONFIGURED = "logging was configured anew"
+_ANOTHER_LOGGER = "the logger was replaced"
+_REMOVED = "the handler was removed"
+_SILENCED = "the logger was disabled or its level was raised"
+
+
+def repo_of(handler: logging.Handler) -> BaseRepo | None:
+    """Return the repository of a handler, by which Rocketry too knows those it can read."""
+    return getattr(handler, "repo", None)
+
+
+def is_rocketrys_own(handler: logging.Handler, *, is_bare: bool) -> bool:
+    """Return whether Rocketry inserted a handler of its own accord, not at the user's word.
+
+    Args:
+        handler: A handler of the task logger.
+        is_bare: Whether there is a session without an application: Rocketry gives those a
+            repository of another model.
+    """
+    return _is_default_of(handler, _APPLICATIONS_OWN | (_SESSIONS_OWN if is_bare else frozenset()))
+
+
+def _is_default_of(handler: logging.Handler, models: frozenset[str]) -> bool:
+    repo = repo_of(handler)
+    if type(handler) is not RepoHandler or repo is None or type(repo) is not MemoryRepo:
+        return False
+    model = repo.model
+    return model.__module__ == "rocketry.log.log_record" and model.__name__ in models
+
+
+def put_in_front(logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: bool) -> None:
+    """Make ``handler`` the first with a repository, in the place of what it replaces.
+
+    Args:
+        logger: The task logger.
+        handler: The handler.
+        is_bare: See ``is_rocketrys_own``.
+    """
+    old = list(logger.handlers)
+    defaults = [one for one in old if is_rocketrys_own(one, is_bare=is_bare)]
+    replaced = [
+        one
+        for one in old
+        if one is not handler
+        and (one in defaults or LEFT_BEHIND in vars(one) or repo_of(one) is handler.repo)
+    ]
+    kept = [one for one in old if one is not handler and one not in replaced]
+    place = next((i for i, one in enumerate(old) if repo_of(one) is not None), len(old))
+    # Whoever logs meanwhile waits, so that records carried over come before new ones.
+    handler.acquire()
+    try:
+        carried = repo_of(defaults[-1]) if defaults else None
+        if carried is not None and carried is not handler.repo and handler not in old:
+            # Each application inserts one in front: the last has seen all that the others have.
+            _carry_over(carried, handler)
+        logger.handlers = [*kept[:place], handler, *kept[place:]]
+    finally:
+        handler.release()
+    for one in kept[place:]:
+        if type(one) is RepoHandler:
+            _logger.info(
+                "The logger %r has another handler with a repository, %r; Rocketry does not "
+                "read that one. To make it the one: instrument(app, repo=that_repository).",
+                logger.name,
+                type(repo_of(one)).__name__,
+            )
+
+
+def _carry_over(repo: Any, handler: OTelRepoHandler) -> None:
+    for item in repo.filter_by().all():
+        handler.take_over(fields_of(item))
+
+
+def let_records_through(logger: logging.Logger) -> None:
+    """Let a logger pass on the records of tasks."""
+    # logging.config disables the loggers that it does not name.
+    logger.disabled = False
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+
+
+class Placement:
+    """Keeps the handler of an application on its task logger.
+
+    Other code may take it away without meaning telemetry: ``set_repo`` and ``logging.config``
+    replace all handlers. It is put back once for each cause while a scheduler runs. An emptied
+    list, or a second removal, is taken for intended.
+
+    Args:
+        handler: The handler.
+        logger: The task logger, which has the handler.
+    """
+
+    def __init__(self, handler: OTelRepoHandler, logger: logging.Logger) -> None:
+        # Nothing else may keep it alive when it is off the logger.
+        self._handler = handler
+        self._name = logger.name
+        self._causes: set[str] = set()
+        self._is_given_up = False
+        self._note(logger)
+
+    def _note(self, logger: logging.Logger) -> None:
+        self._logger_id = id(logger)
+        self._configuration = _ConfigurationMark()
+
+    def begin(self) -> None:
+        """Put the handler back again for each cause: a scheduler starts."""
+        self._causes.clear()
+
+    def verify(self) -> bool:
+        """Put the handler back if it is gone; return whether something was done."""
+        if self._is_given_up:
+            return False
+        handler = self._handler
+        logger = logging.getLogger(self._name)
+        is_there = handler in logger.handlers
+        if is_there and not logger.disabled and logger.getEffectiveLevel() <= logging.INFO:
+            return False
+        cause = _SILENCED if is_there else self._cause(logger)
+        if cause is None or cause in self._causes:
+            self._give_up()
+            return False
+        self._causes.add(cause)
+        if not is_there:
+            self._put_back(logger, handler)
+        let_records_through(logger)
+        self._note(logger)
+        _logger.info(
+            "The handler of the logger %r was out of use, since %s; it is in force again, with "
+            "the repository %r.",
+            self._name,
+            cause,
+            type(handler.repo).__name__,
+        )
+        return True
+
+    def _cause(self, logger: logging.Logger) -> str | None:
+        """Return why the handler is gone; ``None`` if somebody emptied the list."""
+        if id(logger) != self._logger_id:
+            return _ANOTHER_LOGGER
+        if self._configuration.is_over:
+            return _CONFIGURED
+        # Rocketry itself gives an emptied list a repository of this model.
+        left = [one for one in logger.handlers if not _is_default_of(one, _SESSIONS_OWN)]
+        if not left:
+            return None
+        return _REMOVED if all(repo_of(one) is None for one in left) else _ANOTHER_REPOSITORY
+
+    @staticmethod
+    def _put_back(logger: logging.Logger, handler: OTelRepoHandler) -> None:
+        first = next((one for one in logger.handlers if repo_of(one) is not None), None)
+        if first is not None and not is_rocketrys_own(first, is_bare=True):
+            handler.use_repository(repo_of(first))
+        put_in_front(logger, handler, is_bare=True)
+
+    def _give_up(self) -> None:
+        self._is_given_up = True
+        _logger.warning(
+            "The handler was taken off the logger %r, or the logger was silenced: no telemetry "
+            "is sent any more. If this is intended, call rocketry_otel.uninstrument(app) in its "
+            "place; if not, rocketry_otel.instrument(app) puts the handler back.",
+            self._name,
+        )
+
+
+class _ConfigurationMark(logging.Handler):
+    """Notices ``logging.config``, which closes all handlers that there are."""
+
+    is_over = False
+
+    def close(self) -> None:
+        self.is_over = True
+        super().close()
