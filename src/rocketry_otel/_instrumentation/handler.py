@@ -17,6 +17,7 @@ from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._settings import Settings
 
+from .arguments import check_options, check_repository
 from .bridge import Bridge
 from .placement import repo_of
 from .tasks import TaskDirectory
@@ -73,6 +74,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         settings: Our own settings; without them, those of the environment.
 
     Raises:
+        TypeError: If an argument is of another type.
         SettingsError: If ``settings`` is not given and the environment has a bad value.
 
     Attributes:
@@ -92,6 +94,13 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         settings: Settings | None = None,
     ) -> None:
         """Wire a repository and OpenTelemetry together; the arguments are those of the class."""
+        check_repository(repo)
+        check_options(
+            settings=settings,
+            tracer_provider=tracer_provider,
+            logger_provider=logger_provider,
+            meter_provider=meter_provider,
+        )
         super().__init__(repo, level=level)
         self.settings = settings or Settings()
         self._given = GivenProviders(tracer_provider, logger_provider, meter_provider)
@@ -102,6 +111,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         # Filled by ``instrument``; a handler put in place by hand knows no tasks.
         self.tasks = TaskDirectory()
         self.placement: Placement | None = None
+        # The URL that ``instrument`` has opened the repository by.
+        self.url: str | None = None
         self._hooks: list[tuple[SchedulerHooks, ref[Any]]] = []
 
     def _bridge_to(self, repo: BaseRepo, run_lookup: RunLookup) -> Bridge:

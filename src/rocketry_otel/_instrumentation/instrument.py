@@ -11,6 +11,7 @@ from rocketry_otel._repositories.open_repository import open_repository
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._settings import Settings
 
+from .arguments import check_options, check_repository_or_url
 from .handler import OTelRepoHandler, handler_of
 from .placement import (
     LEFT_BEHIND,
@@ -39,7 +40,7 @@ _DEFAULT_REPOSITORY = "memory://"
 def instrument(
     app: Application | Session,
     *,
-    repo: BaseRepo | None = None,
+    repo: BaseRepo | str | None = None,
     settings: Settings | None = None,
     tracer_provider: TracerProvider | None = None,
     logger_provider: LoggerProvider | None = None,
@@ -58,9 +59,10 @@ def instrument(
 
     Args:
         app: A ``rocketry.Rocketry`` or a ``rocketry.Session``.
-        repo: The repository. Without it: the one that ``ROCKETRY_OTEL_REPO`` names, else the
-            one that the application was given (``Rocketry(logger_repo=...)``), else one in
-            memory that keeps the newest 100,000 records.
+        repo: The repository, or its URL (see ``open_repository``). Without it: the one that
+            ``ROCKETRY_OTEL_REPO`` names, else the one that the application was given
+            (``Rocketry(logger_repo=...)``), else one in memory that keeps the newest 100,000
+            records.
         settings: Our own settings; without them, those of the environment.
         tracer_provider: See ``OTelRepoHandler``, as for the two others.
         logger_provider: See ``OTelRepoHandler``.
@@ -74,10 +76,20 @@ def instrument(
         The handler, now in force.
 
     Raises:
+        TypeError: If an argument is of another type; nothing has changed then.
         SettingsError: If the environment has a bad value.
         RepositoryError: If the repository cannot be opened; nothing has changed then.
     """
     session = _session_of(app)
+    check_repository_or_url(repo)
+    check_options(
+        settings=settings,
+        tracer_provider=tracer_provider,
+        logger_provider=logger_provider,
+        meter_provider=meter_provider,
+        name_span=name_span,
+        enrich=enrich,
+    )
     logger = logging.getLogger(session.config.task_logger_basename)
     handler = _handler_in(logger)
     if handler is None:
@@ -90,6 +102,7 @@ def instrument(
             logger_provider=logger_provider,
             meter_provider=meter_provider,
         )
+        handler.url = repo if isinstance(repo, str) else settings.repo if repo is None else None
         if former is not None:
             # It was taken off the logger by other means than ``uninstrument``.
             former.unhook()
@@ -132,7 +145,7 @@ def uninstrument(app: Application | Session) -> None:
     index = logger.handlers.index(handler)
     plain = RepoHandler(handler.repo, level=handler.level)
     # For ``instrument`` to take up again, if it comes to that.
-    vars(plain)[LEFT_BEHIND] = handler.settings.repo
+    vars(plain)[LEFT_BEHIND] = handler.url
     plain.setFormatter(handler.formatter)
     for its_filter in handler.filters:
         plain.addFilter(its_filter)
@@ -154,15 +167,16 @@ def _handler_in(logger: logging.Logger) -> OTelRepoHandler | None:
 
 
 def _choose_repository(
-    logger: logging.Logger, repo: BaseRepo | None, settings: Settings, *, is_bare: bool
+    logger: logging.Logger, repo: BaseRepo | str | None, settings: Settings, *, is_bare: bool
 ) -> BaseRepo:
-    if repo is not None:
+    if repo is not None and not isinstance(repo, str):
         return repo
+    url = repo or settings.repo
     first = next((one for one in logger.handlers if repo_of(one) is not None), None)
-    if settings.repo is not None:
-        if first is not None and vars(first).get(LEFT_BEHIND) == settings.repo:
+    if url is not None:
+        if first is not None and vars(first).get(LEFT_BEHIND) == url:
             return repo_of(first)
-        return open_repository(settings.repo)
+        return open_repository(url)
     if first is not None and not is_rocketrys_own(first, is_bare=is_bare):
         return repo_of(first)
     return open_repository(_DEFAULT_REPOSITORY)

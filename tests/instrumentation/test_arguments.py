@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redbird.repos import CSVFileRepo, MemoryRepo
+
+from rocketry_otel import (
+    OTelRepoHandler,
+    RepositoryURLError,
+    Settings,
+    TaskEventRecord,
+    instrument,
+    uninstrument,
+)
+from tests.support import apps
+from tests.support.apps import make_app, run_tasks
+
+if TYPE_CHECKING:
+    from rocketry_otel.testing import TelemetryCapture
+
+LOGGER = logging.getLogger("rocketry.task")
+
+
+def test_a_repository_may_be_named_by_its_url(telemetry: TelemetryCapture, tmp_path: Path) -> None:
+    """It is opened as that of the environment is, and wins over it."""
+    app = make_app()
+    settings = Settings(repo="csv:///nowhere/tasks.csv")
+    handler = instrument(
+        app, repo=f"csv://{tmp_path}/tasks.csv", settings=settings, **telemetry.providers
+    )
+    app.session.create_task(func=apps.succeed, name="etl")
+    run_tasks(app, "etl")
+    assert handler.repo is app.session.get_repo()
+    assert (tmp_path / "tasks.csv").read_text().count("\n") == 3
+
+
+def test_a_url_is_taken_up_again(telemetry: TelemetryCapture, tmp_path: Path) -> None:
+    """After ``uninstrument`` the same URL is the same repository: no record is written twice."""
+    app = make_app()
+    url = f"csv://{tmp_path}/tasks.csv"
+    first = instrument(app, repo=url, **telemetry.providers)
+    uninstrument(app)
+    second = instrument(app, repo=url, **telemetry.providers)
+    assert second.repo is first.repo
+    assert LOGGER.handlers == [second]
+
+
+def test_a_bad_url_changes_nothing() -> None:
+    """The error names the URL, and Rocketry is left as it was."""
+    app = make_app()
+    before = list(LOGGER.handlers)
+    with pytest.raises(RepositoryURLError, match="tasks"):
+        instrument(app, repo="tasks.db")
+    assert LOGGER.handlers == before
+    assert app.session.hooks.task_execute == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("repo", Path("t.db"), "repo must be a Red Bird repository or a URL, .*, not PosixPath"),
+        ("repo", CSVFileRepo, "repo must be .*, not the class CSVFileRepo"),
+        ("repo", 5, "repo must be .*, not int"),
+        ("settings", {"links": False}, r"settings must be .*Settings\(links=False\), not dict"),
+        ("settings", Settings, "settings must be .*, not the class Settings"),
+        ("tracer_provider", "otlp", "tracer_provider must be a TracerProvider .*, not str"),
+        ("logger_provider", object(), "logger_provider must be a LoggerProvider .*, not object"),
+        ("meter_provider", [], "meter_provider must be a MeterProvider .*, not list"),
+        ("name_span", "name", "name_span must be a function .*, not str"),
+        ("enrich", {}, "enrich must be a function .*, not dict"),
+    ],
+)
+def test_an_argument_of_another_type_changes_nothing(
+    argument: str, value: Any, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One error names the argument and what it must be; no repository has been opened."""
+    monkeypatch.setenv("ROCKETRY_OTEL_REPO", f"sqlite:///{tmp_path}/tasks.db")
+    app = make_app()
+    before = list(LOGGER.handlers)
+    with pytest.raises(TypeError, match=message):
+        instrument(app, **{argument: value})
+    assert LOGGER.handlers == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"repo": "sqlite:///tasks.db"}, "repo must be .*open_repository.*, not str"),
+        ({"repo": None}, "repo must be .*, not NoneType"),
+        ({"settings": {}}, "settings must be .*, not dict"),
+        ({"tracer_provider": 1}, "tracer_provider must be .*, not int"),
+    ],
+)
+def test_a_handler_checks_its_arguments(arguments: dict[str, Any], message: str) -> None:
+    """A handler that is put in place by hand takes a repository, and no URL."""
+    with pytest.raises(TypeError, match=message):
+        OTelRepoHandler(**{"repo": MemoryRepo(model=TaskEventRecord), **arguments})
+
+
+def test_an_object_like_a_repository_is_one(telemetry: TelemetryCapture) -> None:
+    """An object with the methods of a repository is one, whatever its class."""
+
+    class Kept:
+        model = dict
+
+        def __init__(self) -> None:
+            self.inner = MemoryRepo(model=dict)
+            self.add, self.filter_by = self.inner.add, self.inner.filter_by
+
+    repo: Any = Kept()
+    handler = instrument(make_app(), repo=repo, **telemetry.providers)
+    assert handler.repo is repo
