@@ -49,6 +49,18 @@ def test_what_records_lack_is_noted(action: str, fields: dict[str, Any], notes: 
         assert note.endswith(": 2")
 
 
+def test_endings_without_a_span_are_counted() -> None:
+    """A second ending of a run changes nothing, and whoever replays can see that there is one."""
+    tally = Tally(None, None)
+    one = reconstruct("success", run_id="r", message="m", trace_id="0" * 31 + "1")
+    tally.add(one._replace(step=one.step._replace(change="repeated")))
+    result = tally.result()
+    assert (result.records, result.runs) == (1, 0)
+    assert result.notes == (
+        "endings without a span of their own, since their runs had ended before: 1",
+    )
+
+
 def test_reasons_are_bounded() -> None:
     """A collector that gives each refusal a reason of its own fills no memory."""
     tally = Tally(None, None)

@@ -30,6 +30,7 @@ _NO_REASON = "the collector gave no reason"
 _NO_RUN_ID = "runs without a run id, told apart by their order and place alone"
 _NO_TRACEBACK = "failures without a traceback"
 _NO_MESSAGE = "records without a message, in place of which Rocketry's usual one is sent"
+_NO_SPAN = "endings without a span of their own, since their runs had ended before"
 _NOTHING_ADDED = (
     "runs without mode of execution, links and attributes, which TaskEventRecord alone keeps"
 )
@@ -147,6 +148,8 @@ class Tally:
                 self._unsampled += 1
             if not one.fields.get("trace_id"):
                 self._lacking[_NOTHING_ADDED] += 1
+        if one.step.change == "repeated":
+            self._lacking[_NO_SPAN] += 1
         if event.action == RUN and event.run_id is None:
             self._lacking[_NO_RUN_ID] += 1
         if event.action == FAIL and not (event.exception and event.exception.stacktrace):
