@@ -62,6 +62,7 @@ def test_tasks_in_processes_leave_in_order(slept):
     assert slept.handlers[signal.SIGINT] is signal.SIG_IGN
     with pytest.raises(SystemExit, match=r"^$"):
         slept.handlers[signal.SIGTERM]()
+    assert slept.handlers[signal.SIGTERM] is signal.SIG_IGN
 
 
 def test_return_values_are_not_kept():

@@ -112,4 +112,6 @@ def _be_a_good_child() -> None:
 
 
 def _leave(*_: object) -> None:
+    # Rocketry may send it again: a second exception could escape from the exit itself.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit
