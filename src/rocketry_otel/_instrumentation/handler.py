@@ -137,8 +137,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """Write a record to the repository and send it to OpenTelemetry.
 
         Args:
-            record: The record. One without an action or a task name is sent, but is no task
-                event and not written.
+            record: The record. One without an action or a task name is no task event: it is
+                sent, and written if the model of the repository accepts it.
 
         Raises:
             Exception: What the repository or the formatter raises; the telemetry of the record
@@ -162,6 +162,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 # Also if it raises: a database may have lost its connection behind the commit.
                 may_be_stored = True
                 self.write(self._completed(fields, observation))
+            elif self._is_accepted(fields):
+                self.write(fields)
         finally:
             try:
                 self._bridge.export(observation, expected, may_be_stored=may_be_stored)
@@ -285,6 +287,14 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             return vars(formatted)
         record.formatted_message = formatted
         return vars(record)
+
+    def _is_accepted(self, fields: dict[str, Any]) -> bool:
+        """Return whether the model of the repository accepts a record that is no task event."""
+        to_item = getattr(self.repo, "to_item", None)
+        try:
+            return to_item is not None and to_item(fields) is not None
+        except Exception:  # noqa: BLE001  # a model of the user's may raise anything
+            return False
 
     def _execution_of(self, record: logging.LogRecord) -> str | None:
         try:
