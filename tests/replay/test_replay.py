@@ -30,6 +30,7 @@ from rocketry_otel import (
     uninstrument,
 )
 from rocketry_otel._model.ids import ids_of
+from rocketry_otel.testing import ManualClock
 from tests.support import apps
 from tests.support.apps import make_app as make_rocketry
 from tests.support.apps import run_tasks
@@ -323,3 +324,26 @@ def test_numbers_and_lists_of_a_body_are_replayed_as_they_were_sent(
     }
     assert type(sent["level"]) is int
     assert attributes_of(received.span.events[0].attributes) == {"sizes": [1, 2]}
+
+
+@pytest.mark.parametrize("model", [MinimalRecord, TaskEventRecord])
+def test_runs_of_one_instant_have_spans_of_their_own(
+    model: Any, live: OTLPReceiver, tmp_path: Path
+) -> None:
+    """With a clock at rest and no run ids, a replay finds the same ids by the order."""
+    repo = red_birds_repo(f"csv://{tmp_path}/tasks.csv", model)
+    app = make_rocketry(
+        logger_repo=repo,
+        config={"time_func": ManualClock(START), "func_run_id": lambda *_, **__: None},
+    )
+    app.session.create_task(func=apps.succeed, name="etl")
+    handler = instrument(app)
+    run_tasks(app, "etl", "etl", "etl", cycles=3)
+    assert handler.flush(10)
+    uninstrument(app)
+    ids = {one.span.span_id for one in live.spans}
+    assert len(ids) == 3
+    with OTLPReceiver(grpc=False) as again, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", again.http_endpoint)
+        replay(repo)
+        assert {one.span.span_id for one in again.spans} == ids
