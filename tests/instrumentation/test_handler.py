@@ -3,17 +3,25 @@ from __future__ import annotations
 import logging
 import logging.config
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 from weakref import ref
 
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind
+from pydantic import BaseModel
 from redbird.logging import RepoHandler
 from redbird.repos import MemoryRepo
 from rocketry.log import LogRecord, MinimalRecord, MinimalRunRecord
 
-from rocketry_otel import OTelRepoHandler, Settings, SettingsError, TaskEventRecord
+from rocketry_otel import (
+    OTelRepoHandler,
+    Settings,
+    SettingsError,
+    TaskEventRecord,
+    instrument,
+)
+from tests.support.apps import make_app, run_tasks
 from tests.support.otlp_receiver import OTLPReceiver
 from tests.support.records import START, raised, task_record
 
@@ -560,3 +568,58 @@ def test_unhooking_a_session_that_is_gone_is_no_work(telemetry: TelemetryCapture
     handler._hooks.append((None, lambda: None))
     handler.unhook()
     assert handler._hooks == []
+
+
+class AnyRecord(BaseModel):
+    """A record of a model that needs neither a task nor an action."""
+
+    created: float
+    name: str
+    task_name: Optional[str]  # noqa: UP045  # a model of pydantic 1 as users write it
+    action: Optional[str]  # noqa: UP045
+    message: Optional[str]  # noqa: UP045
+
+
+@pytest.mark.parametrize("model", [AnyRecord, dict])
+def test_a_record_without_an_action_is_stored_where_the_model_takes_it(
+    model: Any, telemetry: TelemetryCapture
+) -> None:
+    """On whatever logger the handler is, the rows are those of Red Bird's own handler."""
+    handler, plain = handler_of(telemetry, model), RepoHandler(MemoryRepo(model=model))
+    for name, task_name in (("rocketry.scheduler", None), ("rocketry.task", "etl")):
+        record = task_record(None, task_name, name=name)
+        handler.handle(record)
+        plain.handle(record)
+    rows = handler.repo.filter_by().all()
+    assert len(rows) == 2
+    assert rows == plain.repo.filter_by().all()
+    assert len(telemetry.log_records) == 2
+
+
+@pytest.mark.parametrize("model", [TaskEventRecord, MinimalRecord])
+def test_a_record_that_the_model_refuses_is_no_error(
+    model: Any, telemetry: TelemetryCapture
+) -> None:
+    """A body that logs to its task's logger goes on, and its line is sent."""
+    app = make_app(logger_repo=MemoryRepo(model=model))
+    task = app.session.create_task(func=lambda: task.logger.info("half"), name="etl")
+    handler = instrument(app, **telemetry.providers)
+    run_tasks(app, "etl")
+    assert task.status == "success"
+    assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
+    assert [record.body for record in telemetry.log_records][1] == "half"
+
+
+def test_an_error_of_the_repository_is_raised_without_an_action_too(
+    telemetry: TelemetryCapture,
+) -> None:
+    """What the model takes and the repository cannot write reaches the caller."""
+
+    class Full(MemoryRepo):
+        def insert(self, item: Any) -> None:
+            raise OSError("disk full")
+
+    handler = OTelRepoHandler(Full(model=AnyRecord), **telemetry.providers)
+    with pytest.raises(OSError, match="disk full"):
+        handler.handle(task_record(None, "etl"))
+    assert len(telemetry.log_records) == 1

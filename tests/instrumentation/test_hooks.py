@@ -665,7 +665,7 @@ def test_each_launch_is_noted_once(telemetry: TelemetryCapture) -> None:
     own.get_run_id(TaskRun(start=START, task=None))
     second.task.get_run_id(TaskRun(start=START, task=None))
     noted = first.bridge.pending_launches._launches
-    assert first.bridge is second.bridge
+    assert first.handler._bridge is second.bridge
     assert [len(kept) for kept in noted.values()] == [1, 1, 1]
     assert [name for name, _ in noted] == ["etl", "own", "etl"]
 

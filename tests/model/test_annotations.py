@@ -16,7 +16,6 @@ from rocketry_otel._model.annotations import (
     events_as_text,
     links_as_text,
     plain_attributes,
-    plain_value,
     read_attributes,
     read_events,
     read_links,
@@ -49,7 +48,8 @@ values = (
     | st.floats()
     | st.sampled_from([math.nan, math.inf, -0.0, 2**63, -(2**63), 10**400, None, OddText("x")])
     | st.builds(Evil)
-    | st.lists(st.integers(), max_size=2)
+    | st.lists(st.integers() | st.floats() | st.booleans() | texts, max_size=3)
+    | st.decimals()
 )
 attributes = st.dictionaries(texts | st.integers(), values, max_size=6).map(plain_attributes)
 events = st.lists(
@@ -178,35 +178,6 @@ def test_ids_out_of_range_are_cut() -> None:
     assert (link.trace_id, link.span_id) == (2**128 - 1, 2**64 - 1)
 
 
-@pytest.mark.parametrize(
-    ("value", "plain"),
-    [
-        (True, True),
-        (1, 1),
-        (2**63 - 1, 2**63 - 1),
-        (-(2**63), -(2**63)),
-        (2**63, str(2**63)),
-        (-(2**63) - 1, str(-(2**63) - 1)),
-        (10**5000, "<int that cannot be shown>"),
-        (1.5, 1.5),
-        (math.nan, "nan"),
-        (math.inf, "inf"),
-        (-math.inf, "-inf"),
-        ("x", "x"),
-        ("\ud800\x00", "\\ud800\\x00"),
-        (OddText("x"), "x"),
-        (None, "None"),
-        ([1, "a"], "[1, 'a']"),
-        (Evil(), "<Evil that cannot be shown>"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_a_value_is_of_a_type_that_otlp_carries(value: object, plain: object) -> None:
-    """Truth values and numbers in range stay; every other value becomes clean text."""
-    assert plain_value(value) == plain
-    assert type(plain_value(value)) is type(plain)
-
-
 def test_attributes_are_sorted_and_their_keys_are_text() -> None:
     """One order and clean keys; of two keys that are the same text the later one counts."""
     assert plain_attributes({"b": 1, 3: 2, "a\x00": 3, "a\\x00": 4}) == (
@@ -258,3 +229,21 @@ def test_beyond_128_neither_events_nor_links_are_read() -> None:
     link = {"trace_id": "1", "span_id": "1", "link": "x"}
     assert len(read_events(json.dumps([event] * 200))) == 128
     assert len(read_links(json.dumps([link] * 200))) == 128
+
+
+def test_an_attribute_without_a_key_is_ignored() -> None:
+    """OpenTelemetry has none, and would warn of each."""
+    annotations = Annotations()
+    annotations.set_attribute("", 1)
+    annotations.add_event("e", 5, {"": 1, "a": 2})
+    assert annotations.attributes == {}
+    assert annotations.events == [RunEvent("e", 5, (("a", 2),))]
+    assert plain_attributes({"": 1}) == ()
+
+
+@pytest.mark.parametrize("odd", [5, "text", [1], EvilMapping(a=1)])
+def test_odd_attributes_of_an_event_are_ignored(odd: Any) -> None:
+    """The task goes on, and the event is there."""
+    annotations = Annotations()
+    annotations.add_event("e", 5, odd)
+    assert annotations.events == [RunEvent("e", 5)]

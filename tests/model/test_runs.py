@@ -308,3 +308,31 @@ def test_another_tracker_goes_on_with_open_runs() -> None:
     assert tracker.open_count == 1
     ended = tracker.observe(event("success", "1", 3.0))
     assert (ended.change, ended.run) == ("ended", began.run)
+
+
+def test_runs_without_ids_in_one_instant_are_told_apart() -> None:
+    """By their order, whether the earlier one goes on or has ended; so in every tracker."""
+    events = [event(action) for action in ("run", "run", "success", "success", "run", "fail")]
+    live, later = RunTracker(), RunTracker()
+    ids = [step.run.ids for step in map(live.observe, events) if step.run]
+    assert ids == [step.run.ids for step in map(later.observe, events) if step.run]
+    assert len({*ids}) == 3
+    assert ids[0] == ids_of("etl", None, 1_000_000_000)
+    assert ids[:2] == ids[2:4]
+    assert ids[4] == ids[5]
+
+
+def test_runs_of_a_broken_clock_cost_no_time_without_bound() -> None:
+    """From the 101st run of one instant on they share their ids."""
+    tracker = RunTracker()
+    ids = [step.run.ids for step in (tracker.observe(event("run")) for _ in range(103)) if step.run]
+    assert len({*ids}) == 101
+    assert ids[100] == ids[102]
+
+
+def test_a_beginning_has_the_ids_that_its_record_bears() -> None:
+    """An earlier run of the same instant may be out of what is read."""
+    tracker, ids = RunTracker(), ids_of("etl", None, 1_000_000_000, 1)
+    run = tracker.observe(event("run"), ids).run
+    assert run is not None
+    assert run.ids == ids

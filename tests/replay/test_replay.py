@@ -20,8 +20,20 @@ from rocketry.log import (
     TaskRunRecord,
 )
 
-from rocketry_otel import Replay, RepositoryError, TaskEventRecord, open_repository, replay
+from rocketry_otel import (
+    Replay,
+    RepositoryError,
+    TaskEventRecord,
+    instrument,
+    open_repository,
+    replay,
+    uninstrument,
+)
 from rocketry_otel._model.ids import ids_of
+from rocketry_otel.testing import ManualClock
+from tests.support import apps
+from tests.support.apps import make_app as make_rocketry
+from tests.support.apps import run_tasks
 from tests.support.histories import (
     START,
     TASKS,
@@ -284,3 +296,54 @@ def test_memory_does_not_grow_with_history(
         used.append(int(kilobytes))
         to_later.clear()
     assert used[1] - used[0] < 15_000
+
+
+@pytest.mark.parametrize("execution", ["main", "process"])
+def test_numbers_and_lists_of_a_body_are_replayed_as_they_were_sent(
+    execution: str, live: OTLPReceiver, tmp_path: Path
+) -> None:
+    """Each value has the same type in the record, in the live span and in that of the replay."""
+    url = f"sqlite:///{tmp_path}/tasks.db"
+    app = make_rocketry(execution=execution)
+    app.session.create_task(func=apps.add_numbers, name="etl")
+    handler = instrument(app, repo=url)
+    run_tasks(app, "etl", cycles=1)
+    assert handler.flush(10)
+    uninstrument(app)
+    with OTLPReceiver(grpc=False) as again:
+        replayed(url, again)
+        assert spans_of(again) == spans_of(live)
+    (received,) = live.spans
+    sent = attributes_of(received.span.attributes)
+    assert {name: sent[name] for name in ("level", "price", "flags", "mixed", "day")} == {
+        "level": 3,
+        "price": 1.5,
+        "flags": [True, False],
+        "mixed": [1.0, 2.5],
+        "day": "2026-01-02",
+    }
+    assert type(sent["level"]) is int
+    assert attributes_of(received.span.events[0].attributes) == {"sizes": [1, 2]}
+
+
+@pytest.mark.parametrize("model", [MinimalRecord, TaskEventRecord])
+def test_runs_of_one_instant_have_spans_of_their_own(
+    model: Any, live: OTLPReceiver, tmp_path: Path
+) -> None:
+    """With a clock at rest and no run ids, a replay finds the same ids by the order."""
+    repo = red_birds_repo(f"csv://{tmp_path}/tasks.csv", model)
+    app = make_rocketry(
+        logger_repo=repo,
+        config={"time_func": ManualClock(START), "func_run_id": lambda *_, **__: None},
+    )
+    app.session.create_task(func=apps.succeed, name="etl")
+    handler = instrument(app)
+    run_tasks(app, "etl", "etl", "etl", cycles=3)
+    assert handler.flush(10)
+    uninstrument(app)
+    ids = {one.span.span_id for one in live.spans}
+    assert len(ids) == 3
+    with OTLPReceiver(grpc=False) as again, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", again.http_endpoint)
+        replay(repo)
+        assert {one.span.span_id for one in again.spans} == ids

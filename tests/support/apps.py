@@ -6,16 +6,21 @@ The functions are in a module, so that spawned processes find them, too.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import enum
 import multiprocessing
 import threading
 import time
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from rocketry import Rocketry
 from rocketry.args import TerminationFlag
 from rocketry.conditions import SchedulerCycles
 from rocketry.exc import TaskInactionException, TaskTerminationException
+
+from rocketry_otel import current_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +34,23 @@ def succeed() -> str:
 def fail() -> None:
     """Raise an error."""
     raise ValueError("boom")
+
+
+class Level(enum.IntEnum):
+    """An enumeration that is based on numbers."""
+
+    HIGH = 3
+
+
+def add_numbers() -> None:
+    """Add values to the run's span that are not plain numbers and texts to Python."""
+    run = current_run()
+    run.set_attribute("level", Level.HIGH)
+    run.set_attribute("price", Decimal("1.5"))
+    run.set_attribute("flags", [True, False])
+    run.set_attribute("mixed", (1, 2.5))
+    run.set_attribute("day", dt.date(2026, 1, 2))
+    run.add_event("half", {"sizes": range(1, 3)})
 
 
 def do_nothing() -> None:

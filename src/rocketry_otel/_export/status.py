@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
 
@@ -48,6 +48,30 @@ class Delivery:
 
     traces: SignalDelivery = SignalDelivery()
     logs: SignalDelivery = SignalDelivery()
+
+
+def combined(deliveries: Sequence[Delivery]) -> Delivery:
+    """Return the status of several deliveries as one."""
+    if len(deliveries) == 1:
+        return deliveries[0]
+    return Delivery(
+        _combined([delivery.traces for delivery in deliveries]),
+        _combined([delivery.logs for delivery in deliveries]),
+    )
+
+
+def _combined(signals: Sequence[SignalDelivery]) -> SignalDelivery:
+    oldest = [one.oldest_waiting for one in signals if one.oldest_waiting is not None]
+    errors = [one.last_error for one in signals if one.last_error is not None]
+    return SignalDelivery(
+        destinations=tuple(dict.fromkeys(name for one in signals for name in one.destinations)),
+        delivered=sum(one.delivered for one in signals),
+        waiting=sum(one.waiting for one in signals),
+        refused=sum(one.refused for one in signals),
+        dropped=sum(one.dropped for one in signals),
+        oldest_waiting=min(oldest, default=None),
+        last_error=errors[-1] if errors else None,
+    )
 
 
 class HasDelivery(Protocol):

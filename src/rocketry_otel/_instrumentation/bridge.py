@@ -16,6 +16,7 @@ from rocketry_otel._export.record_ref import record_ref_of
 from rocketry_otel._model.annotations import plain_attributes
 from rocketry_otel._model.event import RUN, SUCCESS, live_event, parse_event
 from rocketry_otel._model.runs import Observation, RunTracker
+from rocketry_otel._model.text import optional_text, safe_text
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 
@@ -199,6 +200,14 @@ class Bridge:
             return None
         self.pipeline.context_of(run, run.began)
         return run
+
+    def knows(self, task_name: object, run_id: object) -> bool:
+        """Return whether a run was launched here, or goes on here."""
+        if self.pending_launches.has(task_name, run_id):
+            return True
+        with self._lock:
+            run = self._tracker.open_run(safe_text(task_name), optional_text(run_id))
+        return run is not None
 
     def start(self, task_names: Iterable[str]) -> None:
         """Find the providers as the scheduler starts, and show the newest success of each task."""

@@ -52,7 +52,8 @@ class CurrentRun:
 
         Args:
             key: Its name.
-            value: A text, a number or a truth value; anything else is shown as text.
+            value: A text, a number, a truth value, or a list of one of these types. Numbers of
+                other libraries are numbers, too; every other value is shown as text.
         """
         if self._annotations is not None:
             self._annotations.set_attribute(key, value)
@@ -65,7 +66,9 @@ class CurrentRun:
             attributes: What belongs to it.
         """
         if self._annotations is not None:
-            self._annotations.add_event(name, time.time_ns(), attributes or {})
+            self._annotations.add_event(
+                name, time.time_ns(), {} if attributes is None else attributes
+            )
 
 
 _NO_RUN = CurrentRun()

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from redbird.logging import RepoHandler
 
-from rocketry_otel._delivery.pipeline import GivenProviders, Pipeline
+from rocketry_otel._delivery.pipeline import GivenProviders
+from rocketry_otel._export.status import combined
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._settings import Settings
 
 from .arguments import check_options, check_repository
-from .bridge import Bridge
 from .placement import repo_of
+from .routes import Route, Routes
 from .tasks import TaskDirectory
-from .user_hooks import UserHooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from redbird import BaseRepo
 
+    from rocketry_otel._delivery.pipeline import Pipeline
     from rocketry_otel._export.status import Delivery
     from rocketry_otel._model.runs import Observation
 
+    from .bridge import Bridge
     from .hooks import SchedulerHooks
     from .placement import Placement
     from .tasks import Session
@@ -103,21 +105,23 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         )
         super().__init__(repo, level=level)
         self.settings = settings or Settings()
-        self._given = GivenProviders(tracer_provider, logger_provider, meter_provider)
         self._run_lookup = RunLookup(repo)
-        self._bridge = self._bridge_to(repo, self._run_lookup)
+        given = GivenProviders(tracer_provider, logger_provider, meter_provider)
+        self._routes = Routes(Route(self.settings, given, repo, self._run_lookup))
         self._emitting = _Emitting()
         self._place_checked = False
         # Filled by ``instrument``; a handler put in place by hand knows no tasks.
         self.tasks = TaskDirectory()
         self.placement: Placement | None = None
-        # The URL that ``instrument`` has opened the repository by.
+        # The URL that ``instrument`` has opened the repository by; whether it is in the memory of
+        # this process alone, and nobody else's.
         self.url: str | None = None
+        self.is_own_memory = False
         self._hooks: list[tuple[SchedulerHooks, ref[Any]]] = []
 
-    def _bridge_to(self, repo: BaseRepo, run_lookup: RunLookup) -> Bridge:
-        make_pipeline = partial(Pipeline, self.settings, repo, run_lookup, self._given)
-        return Bridge(self.settings, run_lookup, make_pipeline)
+    @property
+    def _bridge(self) -> Bridge:
+        return self._routes.first.bridge
 
     @property
     def _pipeline(self) -> Pipeline:
@@ -137,8 +141,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """Write a record to the repository and send it to OpenTelemetry.
 
         Args:
-            record: The record. One without an action or a task name is sent, but is no task
-                event and not written.
+            record: The record. One without an action or a task name is no task event: it is
+                sent, and written if the model of the repository accepts it.
 
         Raises:
             Exception: What the repository or the formatter raises; the telemetry of the record
@@ -147,6 +151,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         self._emitting.here = True
         observation: Observation | None = None
         expected, may_be_stored = None, False
+        bridge = self._routes.of_record(record).bridge
         try:
             record = _copy(record)
             if not self._place_checked and isinstance(record.name, str):
@@ -154,17 +159,19 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             try:
                 fields = self._formatted(record)
             finally:
-                observation = self._bridge.observe(
+                observation = bridge.observe(
                     vars(record), _message_of(record), self._execution_of(record)
                 )
             if observation is None or observation.event.is_task_event:
-                expected = self._bridge.expect(observation)
+                expected = bridge.expect(observation)
                 # Also if it raises: a database may have lost its connection behind the commit.
                 may_be_stored = True
                 self.write(self._completed(fields, observation))
+            elif self._is_accepted(fields):
+                self.write(fields)
         finally:
             try:
-                self._bridge.export(observation, expected, may_be_stored=may_be_stored)
+                bridge.export(observation, expected, may_be_stored=may_be_stored)
             finally:
                 # Whatever comes, such as SystemExit: the next record is to be handled.
                 self._emitting.here = False
@@ -180,14 +187,18 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             the application's it is known only whether its ``force_flush`` came back in time.
         """
         with self._letting_records_pass():
-            return self._pipeline.flush(
-                self.settings.shutdown_timeout if timeout is None else timeout
-            )
+            limit = self.settings.shutdown_timeout if timeout is None else timeout
+            deadline = time.monotonic() + limit
+            flushed = [
+                pipeline.flush(max(deadline - time.monotonic(), 0.0))
+                for pipeline in self._routes.pipelines
+            ]
+            return all(flushed)
 
     @property
     def delivery(self) -> Delivery:
         """How the delivery of telemetry stands."""
-        return self._pipeline.worker.delivery
+        return combined([pipeline.worker.delivery for pipeline in self._routes.pipelines])
 
     def close(self) -> None:
         """Send what waits, within the shutdown time-out, and let go of threads and connections.
@@ -196,7 +207,9 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         stay in use. At the end of the program all is closed for good.
         """
         with self._letting_records_pass():
-            self._pipeline.rest(self.settings.shutdown_timeout)
+            deadline = time.monotonic() + self.settings.shutdown_timeout
+            for pipeline in self._routes.pipelines:
+                pipeline.rest(max(deadline - time.monotonic(), 0.0))
         super().close()
 
     @contextmanager
@@ -224,15 +237,32 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """
         return self._run_lookup.trace_id_of(record)
 
-    def hook_into(self, session: Any) -> None:
-        """Set the run's span around the body of each task of a session; see ``instrument``."""
+    def hook_into(
+        self,
+        session: Any,
+        settings: Settings | None = None,
+        given: GivenProviders | None = None,
+    ) -> None:
+        """Set the run's span around the body of each task of a session; see ``instrument``.
+
+        Args:
+            session: The session.
+            settings: Those of its runs, if it has others than the handler.
+            given: The providers of its runs, if ``settings`` is given.
+        """
         from .hooks import SchedulerHooks  # noqa: PLC0415  # it imports Rocketry
 
-        hooks = SchedulerHooks(self._bridge, self.settings, session, self.placement)
+        self._hooks = [(hooks, weak) for hooks, weak in self._hooks if weak() is not None]
+        route = self._routes.first
+        if settings is not None:
+            given = given or GivenProviders()
+            route = self._routes.find_or_add(settings, given, self.repo, self._run_lookup)
+        hooks = SchedulerHooks(route.bridge, route.settings, session, self.placement)
+        route.add(session, hooks)
         hooks.install(session)
         _hooked_into[session] = ref(self)
-        if self.settings.global_providers:
-            self._bridge.pipeline.allow_global()
+        if route.settings.global_providers:
+            route.bridge.pipeline.allow_global()
         self._hooks.append((hooks, ref(session)))
 
     def unhook(self) -> None:
@@ -244,28 +274,33 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 _hooked_into.pop(session, None)
         self._hooks.clear()
 
-    def use_repository(self, repo: BaseRepo) -> None:
+    def use_repository(
+        self, repo: BaseRepo, url: str | None = None, *, is_own_memory: bool = False
+    ) -> None:
         """Write to another repository from now on; runs that go on keep their ids.
 
         Args:
-            repo: The repository that the application has chosen meanwhile.
+            repo: The repository that an application has chosen meanwhile.
+            url: The URL that it was opened by, if it was.
+            is_own_memory: Whether ``instrument`` opened it, in memory.
         """
         if repo is self.repo:
             return
         self.acquire()
         try:
             run_lookup = RunLookup(repo)
-            bridge = self._bridge_to(repo, run_lookup)
-            bridge.replace(self._bridge)
-            self.repo, self._run_lookup, self._bridge = repo, run_lookup, bridge
-            for hooks, _ in self._hooks:
-                hooks.use(bridge)
+            self._routes.use_repository(repo, run_lookup)
+            self.repo, self._run_lookup = repo, run_lookup
+            self.url, self.is_own_memory = url, is_own_memory
         finally:
             self.release()
 
-    def enrich(self, name_span: NameSpan | None, enrich: Enrich | None) -> None:
-        """Call hooks of the user's when a run has ended; see ``instrument``."""
-        self._bridge.call(UserHooks(name_span, enrich, self.tasks.find))
+    def enrich(
+        self, name_span: NameSpan | None, enrich: Enrich | None, session: Any = None
+    ) -> None:
+        """Call hooks of the user's when a run of a session has ended; see ``instrument``."""
+        route = self._routes.first if session is None else self._routes.of_session(session)
+        route.call(name_span, enrich)
 
     def take_over(self, fields: dict[str, Any]) -> None:
         """Write a record that another repository has kept; it is not sent.
@@ -285,6 +320,14 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             return vars(formatted)
         record.formatted_message = formatted
         return vars(record)
+
+    def _is_accepted(self, fields: dict[str, Any]) -> bool:
+        """Return whether the model of the repository accepts a record that is no task event."""
+        to_item = getattr(self.repo, "to_item", None)
+        try:
+            return to_item is not None and to_item(fields) is not None
+        except Exception:  # noqa: BLE001  # a model of the user's may raise anything
+            return False
 
     def _execution_of(self, record: logging.LogRecord) -> str | None:
         try:

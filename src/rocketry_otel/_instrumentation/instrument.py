@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from redbird.logging import RepoHandler
 
+from rocketry_otel._delivery.pipeline import GivenProviders
+from rocketry_otel._repositories.memory_repo import BoundedMemoryRepo
 from rocketry_otel._repositories.open_repository import open_repository
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._settings import Settings
@@ -92,34 +94,35 @@ def instrument(
     )
     logger = logging.getLogger(session.config.task_logger_basename)
     handler = _handler_in(logger)
+    given = GivenProviders(tracer_provider, logger_provider, meter_provider)
+    is_bare, is_new, its_settings = session is app, handler is None, None
     if handler is None:
         settings = settings or Settings()
         former = handler_of(session)
-        handler = OTelRepoHandler(
-            _choose_repository(logger, repo, settings, is_bare=session is app),
-            settings=settings,
-            tracer_provider=tracer_provider,
-            logger_provider=logger_provider,
-            meter_provider=meter_provider,
-        )
-        handler.url = repo if isinstance(repo, str) else settings.repo if repo is None else None
+        chosen = _choose_repository(logger, repo, settings, is_bare=is_bare)
+        handler = _new_handler(chosen, settings, given)
         if former is not None:
             # It was taken off the logger by other means than ``uninstrument``.
             former.unhook()
             former.close()
-    elif (repo, settings, tracer_provider, logger_provider, meter_provider) != (None,) * 5:
+    elif handler.placement is not None and session not in handler.tasks:
+        its_settings = settings or Settings()
+        is_new = _follow(handler, logger, repo, its_settings, is_bare=is_bare)
+    elif (repo, settings, *given) != (None,) * 5:
         _logger.info(
             "The logger %r is instrumented already: what else was given to instrument is not used.",
             logger.name,
         )
-    put_in_front(logger, handler, is_bare=session is app)
+    put_in_front(logger, handler, is_bare=is_bare, is_new=is_new)
     let_records_through(logger)
-    handler.placement = Placement(handler, logger)
+    if handler.placement is None:
+        handler.placement = Placement(handler, logger)
+    handler.placement.renew(logger)
     if session not in handler.tasks:
         handler.tasks.add(session)
-        handler.hook_into(session)
+        handler.hook_into(session, its_settings, given)
     if name_span is not None or enrich is not None:
-        handler.enrich(name_span, enrich)
+        handler.enrich(name_span, enrich, session)
     return handler
 
 
@@ -166,17 +169,71 @@ def _handler_in(logger: logging.Logger) -> OTelRepoHandler | None:
     return next((one for one in logger.handlers if isinstance(one, OTelRepoHandler)), None)
 
 
+class _Chosen(NamedTuple):
+    """A repository, and how it was chosen."""
+
+    repo: BaseRepo
+    url: str | None = None
+    is_own_memory: bool = False
+
+
+def _new_handler(chosen: _Chosen, settings: Settings, given: GivenProviders) -> OTelRepoHandler:
+    handler = OTelRepoHandler(
+        chosen.repo,
+        settings=settings,
+        tracer_provider=given.tracer,
+        logger_provider=given.logger,
+        meter_provider=given.meter,
+    )
+    handler.url, handler.is_own_memory = chosen.url, chosen.is_own_memory
+    return handler
+
+
+def _follow(
+    handler: OTelRepoHandler,
+    logger: logging.Logger,
+    repo: BaseRepo | str | None,
+    settings: Settings,
+    *,
+    is_bare: bool,
+) -> bool:
+    """Let a handler use the repository of another application on its logger.
+
+    As without us, all applications on a logger read the repository that the newest of them has
+    brought, and the repositories of the others go on to be written.
+
+    Returns:
+        Whether that is another than before.
+    """
+    first = next((one for one in logger.handlers if repo_of(one) is not None), None)
+    url = repo if isinstance(repo, str) else settings.repo
+    if repo is None and first is handler:
+        return False  # a bare session brings none
+    is_named = url is not None and (repo is None or isinstance(repo, str))
+    if is_named and url == handler.url and not handler.is_own_memory:
+        return False
+    former, is_kept = handler.repo, not handler.is_own_memory
+    chosen = _choose_repository(logger, repo, settings, is_bare=is_bare)
+    if chosen.repo is former:
+        return False
+    handler.use_repository(chosen.repo, chosen.url, is_own_memory=chosen.is_own_memory)
+    if is_kept:
+        logger.handlers = [*logger.handlers, RepoHandler(former)]
+    return True
+
+
 def _choose_repository(
     logger: logging.Logger, repo: BaseRepo | str | None, settings: Settings, *, is_bare: bool
-) -> BaseRepo:
+) -> _Chosen:
     if repo is not None and not isinstance(repo, str):
-        return repo
+        return _Chosen(repo)
     url = repo or settings.repo
     first = next((one for one in logger.handlers if repo_of(one) is not None), None)
     if url is not None:
         if first is not None and vars(first).get(LEFT_BEHIND) == url:
-            return repo_of(first)
-        return open_repository(url)
+            return _Chosen(repo_of(first), url)
+        opened = open_repository(url)
+        return _Chosen(opened, url, isinstance(opened, BoundedMemoryRepo))
     if first is not None and not is_rocketrys_own(first, is_bare=is_bare):
-        return repo_of(first)
-    return open_repository(_DEFAULT_REPOSITORY)
+        return _Chosen(repo_of(first))
+    return _Chosen(open_repository(_DEFAULT_REPOSITORY), is_own_memory=True)

@@ -52,6 +52,10 @@ class PendingLaunches:
             while len(self._launches) > _MOST:
                 del self._launches[next(iter(self._launches))]
 
+    def has(self, task_name: object, run_id: object) -> bool:
+        """Return whether a launch of this name and id waits."""
+        return (safe_text(task_name), optional_text(run_id)) in self._launches
+
     def take(self, task_name: str, run_id: str | None) -> Launch | None:
         """Return the launch of a run whose first record has come, and forget it."""
         if not self._launches:

@@ -6,6 +6,7 @@ A logger comes in; its list of handlers goes out, with ours where Rocketry reads
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 from redbird.logging import RepoHandler
@@ -50,21 +51,35 @@ def is_rocketrys_own(handler: logging.Handler, *, is_bare: bool) -> bool:
     return _is_default_of(handler, _APPLICATIONS_OWN | (_SESSIONS_OWN if is_bare else frozenset()))
 
 
-def _is_default_of(handler: logging.Handler, models: frozenset[str]) -> bool:
-    repo = repo_of(handler)
-    if type(handler) is not RepoHandler or repo is None or type(repo) is not MemoryRepo:
+def _is_default_of(handler: Any, models: frozenset[str]) -> bool:
+    if type(handler) is not RepoHandler or type(handler.repo) is not MemoryRepo:
         return False
-    model = repo.model
-    return model.__module__ == "rocketry.log.log_record" and model.__name__ in models
+    model = handler.repo.model
+    if model.__module__ != "rocketry.log.log_record" or model.__name__ not in models:
+        return False
+    return not _is_held_elsewhere(handler)
 
 
-def put_in_front(logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: bool) -> None:
+def _is_held_elsewhere(handler: Any) -> bool:
+    """Return whether anybody but a handler refers to its repository.
+
+    A repository of the user's own may be of the same class and model as Rocketry's. Only the
+    user's is in a variable somewhere: nobody ever gets hold of Rocketry's but by its handler.
+    """
+    alone = RepoHandler(MemoryRepo(model=handler.repo.model))
+    return sys.getrefcount(handler.repo) > sys.getrefcount(alone.repo)
+
+
+def put_in_front(
+    logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: bool, is_new: bool
+) -> None:
     """Make ``handler`` the first with a repository, in the place of what it replaces.
 
     Args:
         logger: The task logger.
         handler: The handler.
         is_bare: See ``is_rocketrys_own``.
+        is_new: Whether the handler, or its repository, lacks what Rocketry's own has kept.
     """
     old = list(logger.handlers)
     defaults = [one for one in old if is_rocketrys_own(one, is_bare=is_bare)]
@@ -80,7 +95,7 @@ def put_in_front(logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: b
     handler.acquire()
     try:
         carried = repo_of(defaults[-1]) if defaults else None
-        if carried is not None and carried is not handler.repo and handler not in old:
+        if is_new and carried is not None and carried is not handler.repo:
             # Each application inserts one in front: the last has seen all that the others have.
             _carry_over(carried, handler)
         logger.handlers = [*kept[:place], handler, *kept[place:]]
@@ -127,6 +142,12 @@ class Placement:
         self._name = logger.name
         self._causes: set[str] = set()
         self._is_given_up = False
+        self._note(logger)
+
+    def renew(self, logger: logging.Logger) -> None:
+        """Begin anew: ``instrument`` has put the handler on the logger."""
+        self._is_given_up = False
+        self.begin()
         self._note(logger)
 
     def _note(self, logger: logging.Logger) -> None:
@@ -181,7 +202,7 @@ class Placement:
         first = next((one for one in logger.handlers if repo_of(one) is not None), None)
         if first is not None and not is_rocketrys_own(first, is_bare=True):
             handler.use_repository(repo_of(first))
-        put_in_front(logger, handler, is_bare=True)
+        put_in_front(logger, handler, is_bare=True, is_new=True)
 
     def _give_up(self) -> None:
         self._is_given_up = True

@@ -56,6 +56,9 @@ class TaskDirectory:
         """Look in ``session`` too."""
         self._sessions.add(session)
 
+    def __bool__(self) -> bool:
+        return bool(self._sessions)
+
     def __contains__(self, session: object) -> bool:
         return session in self._sessions
 

@@ -7,15 +7,14 @@ repository keeps them as JSON, so that a replay sends the same.
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .plain_values import AttributeValue, plain_value
 from .text import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-AttributeValue = str | bool | int | float
 Attributes = dict[str, AttributeValue]
 
 DEPENDENCY = "dependency"
@@ -52,30 +51,32 @@ class Annotations:
         self.events: list[RunEvent] = []
 
     def set_attribute(self, key: str, value: object) -> None:
-        """Add or change an attribute; after 128, new ones are ignored."""
+        """Add or change an attribute; after 128, new ones are ignored, as is one without a key."""
         key = safe_text(key)
+        if not key:
+            return
         if key in self.attributes or len(self.attributes) < _MOST_ATTRIBUTES:
             self.attributes[key] = plain_value(value)
 
-    def add_event(self, name: str, time: int, attributes: Mapping[str, object]) -> None:
-        """Add an event; after 128, new ones are ignored."""
+    def add_event(self, name: str, time: int, attributes: object) -> None:
+        """Add an event; after 128, new ones are ignored. Attributes that are no mapping are too."""
         if len(self.events) < _MOST_EVENTS:
-            self.events.append(RunEvent(safe_text(name), time, plain_attributes(attributes)))
-
-
-def plain_value(value: object) -> AttributeValue:
-    """Return a value as one of the types that OTLP carries and every repository keeps."""
-    if type(value) is bool or (type(value) is float and math.isfinite(value)):
-        return value
-    if type(value) is int and -(2**63) <= value < 2**63:
-        return value
-    return safe_text(value)
+            self.events.append(RunEvent(safe_text(name), time, _attributes_of(attributes)))
 
 
 def plain_attributes(attributes: Mapping[Any, object]) -> tuple[tuple[str, AttributeValue], ...]:
     """Return attributes as plain pairs, sorted by key, so that each sender has the same order."""
     pairs = {safe_text(key): plain_value(value) for key, value in attributes.items()}
+    # OpenTelemetry has no attribute without a key.
+    pairs.pop("", None)
     return tuple(sorted(pairs.items()))
+
+
+def _attributes_of(attributes: Any) -> tuple[tuple[str, AttributeValue], ...]:
+    try:
+        return plain_attributes(attributes)
+    except Exception:  # noqa: BLE001  # the task shall go on, whatever it has handed over
+        return ()
 
 
 def attributes_as_text(attributes: tuple[tuple[str, AttributeValue], ...]) -> str | None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .annotations import AttributeValue, RunEvent, RunLink, read_attributes, read_events, read_links
+from .annotations import RunEvent, RunLink, read_attributes, read_events, read_links
 from .text import optional_text, safe_text
 from .tracebacks import ExceptionInfo, exception_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .plain_values import AttributeValue
 
 RUN = "run"
 SUCCESS = "success"

@@ -28,7 +28,7 @@ class RunIds(NamedTuple):
         return f"{self.span_id:016x}"
 
 
-def ids_of(task_name: str, run_id: str | None, began: int) -> RunIds:
+def ids_of(task_name: str, run_id: str | None, began: int, earlier: int = 0) -> RunIds:
     """Return the ids of a run.
 
     They are a hash and not the run id itself: ratio samplers read the low bits of a trace id,
@@ -40,8 +40,12 @@ def ids_of(task_name: str, run_id: str | None, began: int) -> RunIds:
         run_id: Rocketry's id of the run; ``None`` if the repository does not keep it, so that
             ids computed from the repository later are the same.
         began: When the run record was created, in nanoseconds since the epoch.
+        earlier: How many runs with the same of these three come before it in the repository.
+            Without run ids that happens where the application's own clock is at rest.
     """
     name = "\x00".join((task_name, run_id or "", str(began)))
+    if earlier:
+        name += f"\x00{earlier}"
     digest = blake2b(name.encode("utf-8"), digest_size=24, person=_PERSON).digest()
     return RunIds(
         trace_id=int.from_bytes(digest[:16], "big") or 1,

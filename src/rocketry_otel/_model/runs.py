@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 OPEN_RUNS_LIMIT = 10_000
 _ENDED_RUNS_LIMIT = 4_096
+# Runs of one task, without run ids, that are told apart.
+_MOST_IN_AN_INSTANT = 100
 
 _Key = tuple[str, ...]
 
@@ -127,7 +129,7 @@ class RunTracker:
         if event.task_name is None:
             return Step(None, "none")
         if event.action == RUN:
-            return self._begin(event, event.task_name)
+            return self._begin(event, event.task_name, ids)
         if event.action in ENDINGS:
             return self._end(event, event.task_name, ids)
         return Step(self._run_around(event, event.task_name), "none")
@@ -148,8 +150,17 @@ class RunTracker:
         run_id = began.run_id if self._keeps_run_id else None
         return ids_of(began.task_name or "", run_id, began.created)
 
-    def _begin(self, event: TaskEvent, task_name: str) -> Step:
-        run = Run(self.ids(event), began=event)
+    def _unused_ids(self, began: TaskEvent) -> RunIds:
+        """Return the ids of a run that begins: those of another in the same instant are taken."""
+        ids, earlier = self.ids(began), 0
+        while earlier < _MOST_IN_AN_INSTANT and (ids in self._open_by_ids or ids in self._ended):
+            earlier += 1
+            run_id = began.run_id if self._keeps_run_id else None
+            ids = ids_of(began.task_name or "", run_id, began.created, earlier)
+        return ids
+
+    def _begin(self, event: TaskEvent, task_name: str, ids: RunIds | None) -> Step:
+        run = Run(ids or self._unused_ids(event), began=event)
         return Step(run, "began", self._hold_open(run, event, task_name))
 
     def adopt(self, other: RunTracker) -> None:

@@ -20,8 +20,9 @@ from .event import CRASH, FAIL, TERMINATE
 from .text import shortened
 
 if TYPE_CHECKING:
-    from .annotations import Attributes, AttributeValue, RunEvent, RunLink
+    from .annotations import Attributes, RunEvent, RunLink
     from .event import TaskEvent
+    from .plain_values import AttributeValue, PlainValue
     from .runs import Run
     from .tracebacks import ExceptionInfo
 
@@ -192,6 +193,12 @@ def _name(text: str) -> str:
 
 
 def _value(value: AttributeValue) -> AttributeValue:
+    if isinstance(value, tuple):
+        return tuple(_shortened(one) for one in value)
+    return _shortened(value)
+
+
+def _shortened(value: PlainValue) -> PlainValue:
     return shortened(value, _LONGEST_MESSAGE) if isinstance(value, str) else value
 
 
