@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -19,14 +20,18 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util import _importlib_metadata as sdk_metadata
 
 from rocketry_otel._export import exporters
+from rocketry_otel._export.buffer import QueueLimits
+from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.exporters import (
     ExporterDestination,
     _warn_of_bad_variable,
     destinations,
 )
+from rocketry_otel._export.outage import Outage
+from rocketry_otel._export.queue import ExportQueue
 from rocketry_otel._export.responses import Answer, Result
 from tests.support.certificates import Certificates, make_certificates
-from tests.support.otlp_receiver import Hang, OTLPReceiver, Status
+from tests.support.otlp_receiver import Hang, Ok, OTLPReceiver, Status
 
 ACCEPTED = Result(Answer.ACCEPTED)
 PROTOCOLS = ("http/protobuf", "grpc")
@@ -538,6 +543,32 @@ def test_no_secret_of_an_endpoint_is_shown(
         assert result.answer is not Answer.ACCEPTED
         assert SECRET not in destination.name + result.reason
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("seconds", [0, -5])
+def test_a_request_for_no_pause_leaves_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    protocol: str,
+    seconds: int,
+) -> None:
+    """A collector cannot make us send without a pause: the third try comes after two of them."""
+    set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint_of(receiver, protocol)})
+    receiver.behave(Status(503, retry_after=seconds))
+    counters = Counters()
+    limits = QueueLimits(delay=0.0)
+    queue = ExportQueue[Any]("traces", the_destination(), limits, counters, Outage(counters))
+    queue.put(spans[0])
+    assert receiver.wait_for(lambda it: it.requests)
+    began = time.monotonic()
+    assert receiver.wait_for(lambda it: len(it.requests) >= 3)
+    assert time.monotonic() - began > 0.7
+    receiver.behave(Ok())
+    assert queue.wait_for(queue.hurry(), time.monotonic() + 10)
+    queue.begin_closing(time.monotonic() + 10)
+    queue.finish_closing()
 
 
 def test_no_value_of_a_malformed_header_is_shown(

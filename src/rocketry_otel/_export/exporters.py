@@ -16,7 +16,15 @@ from rocketry_otel._runtime.scope import NAME
 
 from . import otel_env as environment
 from .endpoint import visible, without_secrets
-from .responses import Answer, NotAcceptedError, Result, WatchedSession, WatchedStub, shown
+from .responses import (
+    LONGEST_ANSWER,
+    Answer,
+    NotAcceptedError,
+    Result,
+    WatchedSession,
+    WatchedStub,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +42,7 @@ _GRPC_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.max_receive_message_length", LONGEST_ANSWER),
 )
 # Besides the exporter's own module.
 _TALKATIVE = (
