@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -27,7 +28,7 @@ from .responses import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _logger = logging.getLogger(NAME)
 
@@ -47,6 +48,8 @@ _GRPC_OPTIONS = (
 # Besides the exporter's own module.
 _TALKATIVE = (
     "opentelemetry.exporter.otlp.common.http",
+    # It prints a traceback each time that a provider is looked for.
+    "opentelemetry.util._providers",
     # It quotes a malformed header whole, and so the secret in it.
     "opentelemetry.util.re",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
@@ -77,6 +80,16 @@ class _Quiet(logging.Filter):
 
     def filter(self, _: logging.LogRecord) -> bool:
         return not _exporting.here
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep OpenTelemetry's own loggers quiet on this thread, where the caller logs a line."""
+    was_here, _exporting.here = _exporting.here, True
+    try:
+        yield
+    finally:
+        _exporting.here = was_here
 
 
 _quiet = _Quiet()
@@ -145,11 +158,8 @@ class ExporterDestination:
         return Result(Answer.REFUSED, "the exporter reports a failure")
 
     def _make_quiet(self) -> tuple[Any, Watch | None]:
-        was_here, _exporting.here = _exporting.here, True
-        try:
+        with quiet():
             made = self._make()
-        finally:
-            _exporting.here = was_here
         modules = {class_.__module__ for class_ in type(made[0]).__mro__} - {"builtins"}
         for module in modules:
             logging.getLogger(module).addFilter(_quiet)
@@ -281,11 +291,8 @@ def _warn_of_bad_headers(signal: str) -> None:
         if value is None:
             continue
         entries = [entry for entry in value.split(",") if entry.strip()]
-        was_here, _exporting.here = _exporting.here, True
-        try:
+        with quiet():
             is_good = all(parse_env_headers(entry, liberal=True) for entry in entries)
-        finally:
-            _exporting.here = was_here
         if not is_good:
             _warn_of_bad_variable(name)
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _logger = logging.getLogger(NAME)
 
@@ -83,6 +83,16 @@ def without_bad_number(name: str, most: float = float("inf")) -> Iterator[None]:
     finally:
         if value is not None:
             os.environ[name] = value
+
+
+@contextmanager
+def without(names: Collection[str]) -> Iterator[None]:
+    """Hide variables for a while from code that would raise at them."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def exporter_names(signal: str) -> list[str]:

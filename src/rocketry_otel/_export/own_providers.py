@@ -93,28 +93,38 @@ def logger_provider(counters: Counters, outage: Outage) -> tuple[LoggerProvider,
 def meter_provider(outage: Outage) -> tuple[OwnMeterProvider, list[Channel]]:
     """Return a meter provider and the channels through which its metrics leave."""
     interval = environment.whole_number("OTEL_METRIC_EXPORT_INTERVAL", 60_000, least=1) or 60_000
-    channels: list[Channel] = []
-    readers = []
-    for destination in destinations("metrics"):
-        reader = InMemoryMetricReader(
-            preferred_temporality=destination.preference("_preferred_temporality"),
-            preferred_aggregation=destination.preference("_preferred_aggregation"),
+    resource, exemplar_filter = _resource(), _EXEMPLAR_FILTERS[environment.exemplar_filter()]()
+    found = destinations("metrics")
+    try:
+        readers = [
+            InMemoryMetricReader(
+                preferred_temporality=destination.preference("_preferred_temporality"),
+                preferred_aggregation=destination.preference("_preferred_aggregation"),
+            )
+            for destination in found
+        ]
+        provider = OwnMeterProvider(
+            readers,
+            resource=resource,
+            exemplar_filter=exemplar_filter,
+            shutdown_on_exit=False,
         )
-        readers.append(reader)
-        channels.append(MetricPush(reader.get_metrics_data, destination, interval / 1000, outage))
-    provider = OwnMeterProvider(
-        readers,
-        resource=_resource(),
-        exemplar_filter=_EXEMPLAR_FILTERS[environment.exemplar_filter()](),
-        shutdown_on_exit=False,
-    )
+    except Exception:
+        for destination in found:
+            destination.shutdown()
+        raise
+    # They start a thread each, so they come last.
+    channels: list[Channel] = [
+        MetricPush(reader.get_metrics_data, destination, interval / 1000, outage)
+        for reader, destination in zip(readers, found, strict=True)
+    ]
     _made[provider] = (channels, None)
     return provider, channels
 
 
 def is_idle(provider: Any) -> bool:
     """Return whether a provider is one of ours that is retired or whose channels are closed."""
-    made = _made.get(provider)
+    made = None if provider is None else _made.get(provider)
     if made is None:
         return False
     return provider in _retired or all(channel.is_closed for channel in made[0])
