@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -172,6 +173,57 @@ def test_a_signals_own_variables_win(
     assert options["timeout"] == 9.0
     destination.shutdown()
     assert the_destination("logs").export([]).answer is Answer.UNAVAILABLE
+
+
+@pytest.fixture
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with the credentials of the receiver's host."""
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login somebody password else\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(file))
+
+
+@pytest.mark.usefixtures("netrc")
+@pytest.mark.parametrize(
+    ("headers", "user", "expected"),
+    [
+        ("", "", "Basic c29tZWJvZHk6ZWxzZQ=="),
+        ("x-other=1", "", "Basic c29tZWJvZHk6ZWxzZQ=="),
+        ("authorization=Bearer%20abc", "", "Bearer abc"),
+        ("AUTHORIZATION=Bearer%20abc", "", "Bearer abc"),
+        ("authorization=Bearer%20abc", "user:password@", "Bearer abc"),
+    ],
+)
+def test_the_headers_of_the_user_win_over_netrc(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    headers: str,
+    user: str,
+    expected: str,
+) -> None:
+    """A file for other programs does not replace the token of the variables."""
+    endpoint = receiver.http_endpoint.replace("://", f"://{user}")
+    set_variables(monkeypatch, {"ENDPOINT": endpoint, "HEADERS": headers})
+    assert the_destination().export(spans) == ACCEPTED
+    assert receiver.request_headers[0]["authorization"] == expected
+
+
+@pytest.mark.usefixtures("netrc")
+def test_the_variables_of_a_proxy_work(
+    monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
+) -> None:
+    """Requests go through the proxy, with the headers of the user; ``NO_PROXY`` has exceptions."""
+    monkeypatch.setenv("HTTP_PROXY", receiver.http_endpoint)
+    variables = {"ENDPOINT": "http://collector.example", "HEADERS": "authorization=Bearer%20abc"}
+    set_variables(monkeypatch, {**variables, "TIMEOUT": 5})
+    assert the_destination().export(spans) == ACCEPTED
+    assert receiver.request_headers[0]["authorization"] == "Bearer abc"
+    assert receiver.request_headers[0]["host"] == "collector.example"
+    monkeypatch.setenv("NO_PROXY", "collector.example")
+    assert the_destination().export(spans).answer is Answer.UNAVAILABLE
+    assert len(receiver.requests) == 1
 
 
 def test_http_can_deflate(

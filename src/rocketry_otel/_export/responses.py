@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from requests.structures import CaseInsensitiveDict
 
 from rocketry_otel._model.text import one_line
 from rocketry_otel._runtime.forks import calls
@@ -151,6 +152,15 @@ class WatchedSession(requests.Session):
         if self._result.answer is not Answer.ACCEPTED:
             raise NotAcceptedError(self._result)
         return response
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Prefer an ``Authorization`` among the headers to one from ``.netrc`` or the address."""
+        prepared = super().prepare_request(request)
+        headers = CaseInsensitiveDict(request.headers or {})
+        given = headers.get("authorization", self.headers.get("authorization"))
+        if given is not None:
+            prepared.headers["Authorization"] = given
+        return prepared
 
     def merge_environment_settings(
         self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
