@@ -20,6 +20,7 @@ from rocketry_otel._export.providers import Providers, resolve
 from rocketry_otel._export.status import delivery_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._telemetry.emitter import SignalEmitter
 from rocketry_otel._telemetry.heartbeat import Heartbeat
@@ -168,7 +169,8 @@ class Pipeline:
         emitter = SignalEmitter(providers, self._settings, self._lose)
         metrics = TaskMetrics(providers.meter, self.counters, delivery_of(self.worker))
         self.heartbeat.show(providers.meter)
-        self.worker.follow(providers.queues, emitter)
+        with suppressed():
+            self.worker.follow(providers.queues, emitter)
         if self._may_be_global:
             make_global(providers)
         shutdown.remember(self)
