@@ -23,11 +23,7 @@ from opentelemetry.util import _importlib_metadata as sdk_metadata
 from rocketry_otel._export import exporters
 from rocketry_otel._export.buffer import QueueLimits
 from rocketry_otel._export.counters import Counters
-from rocketry_otel._export.exporters import (
-    ExporterDestination,
-    _warn_of_bad_variable,
-    destinations,
-)
+from rocketry_otel._export.exporters import ExporterDestination, destinations
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
 from rocketry_otel._export.responses import Answer, Result
@@ -36,12 +32,6 @@ from tests.support.otlp_receiver import Hang, Ok, OTLPReceiver, Status
 
 ACCEPTED = Result(Answer.ACCEPTED)
 PROTOCOLS = ("http/protobuf", "grpc")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_warned() -> None:
-    """Have each test hear of a variable that is warned of once in a process."""
-    _warn_of_bad_variable.cache_clear()
 
 
 @pytest.fixture(scope="module")

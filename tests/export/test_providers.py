@@ -12,7 +12,6 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
-from rocketry_otel._export import providers as providers_module
 from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.own_providers import OwnMeterProvider
@@ -161,7 +160,6 @@ def test_a_signal_without_a_provider_costs_no_other(
 ) -> None:
     """The others work. Of the one nothing is left; one line names it, however often it fails."""
     monkeypatch.setattr(f"rocketry_otel._export.{broken}", fail)
-    providers_module._warn_once.cache_clear()
     before = set(threading.enumerate())
     for _ in range(3):
         providers = make()
@@ -184,7 +182,6 @@ def test_a_variable_that_names_no_provider_is_ignored(
 ) -> None:
     """OpenTelemetry raises at it, with a traceback each time. Here our own provider is used."""
     monkeypatch.setenv(f"OTEL_PYTHON_{signal}_PROVIDER", "nope")
-    providers_module._warn_once.cache_clear()
     for _ in range(2):
         providers = make()
         assert providers.failed == set()

@@ -6,7 +6,6 @@ import logging
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +47,9 @@ _GRPC_OPTIONS = (
 # Besides the exporter's own module.
 _TALKATIVE = (
     "opentelemetry.exporter.otlp.common.http",
+    # They do not name the variable, and say it once for each signal.
+    "opentelemetry.sdk.resources",
+    "opentelemetry.sdk.trace.sampling",
     # It prints a traceback each time that a provider is looked for.
     "opentelemetry.util._providers",
     # It quotes a malformed header whole, and so the secret in it.
@@ -199,11 +201,8 @@ def destinations(signal: str) -> list[ExporterDestination]:
         try:
             found.append(_destination(signal, name))
         except Exception as error:  # noqa: BLE001, PERF203  # a third party's exporter may raise anything
-            _logger.warning(
-                "OTEL_%s_EXPORTER names %s, which cannot be used: %s",
-                signal.upper(),
-                name,
-                shown(error),
+            environment.warn_once(
+                f"OTEL_{signal.upper()}_EXPORTER names {name}, which cannot be used: {shown(error)}"
             )
     return found
 
@@ -298,12 +297,10 @@ def _warn_of_bad_headers(signal: str) -> None:
         return
 
 
-@cache
 def _warn_of_bad_variable(name: str) -> None:
-    _logger.warning(
-        "%s has an entry that is not of the form name=value with a percent-encoded value: the "
-        "entry is left out.",
-        name,
+    environment.warn_once(
+        f"{name} has an entry that is not of the form name=value with a percent-encoded value: "
+        "the entry is left out."
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
     from .counters import Counters
     from .outage import Outage
-
-_logger = logging.getLogger(NAME)
 
 SIGNALS = ("traces", "logs", "metrics")
 
@@ -153,7 +150,7 @@ def resolve(
         except Exception as error:  # noqa: BLE001  # the others shall work all the same
             _close(its_channels, time.monotonic())
             failed.add(signal)
-            _warn_once(
+            environment.warn_once(
                 f"The provider of {signal} cannot be used: {shown(error)}. They are dropped, and "
                 "it is tried again."
             )
@@ -218,7 +215,7 @@ def _is_ignored(signal: str) -> bool:
         with quiet():
             _global_provider(signal)
     except Exception:  # noqa: BLE001  # a provider of somebody else's may raise anything
-        _warn_once(
+        environment.warn_once(
             f"{name} is {value!r}, and no provider of this name can be loaded: it is ignored. "
             "Unset it, or install the package that has the provider."
         )
@@ -230,11 +227,6 @@ def _try_out(signal: str, provider: Any) -> None:
     """Raise what a provider raises at its first use."""
     first_use = {"traces": "get_tracer", "logs": "get_logger", "metrics": "get_meter"}[signal]
     getattr(provider, first_use)(NAME, VERSION)
-
-
-@cache
-def _warn_once(message: str) -> None:
-    _logger.warning("%s", message)
 
 
 def _close(channels: list[own.Channel], deadline: float) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from http.client import BadStatusLine, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from requests.exceptions import InvalidSchema, MissingSchema
 from requests.structures import CaseInsensitiveDict
 
 from rocketry_otel._model.text import one_line
@@ -40,6 +42,19 @@ _RESPONSES: dict[str, Any] = {
 # others may be cured at the collector (a token, a path, a quota), and what waits is kept.
 _REFUSED_STATUS = frozenset({400, 413, 415, 422})
 _UNKNOWN_STATUS = frozenset({404, 405, 501})
+
+_NEEDS_SCHEME = (
+    "the address needs http:// or https:// at its beginning (OTEL_EXPORTER_OTLP_ENDPOINT or "
+    "OTEL_EXPORTER_OTLP_{}_ENDPOINT)"
+)
+_NOT_HTTP = (
+    "the port does not speak HTTP, and may be one for gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, "
+    "or use the port of OTLP over HTTP (4318 as a rule)"
+)
+_NOT_GRPC = (
+    "the port does not speak gRPC, and may be one for HTTP: set "
+    "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or use the port of OTLP over gRPC (4317 as a rule)"
+)
 
 # Whoever asks for more is asked again all the same: a wrong clock must not end all telemetry.
 _LONGEST_RETRY_AFTER = 300.0
@@ -146,8 +161,7 @@ class WatchedSession(requests.Session):
                 response = self._send_once_more_if_reset(request, kwargs)
                 content = _content(response)
         except Exception as error:
-            self._result = Result(Answer.UNAVAILABLE, shown(_root(error)))
-            raise NotAcceptedError(self._result) from error
+            raise self._unavailable(error) from error
         self._result = _result_of(response, content, self._signal)
         if self._result.answer is not Answer.ACCEPTED:
             raise NotAcceptedError(self._result)
@@ -155,12 +169,25 @@ class WatchedSession(requests.Session):
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prefer an ``Authorization`` among the headers to one from ``.netrc`` or the address."""
-        prepared = super().prepare_request(request)
+        try:
+            prepared = super().prepare_request(request)
+        except requests.RequestException as error:
+            raise self._unavailable(error) from error
         headers = CaseInsensitiveDict(request.headers or {})
         given = headers.get("authorization", self.headers.get("authorization"))
         if given is not None:
             prepared.headers["Authorization"] = given
         return prepared
+
+    def _unavailable(self, error: Exception) -> NotAcceptedError:
+        root = _root(error)
+        reason = shown(root)
+        if isinstance(root, InvalidSchema | MissingSchema):
+            reason = _NEEDS_SCHEME.format(self._signal.upper())
+        elif isinstance(root, BadStatusLine) and not isinstance(root, RemoteDisconnected):
+            reason = _NOT_HTTP
+        self._result = Result(Answer.UNAVAILABLE, reason)
+        return NotAcceptedError(self._result)
 
     def merge_environment_settings(
         self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
@@ -309,6 +336,8 @@ def _result_of_rpc(error: Any) -> Result:
     if code == "RESOURCE_EXHAUSTED" and _TOO_LONG_FOR_GRPC in details:
         # A message comes with a yes alone; ours is the limit, and the batch is theirs.
         return Result(Answer.ACCEPTED)
+    if code == "UNAVAILABLE" and "Failed parsing HTTP/2" in details:
+        return Result(Answer.UNAVAILABLE, _NOT_GRPC)
     # gRPC has no code of its own for a message beyond the receiver's limit.
     too_large = code == "RESOURCE_EXHAUSTED" and "larger than" in details
     refused = too_large or code == "INVALID_ARGUMENT"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from redbird.logging import RepoHandler
 
+from rocketry_otel._errors import RepositoryError
 from rocketry_otel._repositories.open_repository import open_repository
 from rocketry_otel._runtime.scope import NAME
-from rocketry_otel._settings import Settings
+from rocketry_otel._settings import PREFIX, Settings
 
 from .arguments import check_options, check_repository_or_url
 from .handler import OTelRepoHandler, handler_of
@@ -166,6 +168,19 @@ def _handler_in(logger: logging.Logger) -> OTelRepoHandler | None:
     return next((one for one in logger.handlers if isinstance(one, OTelRepoHandler)), None)
 
 
+def _source_of(url: str) -> str:
+    """Return where the URL of the settings comes from."""
+    variable = f"{PREFIX}REPO"
+    return variable if os.environ.get(variable, "").strip() == url else "the setting repo"
+
+
+def _opened(url: str, source: str) -> BaseRepo:
+    try:
+        return open_repository(url)
+    except RepositoryError as error:
+        raise type(error)(f"{source} cannot be used: {error}") from error.__cause__
+
+
 def _choose_repository(
     logger: logging.Logger, repo: BaseRepo | str | None, settings: Settings, *, is_bare: bool
 ) -> BaseRepo:
@@ -176,7 +191,7 @@ def _choose_repository(
     if url is not None:
         if first is not None and vars(first).get(LEFT_BEHIND) == url:
             return repo_of(first)
-        return open_repository(url)
+        return _opened(url, "the argument repo" if repo else _source_of(url))
     if first is not None and not is_rocketrys_own(first, is_bare=is_bare):
         return repo_of(first)
     return open_repository(_DEFAULT_REPOSITORY)
