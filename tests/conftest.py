@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rocketry_otel import _settings
+from rocketry_otel._export import otel_env
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.repositories import (  # noqa: F401  # fixtures
     make_repo,
@@ -50,6 +52,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("OTEL_", "ROCKETRY_OTEL_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_warned() -> None:
+    """Let each test see the warnings that a process logs once."""
+    otel_env.warn_once.cache_clear()
+    _settings._warn_once.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -144,7 +144,9 @@ def test_a_misspelt_variable_is_warned_about(
     Settings()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("No such setting: ROCKETRY_OTEL_REPOSITORY. There are: ")
+    assert record.getMessage().startswith(
+        "No such setting: ROCKETRY_OTEL_REPOSITORY (did you mean ROCKETRY_OTEL_REPO?). There are: "
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -199,6 +200,19 @@ def _warn_of_unknown_variables(environment: Mapping[str, str]) -> None:
         if name.upper().startswith(PREFIX) and name.upper() not in known
     )
     if unknown:
-        _logger.warning(
-            "No such setting: %s. There are: %s.", ", ".join(unknown), ", ".join(sorted(known))
+        _warn_once(
+            f"No such setting: {', '.join(_with_guess(name) for name in unknown)}. There are: "
+            f"{', '.join(sorted(known))}."
         )
+
+
+def _with_guess(name: str) -> str:
+    """Return the name of a variable, with the setting that may be meant by it."""
+    settings = [setting.upper() for setting in _ALLOWED]
+    meant = get_close_matches(name[len(PREFIX) :].upper(), settings, n=1, cutoff=0.5)
+    return f"{name} (did you mean {PREFIX}{meant[0]}?)" if meant else name
+
+
+@lru_cache(maxsize=64)
+def _warn_once(message: str) -> None:
+    _logger.warning("%s", message)

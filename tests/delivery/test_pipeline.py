@@ -1,25 +1,141 @@
+"""The providers of a handler: found at the first record, again after a failure, and flushed."""
+
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from redbird.repos import MemoryRepo
+import pytest
+from opentelemetry.sdk._logs import LoggerProvider
 
-from rocketry_otel import Settings, TaskEventRecord
-from rocketry_otel._delivery.pipeline import GivenProviders, Pipeline
+from rocketry_otel import OTelRepoHandler, Settings, open_repository
+from rocketry_otel._delivery import pipeline
 from rocketry_otel._history.run_lookup import RunLookup
+from tests.support.otlp_receiver import Ok, OTLPReceiver, PartialSuccess
+from tests.support.records import task_record
+
+LONG = 20.0
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
+    """A receiver that the environment names, and pauses that a test can wait for."""
+    with OTLPReceiver(grpc=False) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        monkeypatch.setattr(pipeline, "pause_after", lambda _: 0.05)
+        yield receiver
+
+
+@pytest.fixture(params=["memory://", "sqlite"])
+def handler(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OTelRepoHandler]:
+    """A handler that is closed when the test is over."""
+    url = request.param if request.param == "memory://" else f"sqlite:///{tmp_path}/tasks.db"
+    handler = OTelRepoHandler(open_repository(url), settings=Settings(shutdown_timeout=5.0))
+    yield handler
+    handler.close()
+
+
+def run(handler: OTelRepoHandler, run_id: str) -> None:
+    """Log a run of a task, as Rocketry does."""
+    for action in ("run", "success"):
+        handler.handle(task_record(action, run_id=run_id))
+
+
+def run_until(handler: OTelRepoHandler, done: Any) -> None:
+    """Log runs until something holds that a thread of ours brings about."""
+    deadline = time.monotonic() + LONG
+    number = 0
+    while not done():
+        assert time.monotonic() < deadline
+        number += 1
+        run(handler, f"r{number}")
+        threading.Event().wait(0.02)
+
+
+def test_a_signal_that_fails_at_first_is_found_later(
+    receiver: OTLPReceiver, handler: OTelRepoHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others arrive meanwhile; what was dropped is counted and makes the flush false, once."""
+
+    def fail(**_: object) -> LoggerProvider:
+        raise ValueError("a bad limit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rocketry_otel._export.own_providers.LoggerProvider", fail)
+        run(handler, "a")
+        assert handler.flush(LONG) is False
+        assert len(receiver.spans) == 1
+        run_until(handler, lambda: handler._pipeline._failures >= 3)
+        assert not receiver.log_records
+        assert handler._pipeline.counters.of("logs", "dropped")["no_provider"] >= 4
+        threads = {thread.name for thread in threading.enumerate()}
+        assert len([name for name in threads if name.startswith("rocketry-otel")]) < 6
+    run_until(handler, lambda: receiver.log_records)
+    handler.flush(LONG)
+    run(handler, "last")
+    assert handler.flush(LONG) is True
+    assert "last" in str(receiver.log_records[-1])
+
+
+def test_a_start_that_fails_is_undone_and_tried_again(
+    receiver: OTLPReceiver, handler: OTelRepoHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread is left of it, and there is one try in each pause."""
+    before = set(threading.enumerate())
+    tries: list[float] = []
+
+    def fail(*_: object) -> None:
+        tries.append(time.monotonic())
+        raise RuntimeError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "make_global", fail)
+        handler._pipeline.allow_global()
+        for number in range(50):
+            run(handler, str(number))
+        assert handler.flush(LONG) is False
+        run_until(handler, lambda: len(tries) >= 3)
+        assert min(later - sooner for sooner, later in pairwise(tries)) >= 0.05
+        for thread in set(threading.enumerate()) - before:
+            thread.join(LONG)
+        assert set(threading.enumerate()) <= before
+    handler._pipeline._may_be_global = False
+    run_until(handler, lambda: receiver.spans)
+    handler.flush(LONG)
+    run(handler, "last")
+    assert handler.flush(LONG) is True
+
+
+def test_a_flush_is_about_what_came_since_the_flush_before(
+    receiver: OTLPReceiver, handler: OTelRepoHandler
+) -> None:
+    """A record that was refused makes one flush false, and not all that follow."""
+    assert handler.flush(LONG) is True
+    run(handler, "good")
+    assert handler.flush(LONG) is True
+    receiver.behave(PartialSuccess(1, "too old"))
+    run(handler, "bad")
+    assert handler.flush(LONG) is False
+    receiver.behave(Ok())
+    assert handler.flush(LONG) is True
+    run(handler, "good again")
+    assert handler.flush(LONG) is True
 
 
 def test_a_pipeline_that_was_never_used_closes_at_once() -> None:
     """There are no providers, and closing does not look for any."""
     lost: list[Any] = []
-    repo = MemoryRepo(model=TaskEventRecord)
-    pipeline = Pipeline(
-        Settings(), repo, RunLookup(repo), GivenProviders(), lambda *args: lost.append(args)
+    repo = open_repository("memory://")
+    unused = pipeline.Pipeline(
+        Settings(), repo, RunLookup(repo), pipeline.GivenProviders(), lambda *it: lost.append(it)
     )
-    pipeline.begin_closing(time.monotonic())
-    assert pipeline.is_closed
-    assert pipeline.flush(0.0) is True
-    pipeline.close(0.0)
-    assert pipeline.providers is None
+    unused.begin_closing(time.monotonic())
+    assert unused.is_closed
+    assert unused.flush(0.0) is True
+    unused.close(0.0)
+    assert unused.providers is None
     assert lost == []

@@ -116,6 +116,47 @@ def test_what_cannot_be_encoded_is_refused_for_good_though_it_is_alone() -> None
     assert trial.refused == [0, 1]
 
 
+def test_an_item_refused_before_an_acceptance_is_sent_again() -> None:
+    """A destination that refuses everything and comes back in the midst costs no good item."""
+    trial = Scenario(lambda _: ACCEPTED)
+    trial.answer = lambda items: ACCEPTED if len(trial.tried) > 3 and 1 not in items else REFUSED
+    assert trial.run(4) == ([], None)
+    assert sorted(trial.accepted) == [0, 2, 3]
+    assert trial.refused == [1]
+    assert trial.tried == [[0, 1, 2, 3], [0, 1], [0], [1], [2, 3], [0], [1]]
+
+
+def test_an_item_refused_after_an_acceptance_is_not_sent_again() -> None:
+    """The destination is there, as the acceptance has shown: it is the item that is amiss."""
+    trial = Scenario(lambda items: REFUSED if 1 in items else ACCEPTED)
+    assert trial.run(2) == ([], None)
+    assert trial.tried == [[0, 1], [0], [1]]
+
+
+def test_a_destination_that_comes_back_for_what_was_accepted_before_costs_no_good_item() -> None:
+    """What was accepted before is accepted again, and so are those that were refused meanwhile."""
+    trial = Scenario(lambda _: ACCEPTED, known_good=99)
+    trial.answer = lambda _: ACCEPTED if [99] in trial.tried else REFUSED
+    assert trial.run(3) == ([], None)
+    assert (sorted(trial.accepted), trial.refused) == ([0, 1, 2], [])
+
+
+def test_an_outage_while_the_doubtful_are_sent_again_leaves_them() -> None:
+    """They are sent behind all else the next time."""
+    answers = iter([REFUSED, REFUSED, ACCEPTED, UNAVAILABLE])
+    trial = Scenario(lambda _: next(answers))
+    assert trial.run(2) == ([0], UNAVAILABLE)
+    assert (trial.accepted, trial.refused) == ([1], [])
+
+
+def test_at_the_end_the_doubtful_are_left() -> None:
+    """Nothing is given up without having been sent again."""
+    answers = iter([REFUSED, REFUSED, ACCEPTED])
+    trial = Scenario(lambda _: next(answers), over_after=3)
+    assert trial.run(2) == ([0], None)
+    assert (trial.accepted, trial.refused) == ([1], [])
+
+
 def test_an_outage_in_the_midst_leaves_the_rest_and_the_doubtful() -> None:
     """What was not sent is sent first the next time, what is doubtful last."""
     answers = iter([REFUSED, REFUSED, REFUSED, REFUSED, ACCEPTED, UNAVAILABLE])

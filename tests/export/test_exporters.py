@@ -4,9 +4,11 @@ import gc
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,23 +21,17 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util import _importlib_metadata as sdk_metadata
 
 from rocketry_otel._export import exporters
-from rocketry_otel._export.exporters import (
-    ExporterDestination,
-    _warn_of_bad_variable,
-    destinations,
-)
+from rocketry_otel._export.buffer import QueueLimits
+from rocketry_otel._export.counters import Counters
+from rocketry_otel._export.exporters import ExporterDestination, destinations
+from rocketry_otel._export.outage import Outage
+from rocketry_otel._export.queue import ExportQueue
 from rocketry_otel._export.responses import Answer, Result
 from tests.support.certificates import Certificates, make_certificates
-from tests.support.otlp_receiver import Hang, OTLPReceiver, Status
+from tests.support.otlp_receiver import Hang, Ok, OTLPReceiver, Status
 
 ACCEPTED = Result(Answer.ACCEPTED)
 PROTOCOLS = ("http/protobuf", "grpc")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_warned() -> None:
-    """Have each test hear of a variable that is warned of once in a process."""
-    _warn_of_bad_variable.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +163,57 @@ def test_a_signals_own_variables_win(
     assert options["timeout"] == 9.0
     destination.shutdown()
     assert the_destination("logs").export([]).answer is Answer.UNAVAILABLE
+
+
+@pytest.fixture
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with the credentials of the receiver's host."""
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login somebody password else\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(file))
+
+
+@pytest.mark.usefixtures("netrc")
+@pytest.mark.parametrize(
+    ("headers", "user", "expected"),
+    [
+        ("", "", "Basic c29tZWJvZHk6ZWxzZQ=="),
+        ("x-other=1", "", "Basic c29tZWJvZHk6ZWxzZQ=="),
+        ("authorization=Bearer%20abc", "", "Bearer abc"),
+        ("AUTHORIZATION=Bearer%20abc", "", "Bearer abc"),
+        ("authorization=Bearer%20abc", "user:password@", "Bearer abc"),
+    ],
+)
+def test_the_headers_of_the_user_win_over_netrc(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    headers: str,
+    user: str,
+    expected: str,
+) -> None:
+    """A file for other programs does not replace the token of the variables."""
+    endpoint = receiver.http_endpoint.replace("://", f"://{user}")
+    set_variables(monkeypatch, {"ENDPOINT": endpoint, "HEADERS": headers})
+    assert the_destination().export(spans) == ACCEPTED
+    assert receiver.request_headers[0]["authorization"] == expected
+
+
+@pytest.mark.usefixtures("netrc")
+def test_the_variables_of_a_proxy_work(
+    monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
+) -> None:
+    """Requests go through the proxy, with the headers of the user; ``NO_PROXY`` has exceptions."""
+    monkeypatch.setenv("HTTP_PROXY", receiver.http_endpoint)
+    variables = {"ENDPOINT": "http://collector.example", "HEADERS": "authorization=Bearer%20abc"}
+    set_variables(monkeypatch, {**variables, "TIMEOUT": 5})
+    assert the_destination().export(spans) == ACCEPTED
+    assert receiver.request_headers[0]["authorization"] == "Bearer abc"
+    assert receiver.request_headers[0]["host"] == "collector.example"
+    monkeypatch.setenv("NO_PROXY", "collector.example")
+    assert the_destination().export(spans).answer is Answer.UNAVAILABLE
+    assert len(receiver.requests) == 1
 
 
 def test_http_can_deflate(
@@ -538,6 +585,32 @@ def test_no_secret_of_an_endpoint_is_shown(
         assert result.answer is not Answer.ACCEPTED
         assert SECRET not in destination.name + result.reason
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("seconds", [0, -5])
+def test_a_request_for_no_pause_leaves_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    protocol: str,
+    seconds: int,
+) -> None:
+    """A collector cannot make us send without a pause: the third try comes after two of them."""
+    set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint_of(receiver, protocol)})
+    receiver.behave(Status(503, retry_after=seconds))
+    counters = Counters()
+    limits = QueueLimits(delay=0.0)
+    queue = ExportQueue[Any]("traces", the_destination(), limits, counters, Outage(counters))
+    queue.put(spans[0])
+    assert receiver.wait_for(lambda it: it.requests)
+    began = time.monotonic()
+    assert receiver.wait_for(lambda it: len(it.requests) >= 3)
+    assert time.monotonic() - began > 0.7
+    receiver.behave(Ok())
+    assert queue.wait_for(queue.hurry(), time.monotonic() + 10)
+    queue.begin_closing(time.monotonic() + 10)
+    queue.finish_closing()
 
 
 def test_no_value_of_a_malformed_header_is_shown(

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider
 
 from rocketry_otel._export import global_providers
+from rocketry_otel._export import providers as providers_module
 from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.global_providers import make_global
 from rocketry_otel._export.outage import Outage
@@ -54,6 +55,10 @@ def in_force(monkeypatch: pytest.MonkeyPatch) -> Globals:
     stand_in = Globals()
     for module, signal in (("trace", "tracer"), ("_logs", "logger"), ("metrics", "meter")):
         monkeypatch.setattr(global_providers, module, stand_in.of(signal))
+    monkeypatch.setattr(providers_module, "trace", stand_in.of("tracer"))
+    monkeypatch.setattr(providers_module, "metrics", stand_in.of("meter"))
+    getter = stand_in.of("logger").get_logger_provider
+    monkeypatch.setattr(providers_module, "get_logger_provider", getter)
     return stand_in
 
 
@@ -111,13 +116,11 @@ def test_a_global_provider_of_ours_goes_on_with_the_next_handler(
         before, after = (resolve(None, None, None, counters, Outage(counters)) for _ in range(2))
         in_force = {
             "trace.get_tracer_provider": before.tracer,
-            "_logs.get_logger_provider": before.logger,
+            "get_logger_provider": before.logger,
             "metrics.get_meter_provider": before.meter,
         }
         for name, provider in in_force.items():
-            monkeypatch.setattr(
-                f"rocketry_otel._export.global_providers.{name}", lambda its=provider: its
-            )
+            monkeypatch.setattr(f"rocketry_otel._export.providers.{name}", lambda its=provider: its)
         make_global(after)
         before.tracer.get_tracer("body").start_span("while in use").end()
         before.close(time.monotonic() + 5)

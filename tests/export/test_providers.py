@@ -45,7 +45,16 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
         yield receiver
 
 
-class Borrowed:
+class Unflushable:
+    """A provider that keeps nothing back."""
+
+    def get_tracer(self, *_: Any) -> None:
+        """Nobody uses what it makes."""
+
+    get_logger = get_meter = get_tracer
+
+
+class Borrowed(Unflushable):
     """A provider of the application's."""
 
     def __init__(self, answer: Any = True) -> None:  # noqa: FBT002
@@ -60,10 +69,6 @@ class Borrowed:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
-
-
-class Unflushable:
-    """A provider that keeps nothing back."""
 
 
 def set_globally(monkeypatch: pytest.MonkeyPatch, **providers: Any) -> None:
@@ -83,7 +88,7 @@ def set_globally(monkeypatch: pytest.MonkeyPatch, **providers: Any) -> None:
 def test_a_given_provider_wins(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
     """What was given as an argument is used, whatever it is and the application has set."""
     set_globally(monkeypatch, tracer=Borrowed(), logger=Borrowed(), meter=Borrowed())
-    given = (TracerProvider(shutdown_on_exit=False), Borrowed(), trace.ProxyTracerProvider())
+    given = (trace.ProxyTracerProvider(), Borrowed(), Unflushable())
     providers = make(*given)
     assert (providers.tracer, providers.logger, providers.meter) == given
     assert providers.borrowed == list(given)
@@ -130,22 +135,62 @@ def test_a_disabled_sdk_makes_nothing(monkeypatch: pytest.MonkeyPatch, make: Res
     assert providers.flush(time.monotonic()) is True
 
 
-def test_a_signal_whose_provider_cannot_be_made_costs_no_other(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Resolve
+def fail(*_: object, **__: object) -> Any:
+    """Raise an error."""
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("signal", "broken"),
+    [
+        ("traces", "providers.trace.get_tracer_provider"),
+        ("traces", "own_providers.TracerProvider"),
+        ("logs", "own_providers.LoggerProvider"),
+        ("metrics", "own_providers.OwnMeterProvider"),
+        ("metrics", "own_providers.InMemoryMetricReader"),
+        ("metrics", "own_providers.OwnMeterProvider.get_meter"),
+    ],
+)
+def test_a_signal_without_a_provider_costs_no_other(
+    signal: str,
+    broken: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    make: Resolve,
 ) -> None:
-    """What raises while it is looked for is told of, and the other signals work."""
+    """The others work. Of the one nothing is left; one line names it, however often it fails."""
+    monkeypatch.setattr(f"rocketry_otel._export.{broken}", fail)
+    before = set(threading.enumerate())
+    for _ in range(3):
+        providers = make()
+        assert providers.failed == {signal}
+        assert len(providers.channels) == 2
+        providers.close(time.monotonic() + LONG)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(LONG)
+    assert set(threading.enumerate()) <= before
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"The provider of {signal} cannot be used: RuntimeError: no. They are dropped, and it is "
+        "tried again."
+    )
 
-    def fail() -> Any:
-        raise RuntimeError("no")
 
-    monkeypatch.setattr("rocketry_otel._export.providers.trace.get_tracer_provider", fail)
-    providers = make()
-    assert type(providers.tracer) is trace.NoOpTracerProvider
-    assert type(providers.logger) is LoggerProvider
-    assert len(providers.channels) == 2
-    assert [record.getMessage() for record in caplog.records] == [
-        "TracerProvider cannot be used: RuntimeError: no"
-    ]
+@pytest.mark.parametrize("signal", ["TRACER", "LOGGER", "METER"])
+def test_a_variable_that_names_no_provider_is_ignored(
+    signal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Resolve
+) -> None:
+    """OpenTelemetry raises at it, with a traceback each time. Here our own provider is used."""
+    monkeypatch.setenv(f"OTEL_PYTHON_{signal}_PROVIDER", "nope")
+    for _ in range(2):
+        providers = make()
+        assert providers.failed == set()
+        assert len(providers.channels) == 3
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"OTEL_PYTHON_{signal}_PROVIDER is 'nope', and no provider of this name can be loaded: it "
+        "is ignored. Unset it, or install the package that has the provider."
+    )
 
 
 def test_a_flush_asks_all_and_is_true_if_all_are_done(
@@ -192,10 +237,6 @@ def test_a_flush_is_false_if_a_channel_of_ours_fails(receiver: OTLPReceiver, mak
 
 def test_a_flush_without_threads_is_false(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
     """When the interpreter is on its way out the application's providers cannot be asked."""
-
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't create new thread at interpreter shutdown")
-
     borrowed = Borrowed()
     providers = make(borrowed, Unflushable(), Unflushable())
     monkeypatch.setattr(threading.Thread, "start", fail)

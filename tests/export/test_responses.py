@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
+import time
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -13,7 +17,10 @@ import grpc
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import status_pb2
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     TraceServiceStub,
@@ -21,6 +28,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 from rocketry_otel._export import responses
+from rocketry_otel._export.exporters import _GRPC_OPTIONS
 from rocketry_otel._export.responses import (
     Answer,
     NotAcceptedError,
@@ -33,8 +41,10 @@ from tests.support.certificates import make_certificates
 from tests.support.otlp_receiver import (
     Fault,
     Hang,
+    Ok,
     OTLPReceiver,
     PartialSuccess,
+    Raw,
     Redirect,
     Reset,
     Status,
@@ -200,39 +210,57 @@ def test_the_certificates_of_otel_variables_win(
         assert post(session, receiver.http_endpoint) == ACCEPTED
 
 
+def pause_for(value: str | None) -> float | None:
+    """Return the pause that a ``Retry-After`` makes."""
+    return Result(Answer.UNAVAILABLE, retry_after=responses._retry_after(value)).retry_after
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("0", 0.0), ("120", 120.0), ("1.5", 1.5), ("-5", 0.0), ("86400", 300.0), ("9" * 500, 300.0)],
+    [("1e-9", 0.5), ("120", 120.0), ("1.5", 1.5), ("86400", 300.0), ("9" * 500, 300.0)],
 )
-def test_a_retry_after_in_seconds_is_read_and_bounded(value: str, seconds: float) -> None:
-    """Five minutes are the most that is waited."""
-    assert responses._retry_after(value) == seconds
+def test_retry_after_in_seconds_is_bounded(value: str, seconds: float) -> None:
+    """A pause lasts half a second at least and five minutes at most."""
+    assert pause_for(value) == seconds
 
 
-@pytest.mark.parametrize(
-    ("offset", "least", "most"),
-    [(100.0, 1.0, 100.0), (-86_400.0, 0.0, 0.0), (86_400.0, 300.0, 300.0)],
-)
 @pytest.mark.parametrize("has_zone", [True, False])
-def test_a_retry_after_with_a_date_is_read_and_bounded(
+@pytest.mark.parametrize(("offset", "least", "most"), [(100, 1.0, 100.0), (86_400, 300.0, 300.0)])
+def test_retry_after_with_a_date_is_bounded(
     offset: float, least: float, most: float, *, has_zone: bool
 ) -> None:
     """The time until then counts; a date without a zone is in GMT, as HTTP has it."""
-    when = datetime.now(timezone.utc) + timedelta(seconds=offset)
-    value = (
-        format_datetime(when, usegmt=True)
-        if has_zone
-        else format_datetime(when.replace(tzinfo=None))
-    )
-    seconds = responses._retry_after(value)
+    seconds = pause_for(http_date(offset, has_zone=has_zone))
     assert seconds is not None
     assert least <= seconds <= most
 
 
-@pytest.mark.parametrize("value", [None, "", "soon", "nan", "²", "Wed, 99 Xyz 2026 00:00:00 GMT"])
-def test_a_retry_after_that_makes_no_sense_is_none(value: str | None) -> None:
-    """A header that cannot be understood asks for nothing."""
-    assert responses._retry_after(value) is None
+def http_date(offset: float, *, has_zone: bool = True) -> str:
+    """Return a date that is ``offset`` seconds away, as a header has it."""
+    when = datetime.now(timezone.utc) + timedelta(seconds=offset)
+    if has_zone:
+        return format_datetime(when, usegmt=True)
+    return format_datetime(when.replace(tzinfo=None))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "", "soon", "nan", "²", "Wed, 99 Xyz 2026 00:00:00 GMT"),
+        *("0", "-5", "-1e99", http_date(-86_400)),
+    ],
+)
+def test_retry_after_without_a_pause_is_none(value: str | None) -> None:
+    """A header that asks for no pause, or cannot be understood, leaves the usual pause."""
+    assert pause_for(value) is None
+
+
+@pytest.mark.parametrize("seconds", [0, -5])
+def test_retry_info_without_a_pause_is_none(receiver: OTLPReceiver, seconds: int) -> None:
+    """The same holds for gRPC."""
+    receiver.behave(Status(503, retry_after=seconds))
+    result = call(receiver.grpc_endpoint)
+    assert result == Result(Answer.UNAVAILABLE, "gRPC UNAVAILABLE: as the test wants it")
 
 
 class Sent(Exception):
@@ -257,12 +285,182 @@ def test_an_error_is_shown_in_one_short_line() -> None:
     assert len(shown(ValueError("x" * 1000))) == 300
 
 
+# ------------------------------------------------------------------------------- hostile words
+
+OK_HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+def test_a_long_message_is_cut_and_its_number_kept(
+    receiver: OTLPReceiver, session: WatchedSession
+) -> None:
+    """A message of 8 MB becomes a line over either protocol; the number of refused items counts."""
+    receiver.behave(PartialSuccess(3, "no\n" * 2_700_000))
+    for result in (post(session, receiver.http_endpoint), call_like_the_exporter(receiver)):
+        assert result is not None
+        assert (result.answer, result.rejected) == (Answer.ACCEPTED, 3)
+        assert len(result.reason) == 300
+        assert result.reason.startswith("no no no ")
+
+
+def call_like_the_exporter(receiver: OTLPReceiver) -> Result | None:
+    """Call over gRPC with the options of our exporter."""
+    return call(receiver.grpc_endpoint, options=_GRPC_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "fault", [Raw(OK_HEAD, b"x" * 65536, 16_384), PartialSuccess(3, "no" * 9_000_000)]
+)
+def test_an_answer_without_end_is_left(
+    receiver: OTLPReceiver, session: WatchedSession, fault: Fault
+) -> None:
+    """Of an answer of 1 GB no more than a bounded part is read; it is a yes all the same."""
+    receiver.behave(fault)
+    tracemalloc.start()
+    try:
+        assert post(session, receiver.http_endpoint) == ACCEPTED
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The receiver is in this process too, with its own copies of what it sends.
+    assert peak < 8 * responses.LONGEST_ANSWER
+
+
+def test_a_grpc_answer_without_end_is_a_yes(receiver: OTLPReceiver) -> None:
+    """A response message comes with a yes alone, and so its batch is not sent again."""
+    receiver.behave(PartialSuccess(3, "no" * 9_000_000))
+    assert call_like_the_exporter(receiver) == ACCEPTED
+
+
+def test_an_error_page_without_end_is_left(receiver: OTLPReceiver, session: WatchedSession) -> None:
+    """The head of the answer is all that is used, and the next request has a new connection."""
+    receiver.behave(Raw(b"HTTP/1.1 503 Busy\r\n\r\n", b"x" * 65536, 16_384))
+    assert post(session, receiver.http_endpoint) == Result(Answer.UNAVAILABLE, "HTTP 503 Busy")
+    receiver.behave(Ok())
+    assert post(session, receiver.http_endpoint) == ACCEPTED
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Raw(b"HTTP/1.1 200 OK\r\nX: ", b"x", 10**6, pause=0.05),
+        Raw(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 10**6, pause=0.05),
+        Raw(OK_HEAD, b"x", 10**6, pause=0.05),
+        Raw(b"HTTP/1.1 503 Busy\r\n\r\n", b"x", 10**6, pause=0.05),
+        Raw(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"1\r\nx\r\n",
+            10**6,
+            pause=0.05,
+        ),
+    ],
+    ids=["header", "interim answers", "body", "error page", "chunks"],
+)
+@pytest.mark.parametrize("has_tls", [False, True], ids=["plain", "TLS"])
+def test_an_answer_that_drips_ends_with_the_time_out(
+    fault: Fault, tmp_path: Path, *, has_tls: bool
+) -> None:
+    """The time-out is for the whole answer, not for each of its bytes."""
+    certificates = make_certificates(tmp_path) if has_tls else None
+    server = certificates.server if certificates else None
+    with OTLPReceiver(tls=server, grpc=False) as receiver, WatchedSession("traces") as session:
+        if certificates:
+            session.verify = str(certificates.ca_file)
+        receiver.behave(fault)
+        began = time.monotonic()
+        result = post(session, receiver.http_endpoint, timeout=0.5)
+        assert time.monotonic() - began < 5
+    assert result is not None
+    assert result.answer is Answer.UNAVAILABLE
+    assert "timed out" in result.reason.lower()
+
+
+def test_an_answer_by_a_proxy_ends_with_the_time_out(
+    receiver: OTLPReceiver, session: WatchedSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests go through the proxy that the environment names, within the same limits."""
+    monkeypatch.setenv("HTTP_PROXY", receiver.http_endpoint)
+    for _ in range(2):
+        assert post(session, "http://collector.example") == ACCEPTED
+    receiver.behave(Raw(OK_HEAD, b"x", 10**6, pause=0.05))
+    result = post(session, "http://collector.example", timeout=0.3)
+    assert result is not None
+    assert "timed out" in result.reason.lower()
+
+
+def test_a_head_without_end_is_left(receiver: OTLPReceiver, session: WatchedSession) -> None:
+    """Interim answers are read up to a limit of bytes."""
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    receiver.behave(Raw(b"", interim * 10_000, 10_000))
+    result = post(session, receiver.http_endpoint)
+    assert result is not None
+    assert result.answer is Answer.UNAVAILABLE
+    assert "the answer is too long" in result.reason
+
+
+def test_a_body_that_the_collector_does_not_read_ends_with_the_time_out() -> None:
+    """The time-out is for the request, too."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        WatchedSession("traces") as session,
+        pytest.raises(NotAcceptedError) as caught,
+    ):
+        session.post(f"http://127.0.0.1:{server.getsockname()[1]}", b"x" * 10**8, timeout=0.3)
+    assert caught.value.result.answer is Answer.UNAVAILABLE
+    assert "timed out" in caught.value.result.reason.lower()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_an_answer_that_unpacks_without_end_is_left(
+    receiver: OTLPReceiver, session: WatchedSession, encoding: str
+) -> None:
+    """A small answer may unpack to a large one: it counts as a yes without words."""
+    pack = gzip.compress if encoding == "gzip" else zlib.compress
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n" % encoding.encode()
+    message = ExportTraceServiceResponse(
+        partial_success={"rejected_spans": 3, "error_message": "no"}
+    )
+    receiver.behave(Raw(head, pack(message.SerializeToString())))
+    expected = Result(Answer.ACCEPTED, "no", rejected=3)
+    assert post(session, receiver.http_endpoint) == expected
+    receiver.behave(Raw(head, pack(bytes(10**8))))
+    assert post(session, receiver.http_endpoint) == ACCEPTED
+    receiver.behave(Raw(head, b"not packed"))
+    assert post(session, receiver.http_endpoint) == ACCEPTED
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PartialSuccess(1, "a\r\nb\x1b[2J\u202ec\u2028d"),
+        Status(400, message="a\tb\x1b[2J\x9b\x7f\x08c"),
+        Redirect("/a\x1b[2J\x08b"),
+    ],
+)
+def test_no_control_character_is_shown(
+    receiver: OTLPReceiver, session: WatchedSession, fault: Fault
+) -> None:
+    """The words of a collector cannot begin a line of the log or move a terminal's cursor."""
+    receiver.behave(fault)
+    for result in (post(session, receiver.http_endpoint), call(receiver.grpc_endpoint)):
+        assert result is not None
+        assert result.reason
+        assert result.reason.isprintable()
+
+
+def test_cookies_are_not_kept(receiver: OTLPReceiver, session: WatchedSession) -> None:
+    """A collector that sets cookies does not fill the memory."""
+    cookies = b"".join(b"Set-Cookie: c%d=1\r\n" % number for number in range(50))
+    receiver.behave(Raw(b"HTTP/1.1 200 OK\r\n" + cookies + b"\r\n"))
+    assert post(session, receiver.http_endpoint) == ACCEPTED
+    assert len(session.cookies) == 0
+
+
 # ------------------------------------------------------------------------------------- gRPC
 
 
-def call(endpoint: str, timeout: float = 10) -> Result | None:
+def call(endpoint: str, timeout: float = 10, options: Any = ()) -> Result | None:
     """Call the service as the exporter would; return what the stub knows of it."""
-    with grpc.insecure_channel(endpoint.removeprefix("http://")) as channel:
+    with grpc.insecure_channel(endpoint.removeprefix("http://"), options) as channel:
         stub = WatchedStub(TraceServiceStub(channel))
         try:
             stub.Export(request=ExportTraceServiceRequest(), metadata=(), timeout=timeout)

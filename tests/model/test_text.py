@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rocketry_otel._model.text import optional_integer, optional_seconds, safe_text, shortened
+from rocketry_otel._model.text import (
+    one_line,
+    optional_integer,
+    optional_seconds,
+    safe_text,
+    shortened,
+)
 
 
 class Evil:
@@ -79,3 +85,21 @@ def test_times_and_lengths_are_seconds() -> None:
     assert optional_seconds(datetime(1970, 1, 2, tzinfo=timezone.utc)) == 86_400.0
     assert (optional_seconds(3), optional_seconds(0.5)) == (3.0, 0.5)
     assert (optional_seconds("3"), optional_seconds(None)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n  b", "a b"),
+        ("a\x1b[2Jb\x00\x9b\u202ec\u2028d\ud800", "a [2Jb c d"),
+        ("grün 🚀", "grün 🚀"),
+        ("", ""),
+        ("x" * 10, "x" * 10),
+        ("x" * 11, "x" * 7 + "..."),
+        (" " * 50 + "x", "..."),
+    ],
+)
+def test_a_text_becomes_one_printable_line(text: str, line: str) -> None:
+    """No text of somebody else's begins a second line, or reaches the terminal as a command."""
+    assert one_line(text, 10) == line
+    assert line.isprintable()

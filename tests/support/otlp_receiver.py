@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -66,11 +67,14 @@ class Status:
 
     Attributes:
         code: The HTTP status, for gRPC translated by ``GRPC_STATUS_OF``.
-        retry_after: Seconds, as the header ``Retry-After`` or as gRPC's ``RetryInfo``.
+        retry_after: Seconds, as the header ``Retry-After`` or as gRPC's ``RetryInfo``. A text is
+            for the header alone.
+        message: Words to go with it: HTTP's reason, or gRPC's details.
     """
 
     code: int
-    retry_after: int | None = None
+    retry_after: float | str | None = None
+    message: str | None = None
     taken = False
 
 
@@ -129,7 +133,25 @@ class Slow:
     taken = True
 
 
-Fault = Ok | Status | Hang | Reset | Redirect | PartialSuccess | Slow
+@dataclass(frozen=True)
+class Raw:
+    """Answer over HTTP with these very bytes, and end the connection. gRPC gets ``UNKNOWN``.
+
+    Attributes:
+        head: The first bytes.
+        piece: The bytes to send after them, again and again while the client stays.
+        times: How often ``piece`` is sent.
+        pause: How many seconds lie between two pieces.
+    """
+
+    head: bytes
+    piece: bytes = b""
+    times: int = 1
+    pause: float = 0.0
+    taken = False
+
+
+Fault = Ok | Status | Hang | Reset | Redirect | PartialSuccess | Slow | Raw
 FaultChoice = Callable[[int, str], Fault]
 
 # The canonical pairs of `google.rpc.Code`.
@@ -477,6 +499,10 @@ class OTLPReceiver:
                 return Ok()
             return fault
 
+    def _wait_unless(self, gone: Callable[[], bool], seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(gone, seconds)
+
     def _choose_fault(self, arrival: Arrival) -> Fault:
         if self._required_header:
             name, value = self._required_header
@@ -688,7 +714,8 @@ class _HTTPHandler(BaseHTTPRequestHandler):
         if "Content-Length" not in self.headers:
             raise _MalformedError(411, "No Content-Length")
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        signal = self.signals.get(self.path)
+        # A client that takes it for its proxy sends the whole address.
+        signal = self.signals.get(urlsplit(self.path).path)
         if signal is None:
             raise _MalformedError(404, f"No signal has the path {self.path}")
         content_type = self.headers["Content-Type"]
@@ -715,20 +742,36 @@ class _HTTPHandler(BaseHTTPRequestHandler):
             self._link.reset_on_close()
         elif isinstance(fault, Status):
             wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-            self._send_error(fault.code, "as the test wants it", wait)
+            self._send_error(fault.code, "as the test wants it", wait, fault.message)
+        elif isinstance(fault, Raw):
+            self.close_connection = True
+            self._send_raw(fault)
         elif isinstance(fault, Redirect):
             self._send(fault.code, b"", {"Location": fault.location})
         else:
             self._send(200, signal.answer(fault).SerializeToString(), _PROTOBUF)
 
     def _send_error(
-        self, code: int, message: str, headers: Mapping[str, str] | None = None
+        self,
+        code: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        phrase: str | None = None,
     ) -> None:
         body = status_pb2.Status(message=message).SerializeToString()
-        self._send(code, body, {**_PROTOBUF, **(headers or {})})
+        self._send(code, body, {**_PROTOBUF, **(headers or {})}, phrase)
 
-    def _send(self, code: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response(code)
+    def _send_raw(self, fault: Raw) -> None:
+        self.wfile.write(fault.head)
+        for _ in range(fault.times):
+            if self._receiver._wait_unless(lambda: self._link.gone, fault.pause):
+                return
+            self.wfile.write(fault.piece)
+
+    def _send(
+        self, code: int, body: bytes, headers: Mapping[str, str], phrase: str | None = None
+    ) -> None:
+        self.send_response(code, phrase)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -816,9 +859,11 @@ class _GRPCSide:
         if isinstance(fault, Redirect):
             context.abort(grpc.StatusCode.UNKNOWN, f"HTTP status {fault.code} from a proxy")
         if isinstance(fault, Status):
-            if fault.retry_after is not None:
-                context.set_trailing_metadata([_retry_info(fault)])
-            context.abort(GRPC_STATUS_OF[fault.code], "as the test wants it")
+            if isinstance(fault.retry_after, int | float):
+                context.set_trailing_metadata([_retry_info(fault, fault.retry_after)])
+            context.abort(GRPC_STATUS_OF[fault.code], fault.message or "as the test wants it")
+        if isinstance(fault, Raw):
+            context.abort(grpc.StatusCode.UNKNOWN, "HTTP/1.1 on a port for gRPC")
         return signal.answer(fault)
 
 
@@ -833,9 +878,10 @@ class _GRPCServicer:
         return self._side.receive(self._signal, request, context)
 
 
-def _retry_info(fault: Status) -> tuple[str, bytes]:
+def _retry_info(fault: Status, seconds: float) -> tuple[str, bytes]:
     """Say in gRPC's way when to come again."""
-    delay = duration_pb2.Duration(seconds=fault.retry_after)
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(int(seconds * 1e9))
     details = any_pb2.Any()
     details.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     code: int = GRPC_STATUS_OF[fault.code].value[0]
@@ -863,6 +909,7 @@ __all__ = [
     "OTLPReceiver",
     "Ok",
     "PartialSuccess",
+    "Raw",
     "ReceivedLogRecord",
     "ReceivedMetric",
     "ReceivedSpan",

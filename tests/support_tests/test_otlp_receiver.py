@@ -58,6 +58,7 @@ from tests.support.otlp_receiver import (
     Ok,
     OTLPReceiver,
     PartialSuccess,
+    Raw,
     Redirect,
     Reset,
     Slow,
@@ -393,6 +394,29 @@ def test_retry_after_over_grpc(receiver: OTLPReceiver) -> None:
     assert status.details[0].Unpack(info)
     assert info.retry_delay.seconds == 7
     assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
+
+
+def test_words_and_date_of_a_status(receiver: OTLPReceiver) -> None:
+    """Reason and ``Retry-After`` may be any text, and the delay of gRPC negative."""
+    receiver.behave(Status(503, retry_after="-5", message="Too busy"))
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(otlp_request(receiver))  # noqa: S310
+    with raised.value as answer:
+        assert (answer.reason, answer.headers["Retry-After"]) == ("Too busy", "-5")
+
+
+def test_raw_bytes_over_http(receiver: OTLPReceiver) -> None:
+    """The answer is what the test gives, piece by piece, to the end of the connection."""
+    receiver.behave(Raw(b"HTTP/1.0 200 Fine\r\n\r\n", b"ab", 3, pause=0.01))
+    with urllib.request.urlopen(otlp_request(receiver)) as answer:  # noqa: S310
+        assert (answer.reason, answer.read()) == ("Fine", b"ababab")
+    assert receiver.spans == []
+
+
+def test_raw_bytes_over_grpc(receiver: OTLPReceiver) -> None:
+    """A client of gRPC gets a status, since it cannot read anything else."""
+    receiver.behave(Raw(b"HTTP/1.0 200 Fine\r\n\r\n"))
+    assert export("grpc", receiver) is FAILURE
 
 
 @both_protocols

@@ -12,6 +12,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from rocketry_otel._export.backoff import pause_after
 from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.global_providers import make_global
 from rocketry_otel._export.outage import Outage
@@ -19,6 +20,7 @@ from rocketry_otel._export.providers import Providers, resolve
 from rocketry_otel._export.status import delivery_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._telemetry.emitter import SignalEmitter
 from rocketry_otel._telemetry.heartbeat import Heartbeat
@@ -91,6 +93,10 @@ class Pipeline:
         self._settings = settings
         self._given = given
         self._lost = lost
+        # Whether something was lost before it came to a channel, since the last flush.
+        self._has_lost = False
+        self._failures = 0
+        self._try_again_at = 0.0
         self._outage = Outage(self.counters)
         self._may_be_global = False
         self._signals: _Signals | None = None
@@ -145,16 +151,70 @@ class Pipeline:
         # A child that is forked in the midst of it would have the half of it.
         with self._lock, no_fork:
             if self._signals is None:
+                if time.monotonic() < self._try_again_at:
+                    raise RuntimeError("the last try to find the providers has failed")
                 providers = resolve(*self._given, self.counters, self._outage)
-                emitter = SignalEmitter(providers, self._settings, self._lost)
-                metrics = TaskMetrics(providers.meter, self.counters, delivery_of(self.worker))
-                self.heartbeat.show(providers.meter)
-                self.worker.follow(providers.queues, emitter)
-                if self._may_be_global:
-                    make_global(providers)
-                shutdown.remember(self)
-                self._signals = _Signals(providers, emitter, metrics)
+                try:
+                    self._signals = self._use(providers)
+                except BaseException:
+                    self._has_lost = True
+                    self._postpone()
+                    providers.close(time.monotonic())
+                    raise
+                if providers.failed:
+                    self._postpone()
             return self._signals
+
+    def _use(self, providers: Providers) -> _Signals:
+        emitter = SignalEmitter(providers, self._settings, self._lose)
+        metrics = TaskMetrics(providers.meter, self.counters, delivery_of(self.worker))
+        self.heartbeat.show(providers.meter)
+        with suppressed():
+            self.worker.follow(providers.queues, emitter)
+        if self._may_be_global:
+            make_global(providers)
+        shutdown.remember(self)
+        return _Signals(providers, emitter, metrics)
+
+    def _postpone(self) -> None:
+        self._try_again_at = time.monotonic() + pause_after(self._failures)
+        self._failures += 1
+
+    def _complete(self, signals: _Signals) -> None:
+        """Try again, now and then, to find the providers that were not found."""
+        if time.monotonic() < self._try_again_at:
+            return
+        with self._lock:
+            # Another record may have come first.
+            if time.monotonic() >= self._try_again_at:  # pragma: no branch
+                self._postpone()
+                start_thread(partial(self._try_again, signals), "providers")
+
+    def _try_again(self, signals: _Signals) -> None:
+        failed = signals.providers.failed
+        found = resolve(*self._given, self.counters, self._outage, only=failed)
+        found.close(time.monotonic())
+        if found.failed == failed:
+            return
+        # All begin again, so that there is one way to begin.
+        self.worker.stop(self.shutdown_timeout)
+        signals.providers.close(time.monotonic() + self.shutdown_timeout)
+        self.worker.finish(for_good=True)
+        with self._lock:
+            self._has_lost = self._has_lost or not signals.providers.flush(time.monotonic())
+            is_in_use = self._signals is signals and not (self._resting or self._closed)
+            if is_in_use:  # pragma: no branch  # the handler may be closed meanwhile
+                self._signals = None
+                self._try_again_at = 0.0
+                self.worker.reopen()
+
+    def note_loss(self) -> None:
+        """Let the next flush be false: something was lost before it came to a channel."""
+        self._has_lost = True
+
+    def _lose(self, signal: str, error: Exception) -> None:
+        self._has_lost = True
+        self._lost(signal, error)
 
     def wake(self) -> _Signals:
         """Return the way of each signal, open again if this was resting."""
@@ -165,6 +225,8 @@ class Pipeline:
                 signals.providers.reopen()
                 self.worker.reopen()
                 shutdown.remember(self)
+        if signals.providers.failed:
+            self._complete(signals)
         return signals
 
     def context_of(self, run: Run, event: TaskEvent) -> Context:
@@ -174,6 +236,10 @@ class Pipeline:
     def send(self, event: TaskEvent, step: Step, record_ref: RecordRef | None) -> None:
         """Hand over the span, the log record and the metrics of an event."""
         signals = self.wake()
+        for signal in signals.providers.failed:
+            if signal == "logs" or (signal == "traces" and step.change == "ended"):
+                self.counters.add(signal, "dropped", reason="no_provider")
+            self._has_lost = True
         context = signals.emitter.send(event, step, record_ref)
         self.measure(lambda metrics: metrics.count(event, step, context))
 
@@ -182,7 +248,7 @@ class Pipeline:
         try:
             change(self.wake().metrics)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self._lost("metrics", error)
+            self._lose("metrics", error)
 
     def flush(self, timeout: float) -> bool:
         """Send the queues.
@@ -191,15 +257,19 @@ class Pipeline:
             timeout: Seconds to wait at most.
 
         Returns:
-            Whether everything handed over so far was accepted in time.
+            Whether everything handed over so far, and since the flush before, was accepted in
+            time.
         """
+        has_lost, self._has_lost = self._has_lost, False
         signals, deadline = self._signals, time.monotonic() + timeout
         if signals is None:
-            return True
-        if signals.providers.flush(deadline) and self.worker.wait(0.0):
-            return True
-        # The overflow of the queues comes from the repository, now that they have room.
-        return self.worker.wait(deadline) and signals.providers.flush(deadline)
+            return not has_lost
+        accepted = signals.providers.flush(deadline) and self.worker.wait(0.0)
+        if not accepted:
+            # The overflow of the queues comes from the repository, now that they have room.
+            accepted = self.worker.wait(deadline) and signals.providers.flush(deadline)
+        signals.providers.report_losses()
+        return accepted and not has_lost
 
     def begin_closing(self, deadline: float) -> None:
         """Begin to send the queues, until ``deadline`` (``time.monotonic()``); do not wait."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import finalize
 
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._runtime.suppression import suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,7 @@ class StateDB:
         Raises:
             StateError: They cannot be kept.
         """
-        with self._lock:
+        with suppressed(), self._lock:
             try:
                 if self._folder is None:
                     memory = self._in_memory()

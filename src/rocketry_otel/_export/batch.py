@@ -28,6 +28,20 @@ class Entry(NamedTuple):
     record_ref: RecordRef | None
 
 
+class _Refusal(NamedTuple):
+    """A single item that was refused.
+
+    Attributes:
+        entry: The item.
+        result: The answer.
+        is_older: Whether nothing had been accepted by then.
+    """
+
+    entry: Entry
+    result: Result
+    is_older: bool
+
+
 def send_batch(
     batch: list[Entry],
     send: Callable[[list[Any]], Result],
@@ -39,7 +53,9 @@ def send_batch(
 
     A batch that is refused is halved until what is amiss stands alone. It is taken as refused
     for good only if the destination accepts something else, of the batch or what it has
-    accepted before: one that refuses everything (a proxy, a wrong port) is as good as away.
+    accepted before: one that refuses everything (a proxy, a wrong port) is as good as away. It may
+    come back meanwhile. So a refusal counts only if it is newer than an acceptance: an item that
+    was refused before the first one is sent again.
 
     Args:
         batch: What to send.
@@ -53,7 +69,7 @@ def send_batch(
         while that is not; and the answer that stopped it, if one did.
     """
     parts = [batch]
-    doubtful: list[tuple[Entry, Result]] = []
+    doubtful: list[_Refusal] = []
     accepted = False
     while parts and not is_over():
         part = parts.pop()
@@ -69,16 +85,32 @@ def send_batch(
         elif result.certain:
             settle(part, result)
         else:
-            doubtful.append((part[0], result))
+            doubtful.append(_Refusal(part[0], result, is_older=not accepted))
             if not accepted and len(doubtful) >= _MOST_DOUBTFUL:
                 accepted = _is_accepted(known_good, send)
                 if not accepted:
                     return _rest([], parts), _entries(doubtful), result
     if doubtful and not accepted and not _is_accepted(known_good, send):
-        return _rest([], parts), _entries(doubtful), doubtful[-1][1]
-    for entry, result in doubtful:
+        return _rest([], parts), _entries(doubtful), doubtful[-1].result
+    left, stopped_by = _judge(doubtful, send, settle, is_over)
+    return [], left, stopped_by
+
+
+def _judge(
+    doubtful: list[_Refusal],
+    send: Callable[[list[Any]], Result],
+    settle: Callable[[list[Entry], Result], None],
+    is_over: Callable[[], bool],
+) -> tuple[list[Entry], Result | None]:
+    """Settle refusals now that something was accepted; return what is left, and what stopped it."""
+    for number, (entry, refusal, is_older) in enumerate(doubtful):
+        if is_older and is_over():
+            return _entries(doubtful[number:]), None
+        result = send([entry.item]) if is_older else refusal
+        if result.answer is Answer.UNAVAILABLE:
+            return _entries(doubtful[number:]), result
         settle([entry], result)
-    return [], [], None
+    return [], None
 
 
 def _is_accepted(known_good: Any, send: Callable[[list[Any]], Result]) -> bool:
@@ -94,5 +126,5 @@ def _rest(part: list[Entry], parts: list[list[Entry]]) -> list[Entry]:
     return [*part, *(entry for rest in reversed(parts) for entry in rest)]
 
 
-def _entries(doubtful: list[tuple[Entry, Result]]) -> list[Entry]:
-    return [entry for entry, _ in doubtful]
+def _entries(doubtful: list[_Refusal]) -> list[Entry]:
+    return [refusal.entry for refusal in doubtful]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,10 +16,18 @@ from rocketry_otel._runtime.scope import NAME
 
 from . import otel_env as environment
 from .endpoint import visible, without_secrets
-from .responses import Answer, NotAcceptedError, Result, WatchedSession, WatchedStub, shown
+from .responses import (
+    LONGEST_ANSWER,
+    Answer,
+    NotAcceptedError,
+    Result,
+    WatchedSession,
+    WatchedStub,
+    shown,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _logger = logging.getLogger(NAME)
 
@@ -34,10 +42,16 @@ _GRPC_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.max_receive_message_length", LONGEST_ANSWER),
 )
 # Besides the exporter's own module.
 _TALKATIVE = (
     "opentelemetry.exporter.otlp.common.http",
+    # They do not name the variable, and say it once for each signal.
+    "opentelemetry.sdk.resources",
+    "opentelemetry.sdk.trace.sampling",
+    # It prints a traceback each time that a provider is looked for.
+    "opentelemetry.util._providers",
     # It quotes a malformed header whole, and so the secret in it.
     "opentelemetry.util.re",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
@@ -68,6 +82,16 @@ class _Quiet(logging.Filter):
 
     def filter(self, _: logging.LogRecord) -> bool:
         return not _exporting.here
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep OpenTelemetry's own loggers quiet on this thread, where the caller logs a line."""
+    was_here, _exporting.here = _exporting.here, True
+    try:
+        yield
+    finally:
+        _exporting.here = was_here
 
 
 _quiet = _Quiet()
@@ -136,11 +160,8 @@ class ExporterDestination:
         return Result(Answer.REFUSED, "the exporter reports a failure")
 
     def _make_quiet(self) -> tuple[Any, Watch | None]:
-        was_here, _exporting.here = _exporting.here, True
-        try:
+        with quiet():
             made = self._make()
-        finally:
-            _exporting.here = was_here
         modules = {class_.__module__ for class_ in type(made[0]).__mro__} - {"builtins"}
         for module in modules:
             logging.getLogger(module).addFilter(_quiet)
@@ -180,11 +201,8 @@ def destinations(signal: str) -> list[ExporterDestination]:
         try:
             found.append(_destination(signal, name))
         except Exception as error:  # noqa: BLE001, PERF203  # a third party's exporter may raise anything
-            _logger.warning(
-                "OTEL_%s_EXPORTER names %s, which cannot be used: %s",
-                signal.upper(),
-                name,
-                shown(error),
+            environment.warn_once(
+                f"OTEL_{signal.upper()}_EXPORTER names {name}, which cannot be used: {shown(error)}"
             )
     return found
 
@@ -272,22 +290,17 @@ def _warn_of_bad_headers(signal: str) -> None:
         if value is None:
             continue
         entries = [entry for entry in value.split(",") if entry.strip()]
-        was_here, _exporting.here = _exporting.here, True
-        try:
+        with quiet():
             is_good = all(parse_env_headers(entry, liberal=True) for entry in entries)
-        finally:
-            _exporting.here = was_here
         if not is_good:
             _warn_of_bad_variable(name)
         return
 
 
-@cache
 def _warn_of_bad_variable(name: str) -> None:
-    _logger.warning(
-        "%s has an entry that is not of the form name=value with a percent-encoded value: the "
-        "entry is left out.",
-        name,
+    environment.warn_once(
+        f"{name} has an entry that is not of the form name=value with a percent-encoded value: "
+        "the entry is left out."
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import _logs, metrics, trace
 
 from .own_providers import is_idle, take_over
-from .providers import is_placeholder
+from .providers import in_force, is_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,17 +21,18 @@ def make_global(providers: Providers) -> None:
     Args:
         providers: What a handler uses; those that the application brought are left alone.
     """
-    setters: list[tuple[Any, Any, Callable[[Any], None]]] = [
-        (providers.tracer, trace.get_tracer_provider(), trace.set_tracer_provider),
-        (providers.logger, _logs.get_logger_provider(), _logs.set_logger_provider),
-        (providers.meter, metrics.get_meter_provider(), metrics.set_meter_provider),
-    ]
-    for provider, in_force, set_global in setters:
-        if not _is_ours(provider, providers) or not is_placeholder(in_force):
+    setters: dict[str, tuple[Any, Callable[[Any], None]]] = {
+        "traces": (providers.tracer, trace.set_tracer_provider),
+        "logs": (providers.logger, _logs.set_logger_provider),
+        "metrics": (providers.meter, metrics.set_meter_provider),
+    }
+    for signal, (provider, set_global) in setters.items():
+        if not _is_ours(provider, providers):
             continue
-        if is_idle(in_force):
-            take_over(provider, in_force)
-        else:
+        current = in_force(signal)
+        if is_idle(current):
+            take_over(provider, current)
+        elif is_placeholder(current):
             set_global(provider)
 
 

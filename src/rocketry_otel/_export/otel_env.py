@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _logger = logging.getLogger(NAME)
 
@@ -33,7 +34,10 @@ def text(*names: str) -> str | None:
 
 def sdk_is_disabled() -> bool:
     """Return whether ``OTEL_SDK_DISABLED`` is ``true``."""
-    return (text("OTEL_SDK_DISABLED") or "").lower() == "true"
+    value = text("OTEL_SDK_DISABLED") or "false"
+    if value.lower() not in {"true", "false"}:
+        ignore("OTEL_SDK_DISABLED", value, "true or false", "false")
+    return value.lower() == "true"
 
 
 def whole_number(name: str, default: int | None, *, least: int = 0) -> int | None:
@@ -85,6 +89,29 @@ def without_bad_number(name: str, most: float = float("inf")) -> Iterator[None]:
             os.environ[name] = value
 
 
+@contextmanager
+def without(names: Collection[str]) -> Iterator[None]:
+    """Hide variables for a while from code that would raise at them."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@contextmanager
+def replaced(name: str, value: str) -> Iterator[None]:
+    """Give a variable another value for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
 def exporter_names(signal: str) -> list[str]:
     """Return which exporters ``OTEL_{SIGNAL}_EXPORTER`` names, ``none`` left out."""
     value = text(f"OTEL_{signal.upper()}_EXPORTER") or EXPORTER_DEFAULT
@@ -134,10 +161,11 @@ def exemplar_filter() -> str:
 
 def ignore(name: str, value: str, allowed: str, default: object) -> None:
     """Say that the value of a variable is not used."""
-    _logger.warning(
-        "%s is %r, which is not %s: it is ignored, and %s is used.",
-        name,
-        value,
-        allowed,
-        "no limit" if default is None else default,
-    )
+    used = "no limit" if default is None else default
+    warn_once(f"{name} is {value!r}, which is not {allowed}: it is ignored, and {used} is used.")
+
+
+@lru_cache(maxsize=256)
+def warn_once(message: str) -> None:
+    """Log a warning, once in a process: several signals read the same variable."""
+    _logger.warning("%s", message)

@@ -93,10 +93,11 @@ class Outage:
                 seconds = time.monotonic() - failing.began
                 dropped = self._dropped() - failing.dropped_before
             _warn(
-                "Telemetry gets through to %s again after %.0f s; %s.",
+                "Telemetry gets through to %s again after %.0f s%s.",
                 destination,
                 seconds,
-                f"{dropped} items were dropped meanwhile" if dropped else "nothing was dropped",
+                # Of the backlog in the repository it is not known yet whether all of it is there.
+                f"; {dropped} items were dropped meanwhile" if dropped else "",
             )
 
     def refused(self, signal: str, destination: str, count: int, reason: str) -> None:

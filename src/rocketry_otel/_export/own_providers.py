@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -29,7 +30,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 
 from . import otel_env as environment
 from .buffer import QueueLimits
-from .exporters import destinations
+from .exporters import destinations, quiet
 from .metric_push import MetricPush
 from .queue import ExportQueue
 from .record_ref import current_record_ref
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 Channel = ExportQueue[Any] | MetricPush
 
 _DEFAULT_SERVICE = "rocketry"
+# The last is the default.
+_SAMPLERS = (
+    *("always_on", "always_off", "traceidratio", "parentbased_always_off"),
+    *("parentbased_traceidratio", "parentbased_always_on"),
+)
 _OF_ONE_PROCESS = ("service.instance.id", "process.")
 _ATTRIBUTE_COUNT = 128
 _EXEMPLAR_FILTERS: dict[str, Any] = {
@@ -66,7 +72,8 @@ class OwnMeterProvider(MeterProvider):
 
 def tracer_provider(counters: Counters, outage: Outage) -> tuple[TracerProvider, list[Channel]]:
     """Return a tracer provider and the channels through which its spans leave."""
-    with environment.without_bad_number("OTEL_TRACES_SAMPLER_ARG", most=1.0):
+    _check_sampler()
+    with environment.without_bad_number("OTEL_TRACES_SAMPLER_ARG", most=1.0), quiet():
         provider = TracerProvider(
             resource=_lasting_resource(), shutdown_on_exit=False, span_limits=_span_limits()
         )
@@ -93,28 +100,38 @@ def logger_provider(counters: Counters, outage: Outage) -> tuple[LoggerProvider,
 def meter_provider(outage: Outage) -> tuple[OwnMeterProvider, list[Channel]]:
     """Return a meter provider and the channels through which its metrics leave."""
     interval = environment.whole_number("OTEL_METRIC_EXPORT_INTERVAL", 60_000, least=1) or 60_000
-    channels: list[Channel] = []
-    readers = []
-    for destination in destinations("metrics"):
-        reader = InMemoryMetricReader(
-            preferred_temporality=destination.preference("_preferred_temporality"),
-            preferred_aggregation=destination.preference("_preferred_aggregation"),
+    resource, exemplar_filter = _resource(), _EXEMPLAR_FILTERS[environment.exemplar_filter()]()
+    found = destinations("metrics")
+    try:
+        readers = [
+            InMemoryMetricReader(
+                preferred_temporality=destination.preference("_preferred_temporality"),
+                preferred_aggregation=destination.preference("_preferred_aggregation"),
+            )
+            for destination in found
+        ]
+        provider = OwnMeterProvider(
+            readers,
+            resource=resource,
+            exemplar_filter=exemplar_filter,
+            shutdown_on_exit=False,
         )
-        readers.append(reader)
-        channels.append(MetricPush(reader.get_metrics_data, destination, interval / 1000, outage))
-    provider = OwnMeterProvider(
-        readers,
-        resource=_resource(),
-        exemplar_filter=_EXEMPLAR_FILTERS[environment.exemplar_filter()](),
-        shutdown_on_exit=False,
-    )
+    except Exception:
+        for destination in found:
+            destination.shutdown()
+        raise
+    # They start a thread each, so they come last.
+    channels: list[Channel] = [
+        MetricPush(reader.get_metrics_data, destination, interval / 1000, outage)
+        for reader, destination in zip(readers, found, strict=True)
+    ]
     _made[provider] = (channels, None)
     return provider, channels
 
 
 def is_idle(provider: Any) -> bool:
     """Return whether a provider is one of ours that is retired or whose channels are closed."""
-    made = _made.get(provider)
+    made = None if provider is None else _made.get(provider)
     if made is None:
         return False
     return provider in _retired or all(channel.is_closed for channel in made[0])
@@ -242,13 +259,54 @@ def _limit(name: str, default: int) -> int:
     return SpanLimits.UNSET if value is None else value
 
 
+def _check_sampler() -> None:
+    """Warn of a sampler that the SDK does not know, or an argument that it cannot use."""
+    name = environment.text("OTEL_TRACES_SAMPLER")
+    if name is not None and name.lower() not in _SAMPLERS:
+        environment.ignore("OTEL_TRACES_SAMPLER", name, " or ".join(_SAMPLERS), _SAMPLERS[-1])
+    argument = environment.text("OTEL_TRACES_SAMPLER_ARG")
+    if argument is None or name is None or not name.lower().endswith("traceidratio"):
+        return
+    try:
+        is_good = 0.0 <= float(argument) <= 1.0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        environment.ignore("OTEL_TRACES_SAMPLER_ARG", argument, "a number from 0 to 1", 1.0)
+
+
+def _described_attributes() -> str:
+    """Return the well-formed entries of ``OTEL_RESOURCE_ATTRIBUTES``."""
+    described = environment.text("OTEL_RESOURCE_ATTRIBUTES") or ""
+    pairs = [pair for pair in described.split(",") if pair.strip()]
+    if not all("=" in pair for pair in pairs):
+        environment.warn_once(
+            f"OTEL_RESOURCE_ATTRIBUTES is {described!r}, and an entry of it is not of the form "
+            "name=value: the entry is left out."
+        )
+    return ",".join(pair for pair in pairs if "=" in pair)
+
+
 def _resource() -> Resource:
     """Return the resource that the environment describes, named ``rocketry`` if it has no name."""
-    described = environment.text("OTEL_RESOURCE_ATTRIBUTES") or ""
+    described = _described_attributes()
+    _check_detectors()
     names = {pair.partition("=")[0].strip() for pair in described.split(",")}
-    if environment.text("OTEL_SERVICE_NAME") or SERVICE_NAME in names:
-        return Resource.create()
-    return Resource.create({SERVICE_NAME: _DEFAULT_SERVICE})
+    is_named = environment.text("OTEL_SERVICE_NAME") or SERVICE_NAME in names
+    # The SDK reads the variable on threads of its own.
+    with environment.replaced("OTEL_RESOURCE_ATTRIBUTES", described), quiet():
+        return Resource.create({} if is_named else {SERVICE_NAME: _DEFAULT_SERVICE})
+
+
+def _check_detectors() -> None:
+    """Warn of a resource detector that is not installed."""
+    variable, group = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "opentelemetry_resource_detector"
+    for name in (environment.text(variable) or "").split(","):
+        if name.strip() not in {"", "*"} and not entry_points(group=group, name=name.strip()):
+            environment.warn_once(
+                f"{variable} names {name.strip()!r}, and no such detector is installed: it is left "
+                "out. Remove the name, or install the package that has the detector."
+            )
 
 
 def _lasting_resource() -> Resource:
@@ -257,7 +315,9 @@ def _lasting_resource() -> Resource:
     A span that is sent a second time, by another process, is to be the same to the byte: it
     tells what a task did, and not which process has told so. What the user says stays.
     """
-    resource, described = _resource(), OTELResourceDetector().detect().attributes
+    resource = _resource()
+    with environment.replaced("OTEL_RESOURCE_ATTRIBUTES", _described_attributes()):
+        described = OTELResourceDetector().detect().attributes
     attributes = {
         name: described.get(name, value)
         for name, value in resource.attributes.items()

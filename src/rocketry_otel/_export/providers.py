@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass, field
@@ -13,16 +12,17 @@ from opentelemetry import metrics, trace
 from opentelemetry._logs import NoOpLoggerProvider, get_logger_provider
 
 from rocketry_otel._runtime.forks import no_fork
-from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.scope import NAME, VERSION
 from rocketry_otel._runtime.threads import start_thread
 
 from . import otel_env as environment
 from . import own_providers as own
+from .exporters import quiet
 from .queue import ExportQueue
 from .responses import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
@@ -31,8 +31,13 @@ if TYPE_CHECKING:
     from .counters import Counters
     from .outage import Outage
 
-_logger = logging.getLogger(NAME)
+SIGNALS = ("traces", "logs", "metrics")
 
+_VARIABLES = {
+    "traces": "OTEL_PYTHON_TRACER_PROVIDER",
+    "logs": "OTEL_PYTHON_LOGGER_PROVIDER",
+    "metrics": "OTEL_PYTHON_METER_PROVIDER",
+}
 _MILLISECONDS = 1000
 _LONGEST_FLUSH = threading.TIMEOUT_MAX
 
@@ -47,6 +52,7 @@ class Providers:
         meter: Makes metrics.
         channels: Through which what our own providers make leaves the machine.
         borrowed: Providers that belong to the application.
+        failed: Signals whose provider could not be found or made; they have one that does nothing.
     """
 
     tracer: TracerProvider
@@ -54,6 +60,7 @@ class Providers:
     meter: MeterProvider
     channels: list[own.Channel] = field(default_factory=list)
     borrowed: list[Any] = field(default_factory=list)
+    failed: frozenset[str] = frozenset()
 
     @property
     def queues(self) -> list[ExportQueue[Any]]:
@@ -75,6 +82,11 @@ class Providers:
         ours = [channel.wait_for(mark, deadline) for channel, mark in marks]
         return all(ours) and borrowed()
 
+    def report_losses(self) -> None:
+        """Let the next flush be about what is lost from now on."""
+        for queue in self.queues:
+            queue.report_losses()
+
     def begin_closing(self, deadline: float) -> None:
         """Begin to send what waits in our own providers, until ``deadline`` at the latest."""
         for channel in self.channels:
@@ -82,9 +94,7 @@ class Providers:
 
     def close(self, deadline: float) -> None:
         """Send what waits in our own providers and end them, by ``deadline`` at the latest."""
-        self.begin_closing(deadline)
-        for channel in self.channels:
-            channel.finish_closing()
+        _close(self.channels, deadline)
 
     def retire(self) -> None:
         """Let others be found in the place of our own, while these send what waits."""
@@ -104,6 +114,7 @@ def resolve(
     meter: MeterProvider | None,
     counters: Counters,
     outage: Outage,
+    only: Collection[str] = SIGNALS,
 ) -> Providers:
     """Return the providers to use, as things stand now.
 
@@ -113,52 +124,116 @@ def resolve(
         meter: The same for metrics.
         counters: What our own providers count their deliveries in.
         outage: What our own providers tell of their success.
+        only: The signals to look for. Others get a provider that does nothing.
 
     Returns:
         For each signal the given provider, else the one that the application has set globally,
-        else our own, from the environment.
+        else our own, from the environment. A signal of which any step fails costs no other one,
+        and leaves no thread and no connection.
     """
     borrowed: list[Any] = []
     channels: list[own.Channel] = []
+    failed: set[str] = set()
 
-    def choose(given: Any, in_force: Callable[[], Any], make: Callable[[], Any], none: Any) -> Any:
-        try:
-            provider = in_force() if given is None else given
-            if given is not None or not is_placeholder(provider):
-                borrowed.append(provider)
-                return provider
-            if environment.sdk_is_disabled():
-                return none
-            provider, its_channels = make()
-        except Exception as error:  # noqa: BLE001  # the others shall work all the same
-            _logger.warning("%s cannot be used: %s", type(none).__name__[4:], shown(error))
+    def choose(signal: str, given: Any, make: Callable[[], Any], none: Any) -> Any:
+        if signal not in only:
             return none
+        its_channels: list[own.Channel] = []
+        try:
+            provider = in_force(signal) if given is None else given
+            is_borrowed = given is not None or not is_placeholder(provider)
+            if not is_borrowed:
+                if environment.sdk_is_disabled():
+                    return none
+                provider, its_channels = make()
+            _try_out(signal, provider)
+        except Exception as error:  # noqa: BLE001  # the others shall work all the same
+            _close(its_channels, time.monotonic())
+            failed.add(signal)
+            environment.warn_once(
+                f"The provider of {signal} cannot be used: {shown(error)}. They are dropped, and "
+                "it is tried again."
+            )
+            return none
+        if is_borrowed:
+            borrowed.append(provider)
         channels.extend(its_channels)
         return provider
 
-    with no_fork:  # exporters are imported here
+    # The SDK's own providers look for the global meter provider when they are made, and raise.
+    ignored = [_VARIABLES[signal] for signal in SIGNALS if _is_ignored(signal)]
+    with no_fork, environment.without(ignored):  # exporters are imported here
         return Providers(
             tracer=choose(
+                "traces",
                 tracer,
-                trace.get_tracer_provider,
                 lambda: own.tracer_provider(counters, outage),
                 trace.NoOpTracerProvider(),
             ),
             logger=choose(
+                "logs",
                 logger,
-                get_logger_provider,
                 lambda: own.logger_provider(counters, outage),
                 NoOpLoggerProvider(),
             ),
             meter=choose(
+                "metrics",
                 meter,
-                metrics.get_meter_provider,
                 lambda: own.meter_provider(outage),
                 metrics.NoOpMeterProvider(),
             ),
             channels=channels,
             borrowed=borrowed,
+            failed=frozenset(failed),
         )
+
+
+def in_force(signal: str) -> Any:
+    """Return the global provider of a signal; ``None`` if a variable names one that is not there.
+
+    OpenTelemetry's own function raises then, at each call.
+    """
+    return None if _is_ignored(signal) else _global_provider(signal)
+
+
+def _global_provider(signal: str) -> Any:
+    getters: dict[str, Callable[[], Any]] = {
+        "traces": trace.get_tracer_provider,
+        "logs": get_logger_provider,
+        "metrics": metrics.get_meter_provider,
+    }
+    return getters[signal]()
+
+
+def _is_ignored(signal: str) -> bool:
+    """Return whether a variable names a provider that cannot be loaded, with one warning."""
+    name = _VARIABLES[signal]
+    value = environment.text(name)
+    if value is None:
+        return False
+    try:
+        with quiet():
+            _global_provider(signal)
+    except Exception:  # noqa: BLE001  # a provider of somebody else's may raise anything
+        environment.warn_once(
+            f"{name} is {value!r}, and no provider of this name can be loaded: it is ignored. "
+            "Unset it, or install the package that has the provider."
+        )
+        return True
+    return False
+
+
+def _try_out(signal: str, provider: Any) -> None:
+    """Raise what a provider raises at its first use."""
+    first_use = {"traces": "get_tracer", "logs": "get_logger", "metrics": "get_meter"}[signal]
+    getattr(provider, first_use)(NAME, VERSION)
+
+
+def _close(channels: list[own.Channel], deadline: float) -> None:
+    for channel in channels:
+        channel.begin_closing(deadline)
+    for channel in channels:
+        channel.finish_closing()
 
 
 def is_placeholder(provider: Any) -> bool:
@@ -166,9 +241,13 @@ def is_placeholder(provider: Any) -> bool:
 
     One of ours that is no longer in use does so too.
     """
-    return own.is_idle(provider) or (
-        type(provider).__name__.lstrip("_").startswith("Proxy")
-        and type(provider).__module__.startswith("opentelemetry.")
+    return (
+        provider is None
+        or own.is_idle(provider)
+        or (
+            type(provider).__name__.lstrip("_").startswith("Proxy")
+            and type(provider).__module__.startswith("opentelemetry.")
+        )
     )
 
 

@@ -85,6 +85,8 @@ class ExportQueue(Rereading, Generic[T]):
         self._handed_over = 0
         self._settled = 0
         self._lost = 0
+        self._lost_seen = 0  # by the last wait,
+        self._lost_reported = 0  # and by the last flush
         self._failing: str | None = None  # why, if nothing gets through
         self._known_good: T | None = None  # what was accepted last
         self.last_error: str | None = None
@@ -136,7 +138,8 @@ class ExportQueue(Rereading, Generic[T]):
             deadline: When to stop waiting, by ``time.monotonic()``.
 
         Returns:
-            Whether everything handed over so far was accepted by the destination, in time.
+            Whether all of that was accepted by the destination, in time, and nothing was lost
+            since losses were last reported.
         """
         with self._changed:
             settled = wait_until(
@@ -144,7 +147,12 @@ class ExportQueue(Rereading, Generic[T]):
             )
             self._hurry_no_more(mark)
             accepted = settled and self._settled >= mark
-            return accepted and self._lost == 0 and not self.has_overflow
+            self._lost_seen = self._lost
+            return accepted and self._lost == self._lost_reported and not self.has_overflow
+
+    def report_losses(self) -> None:
+        """Let the next flush be about what is lost from the last wait on."""
+        self._lost_reported = self._lost_seen
 
     def _hurry_no_more(self, mark: int) -> None:
         if self._hurry_until == mark and self._close_by is None:

@@ -8,10 +8,13 @@ is the collector's own.
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from http.client import BadStatusLine, RemoteDisconnected
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Protocol
 
 import requests
@@ -20,8 +23,14 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from requests.exceptions import InvalidSchema, MissingSchema
+from requests.structures import CaseInsensitiveDict
 
+from rocketry_otel._model.text import one_line
 from rocketry_otel._runtime.forks import calls
+
+from .backoff import SHORTEST_PAUSE
+from .bounded_http import BoundedAdapter, limit
 
 _RESPONSES: dict[str, Any] = {
     "traces": ExportTraceServiceResponse,
@@ -34,9 +43,28 @@ _RESPONSES: dict[str, Any] = {
 _REFUSED_STATUS = frozenset({400, 413, 415, 422})
 _UNKNOWN_STATUS = frozenset({404, 405, 501})
 
+_NEEDS_SCHEME = (
+    "the address needs http:// or https:// at its beginning (OTEL_EXPORTER_OTLP_ENDPOINT or "
+    "OTEL_EXPORTER_OTLP_{}_ENDPOINT)"
+)
+_NOT_HTTP = (
+    "the port does not speak HTTP, and may be one for gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, "
+    "or use the port of OTLP over HTTP (4318 as a rule)"
+)
+_NOT_GRPC = (
+    "the port does not speak gRPC, and may be one for HTTP: set "
+    "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or use the port of OTLP over gRPC (4317 as a rule)"
+)
+
 # Whoever asks for more is asked again all the same: a wrong clock must not end all telemetry.
 _LONGEST_RETRY_AFTER = 300.0
-_LONGEST_REASON = 300
+# What a collector says of a batch is a number and a message. gRPC's own limit is 4 MiB.
+LONGEST_ANSWER = 16 * 1024 * 1024
+_TOO_LONG_FOR_GRPC = f"vs. {LONGEST_ANSWER})"
+# Of an answer that is no yes nothing is used but its head.
+_LONGEST_ERROR_PAGE = 64 * 1024
+_LONGEST_HEADS = 1024 * 1024
+_PIECE = 64 * 1024
 
 
 class Answer(Enum):
@@ -51,11 +79,15 @@ class Answer(Enum):
 class Result:
     """What became of a batch.
 
+    The words of a destination may be anything. Here they become one line of bounded length, and
+    a pause of bounded length.
+
     Attributes:
         answer: What the destination said.
         reason: Why it did not accept all of it.
         rejected: How many items of an accepted batch it left out (OTLP's partial success).
-        retry_after: How many seconds it asked to be left alone for.
+        retry_after: How many seconds it asked to be left alone for; ``None`` if it asked for no
+            pause, and so the usual one is made.
         certain: Whether a refusal is beyond doubt about what was sent: it cannot be encoded.
             Others may be about everything that is sent there.
         unknown: Whether the destination is there but does not know the signal.
@@ -67,6 +99,11 @@ class Result:
     retry_after: float | None = None
     certain: bool = False
     unknown: bool = False
+
+    def __post_init__(self) -> None:
+        """Bound what the destination said."""
+        object.__setattr__(self, "reason", one_line(self.reason))
+        object.__setattr__(self, "retry_after", _bounded(self.retry_after))
 
 
 class Destination(Protocol):
@@ -103,6 +140,10 @@ class WatchedSession(requests.Session):
         super().__init__()
         self._signal = signal
         self._result: Result | None = None
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, BoundedAdapter())
+        # A collector that sets another cookie with each answer would fill the memory.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def take_result(self) -> Result | None:
         """Return what the last request came to, once; ``None`` if there was none."""
@@ -110,17 +151,43 @@ class WatchedSession(requests.Session):
         return result
 
     def send(self, request: Any, **kwargs: Any) -> requests.Response:
-        """Send a request; raises ``NotAcceptedError`` unless it is accepted."""
-        kwargs["allow_redirects"] = False
+        """Send a request; raises ``NotAcceptedError`` unless it is accepted.
+
+        The time-out is for all of it, to the last byte of the answer.
+        """
+        kwargs |= {"allow_redirects": False, "stream": True}
         try:
-            response = self._send_once_more_if_reset(request, kwargs)
+            with limit(kwargs.get("timeout"), LONGEST_ANSWER + _LONGEST_HEADS):
+                response = self._send_once_more_if_reset(request, kwargs)
+                content = _content(response)
         except Exception as error:
-            self._result = Result(Answer.UNAVAILABLE, shown(_root(error)))
-            raise NotAcceptedError(self._result) from error
-        self._result = _result_of(response, self._signal)
+            raise self._unavailable(error) from error
+        self._result = _result_of(response, content, self._signal)
         if self._result.answer is not Answer.ACCEPTED:
             raise NotAcceptedError(self._result)
         return response
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Prefer an ``Authorization`` among the headers to one from ``.netrc`` or the address."""
+        try:
+            prepared = super().prepare_request(request)
+        except requests.RequestException as error:
+            raise self._unavailable(error) from error
+        headers = CaseInsensitiveDict(request.headers or {})
+        given = headers.get("authorization", self.headers.get("authorization"))
+        if given is not None:
+            prepared.headers["Authorization"] = given
+        return prepared
+
+    def _unavailable(self, error: Exception) -> NotAcceptedError:
+        root = _root(error)
+        reason = shown(root)
+        if isinstance(root, InvalidSchema | MissingSchema):
+            reason = _NEEDS_SCHEME.format(self._signal.upper())
+        elif isinstance(root, BadStatusLine) and not isinstance(root, RemoteDisconnected):
+            reason = _NOT_HTTP
+        self._result = Result(Answer.UNAVAILABLE, reason)
+        return NotAcceptedError(self._result)
 
     def merge_environment_settings(
         self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
@@ -161,7 +228,11 @@ class WatchedStub:
             with calls:
                 response = self._stub.Export(*args, **kwargs)
         except grpc.RpcError as error:
-            raise NotAcceptedError(_result_of_rpc(error)) from error
+            result = _result_of_rpc(error)
+            if result.answer is not Answer.ACCEPTED:
+                raise NotAcceptedError(result) from error
+            self._result = result
+            return None
         except ValueError as error:  # gRPC's word for a channel that has been closed meanwhile
             raise NotAcceptedError(Result(Answer.UNAVAILABLE, shown(error))) from error
         self._result = _accepted(response)
@@ -170,8 +241,7 @@ class WatchedStub:
 
 def shown(error: BaseException) -> str:
     """Return an error in one line."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def _root(error: BaseException) -> BaseException:
@@ -188,17 +258,49 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _result_of(response: requests.Response, signal: str) -> Result:
+def _content(response: requests.Response) -> bytes:
+    """Read an answer; what is beyond its limit is left, and ends the connection."""
+    # Not decoded: a few bytes may unpack to any number of them.
+    content = bytearray()
+    most = LONGEST_ANSWER if _is_yes(response) else _LONGEST_ERROR_PAGE
+    while len(content) <= most and (piece := response.raw.read(_PIECE, decode_content=False)):
+        content += piece
+    if len(content) > most:
+        response.close()
+        content.clear()
+    # Nobody shall read the rest of it.
+    response._content = b""  # noqa: SLF001  # the library has no public way
+    response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001  # the same
+    return _unpacked(bytes(content), response.headers.get("content-encoding", ""))
+
+
+def _unpacked(content: bytes, encoding: str) -> bytes:
+    """Return the content of an answer without its compression; nothing if it is too long."""
+    if encoding.strip().lower() not in {"gzip", "deflate"}:
+        return content
+    try:
+        # Of zlib's format or of gzip's.
+        unpacked = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, LONGEST_ANSWER + 1)
+    except zlib.error:
+        return b""
+    return unpacked if len(unpacked) <= LONGEST_ANSWER else b""
+
+
+def _is_yes(response: requests.Response) -> bool:
+    return 200 <= response.status_code < 300  # noqa: PLR2004  # what HTTP calls successful
+
+
+def _result_of(response: requests.Response, content: bytes, signal: str) -> Result:
     status = response.status_code
-    if 200 <= status < 300:  # noqa: PLR2004  # what HTTP calls successful
-        return _accepted_over_http(signal, response.content)
+    if _is_yes(response):
+        return _accepted_over_http(signal, content)
     answer = Answer.REFUSED if status in _REFUSED_STATUS else Answer.UNAVAILABLE
     reason = f"HTTP {status} {response.reason or ''}".strip()
     if "location" in response.headers:
         reason += f" to {response.headers['location']} (is the endpoint right?)"
     return Result(
         answer,
-        reason[:_LONGEST_REASON],
+        reason,
         retry_after=_retry_after(response.headers.get("retry-after")),
         unknown=status in _UNKNOWN_STATUS,
     )
@@ -218,16 +320,24 @@ def _retry_after(value: str | None) -> float | None:
         if when.tzinfo is None:
             when = when.replace(tzinfo=timezone.utc)
         seconds = (when - datetime.now(timezone.utc)).total_seconds()
-    return _bounded(seconds)
+    return seconds
 
 
-def _bounded(seconds: float) -> float | None:
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+def _bounded(seconds: float | None) -> float | None:
+    """Return a pause that may be made; ``None`` for one that is none, or is past."""
+    if seconds is None or math.isnan(seconds) or seconds <= 0:
+        return None
+    return min(max(seconds, SHORTEST_PAUSE), _LONGEST_RETRY_AFTER)
 
 
 def _result_of_rpc(error: Any) -> Result:
     code = getattr(error.code(), "name", "UNKNOWN")
-    details = " ".join(str(error.details() or "").split())[:_LONGEST_REASON]
+    details = str(error.details() or "")
+    if code == "RESOURCE_EXHAUSTED" and _TOO_LONG_FOR_GRPC in details:
+        # A message comes with a yes alone; ours is the limit, and the batch is theirs.
+        return Result(Answer.ACCEPTED)
+    if code == "UNAVAILABLE" and "Failed parsing HTTP/2" in details:
+        return Result(Answer.UNAVAILABLE, _NOT_GRPC)
     # gRPC has no code of its own for a message beyond the receiver's limit.
     too_large = code == "RESOURCE_EXHAUSTED" and "larger than" in details
     refused = too_large or code == "INVALID_ARGUMENT"
@@ -251,7 +361,7 @@ def _rpc_retry_after(error: Any) -> float | None:
         try:
             details = Status.FromString(value).details
             if any(detail.Unpack(info) for detail in details):
-                return _bounded(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+                return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
         except Exception:  # noqa: BLE001  # some proxy's idea of it
             return None
     return None

@@ -132,6 +132,7 @@ class Bridge:
             return Observation(event, step)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._counters.add("logs", "dropped", reason="error")
+            self.pipeline.note_loss()
             self._log_once("A record could not be understood", error)
             return None
 
@@ -183,6 +184,7 @@ class Bridge:
                 self.pipeline.worker.settle(expected)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._counters.add("logs", "dropped", reason="error")
+            self.pipeline.note_loss()
             self._log_once("The telemetry of a record could not be made", error)
 
     def _send(self, event: TaskEvent, step: Step, record_ref: RecordRef | None) -> None:

@@ -16,6 +16,7 @@ from rocketry_otel._delivery.pipeline import GivenProviders
 from rocketry_otel._export.status import combined
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._settings import Settings
 
 from .arguments import check_options, check_repository
@@ -166,9 +167,12 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 expected = bridge.expect(observation)
                 # Also if it raises: a database may have lost its connection behind the commit.
                 may_be_stored = True
-                self.write(self._completed(fields, observation))
+                completed = self._completed(fields, observation)
+                with suppressed():
+                    self.write(completed)
             elif self._is_accepted(fields):
-                self.write(fields)
+                with suppressed():
+                    self.write(fields)
         finally:
             try:
                 bridge.export(observation, expected, may_be_stored=may_be_stored)
@@ -235,7 +239,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             32 hexadecimal digits, as Jaeger's search box takes them; ``None`` if the record is
             no task event.
         """
-        return self._run_lookup.trace_id_of(record)
+        with suppressed():
+            return self._run_lookup.trace_id_of(record)
 
     def hook_into(
         self,
@@ -309,7 +314,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             fields: The fields of the record.
         """
         observation = self._bridge.observe_stored(fields)
-        self.write(self._completed(fields, observation))
+        with suppressed():
+            self.write(self._completed(fields, observation))
 
     def _formatted(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the fields that ``RepoHandler`` would write."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from redbird.logging import RepoHandler
 
 from rocketry_otel._delivery.pipeline import GivenProviders
+from rocketry_otel._errors import RepositoryError
 from rocketry_otel._repositories.memory_repo import BoundedMemoryRepo
 from rocketry_otel._repositories.open_repository import open_repository
 from rocketry_otel._runtime.scope import NAME
-from rocketry_otel._settings import Settings
+from rocketry_otel._settings import PREFIX, Settings
 
 from .arguments import check_options, check_repository_or_url
 from .handler import OTelRepoHandler, handler_of
@@ -222,6 +224,19 @@ def _follow(
     return True
 
 
+def _source_of(url: str) -> str:
+    """Return where the URL of the settings comes from."""
+    variable = f"{PREFIX}REPO"
+    return variable if os.environ.get(variable, "").strip() == url else "the setting repo"
+
+
+def _opened(url: str, source: str) -> BaseRepo:
+    try:
+        return open_repository(url)
+    except RepositoryError as error:
+        raise type(error)(f"{source} cannot be used: {error}") from error.__cause__
+
+
 def _choose_repository(
     logger: logging.Logger, repo: BaseRepo | str | None, settings: Settings, *, is_bare: bool
 ) -> _Chosen:
@@ -232,7 +247,7 @@ def _choose_repository(
     if url is not None:
         if first is not None and vars(first).get(LEFT_BEHIND) == url:
             return _Chosen(repo_of(first), url)
-        opened = open_repository(url)
+        opened = _opened(url, "the argument repo" if repo else _source_of(url))
         return _Chosen(opened, url, isinstance(opened, BoundedMemoryRepo))
     if first is not None and not is_rocketrys_own(first, is_bare=is_bare):
         return _Chosen(repo_of(first))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rocketry_otel._model.event import RUN
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.suppression import suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,8 @@ T = TypeVar("T")
 def look_up(look: Callable[..., T | None], *args: Any) -> T | None:
     """Return what is found in the repository; ``None`` if it cannot be read."""
     try:
-        return look(*args)
+        with suppressed():
+            return look(*args)
     except Exception:  # the next write meets the same error, and raises it
         _logger.debug("the repository could not be read", exc_info=True)
         return None

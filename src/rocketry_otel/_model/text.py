@@ -7,10 +7,15 @@ here.
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime, timedelta
 
 # Python refuses to print integers of more than some thousand digits.
 _ANY_WIDTH = 2**64
+
+_LONGEST_LINE = 300
+# Control characters, marks that turn the direction of writing, halves of a pair, line ends.
+_NOT_PRINTED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def safe_text(value: object) -> str:
@@ -69,3 +74,19 @@ def shortened(text: str, limit: int) -> str:
     tail = limit - head
     left_out = len(text) - limit
     return f"{text[:head]}\n[... {left_out} characters left out ...]\n{text[-tail:]}"
+
+
+def one_line(text: str, limit: int = _LONGEST_LINE) -> str:
+    """Return a text of somebody else's as one line for the log and the terminal.
+
+    Args:
+        text: The text, of any length and with any characters.
+        limit: How many characters are kept. The work does not grow with the rest of the text.
+    """
+    part = text[: 4 * limit]
+    printed = "".join(
+        " " if unicodedata.category(character) in _NOT_PRINTED else character for character in part
+    )
+    line = " ".join(printed.split())
+    is_whole = len(line) <= limit and len(part) == len(text)
+    return line if is_whole else line[: limit - 3] + "..."

@@ -11,6 +11,7 @@ from rocketry_otel._delivery.state_db import StateError
 from rocketry_otel._delivery.state_path import state_folder
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._export.channel import signal_of
+from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._settings import Settings
 
 from .replay import chosen
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     _DeadLetters = list[tuple[str, DeadLetter]]
 
 
+@suppressed()
 def replay_refused(
     repo: BaseRepo,
     *,

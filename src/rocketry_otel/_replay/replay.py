@@ -11,6 +11,7 @@ from rocketry_otel._errors import RepositoryError, SettingsError
 from rocketry_otel._export.responses import shown
 from rocketry_otel._history.reconstruct import reconstruct
 from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._settings import Settings
 
 from .result import Replay, Tally
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _NANOSECONDS = 1_000_000_000
 
 
+@suppressed()
 def replay(
     repo: BaseRepo,
     *,

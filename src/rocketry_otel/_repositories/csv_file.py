@@ -106,7 +106,8 @@ def check_header(path: Path, file: BinaryIO) -> None:
         if names
     ] or [f"their order is not {', '.join(COLUMNS)}"]
     raise RepositoryMismatchError(
-        f"the columns of {path} are not those of task events: {'; '.join(differences)}"
+        f"the columns of {path} are not those of task events: {'; '.join(differences)}. Choose "
+        "another file for new records; rocketry-otel replay sends those of this one."
     )
 
 

@@ -43,10 +43,10 @@ def open_url(url: str) -> TaskEventCSVRepo:
         RepositoryError: The file cannot be read and written.
     """
     path = local_path(url)
-    if path.is_dir():
-        raise refusal(url, "this is a directory, where a CSV file is needed")
     repo = TaskEventCSVRepo(filename=path, model=TaskEventRecord)
     try:
+        if path.is_dir():
+            raise refusal(url, "this is a directory, where a CSV file is needed")
         path.parent.mkdir(parents=True, exist_ok=True)
         repo.prepare()
     except OSError as error:

@@ -38,10 +38,10 @@ def open_url(url: str) -> TaskEventJSONRepo:
         RepositoryError: The directory cannot be made, read and written.
     """
     path = local_path(url)
-    if path.exists() and not path.is_dir():
-        raise refusal(url, "this is a file, where a directory is needed")
     repo = TaskEventJSONRepo(path=path, model=TaskEventRecord)
     try:
+        if path.exists() and not path.is_dir():
+            raise refusal(url, "this is a file, where a directory is needed")
         path.mkdir(parents=True, exist_ok=True)
         repo.prepare()
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from rocketry_otel._runtime.suppression import suppressed
+
 from .urls import refusal
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def open_repository(url: str) -> BaseRepo:
         RepositoryError: It cannot be opened for another reason; the message has it.
     """
     url = url.strip()
-    repo: BaseRepo = module_for(url).open_url(url)
+    with suppressed():
+        repo: BaseRepo = module_for(url).open_url(url)
     return repo
 
 

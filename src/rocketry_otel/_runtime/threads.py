@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+from .suppression import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def start_thread(work: Callable[[], None], name: str) -> threading.Thread | None
 
     def uninstrumented() -> None:
         # An application that traces its HTTP client would trace the sending of each trace.
-        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003  # a value
+        suppress()
         work()
 
     thread = threading.Thread(target=uninstrumented, name=f"rocketry-otel-{name}", daemon=True)

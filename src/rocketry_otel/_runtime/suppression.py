@@ -1,0 +1,31 @@
+"""Reads, writes and requests of ours that make no spans.
+
+In: a block of our own code. Out: the same block, of which instrumented libraries (SQLAlchemy,
+sqlite3, psycopg, pymongo, requests, urllib3) make no spans. The key in the context is that of
+OpenTelemetry's own exporters. Code of the application runs outside of such blocks.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def suppress() -> None:
+    """Suppress instrumentation on this thread to its end."""
+    attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003  # a value
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """Suppress instrumentation within the block, or as a decorator within the function."""
+    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003  # a value
+    try:
+        yield
+    finally:
+        detach(token)
