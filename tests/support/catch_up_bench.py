@@ -12,6 +12,7 @@ from redbird.repos import MemoryRepo
 
 from rocketry_otel import Settings, TaskEventRecord
 from rocketry_otel._delivery.catch_up import CatchUp
+from rocketry_otel._delivery.memory_state import MemoryState
 from rocketry_otel._delivery.state import State
 from rocketry_otel._export.buffer import QueueLimits
 from rocketry_otel._export.counters import Counters
@@ -57,7 +58,7 @@ class Bench:
         )
         self.model = model
         self.repo: Any = MemoryRepo(model=model) if repo is None else repo
-        self.state = State(folder)
+        self.state: Any = MemoryState() if folder is None else State(folder)
         queues = [self.logs, self.traces]
         emitter: Any = Recorder(queues)
         self.catch_up = CatchUp(

@@ -17,8 +17,8 @@ from rocketry_otel._runtime.scope import NAME
 
 from .checkpoint import FOREVER, Backlog, Checkpoint, with_earlier
 from .cursor import Cursor
+from .memory_state import MemoryState
 from .reading import Reading
-from .state import State
 from .state_db import StateError
 from .takeover import Takeover
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._settings import Settings
     from rocketry_otel._telemetry.emitter import SignalEmitter
+
+    from .state import State
 
 _logger = logging.getLogger(NAME)
 
@@ -69,7 +71,7 @@ class CatchUp:
         self,
         repo: BaseRepo,
         run_lookup: RunLookup,
-        state: State,
+        state: State | MemoryState,
         settings: Settings,
         queues: Sequence[ExportQueue[Any]],
         emitter: SignalEmitter,
@@ -79,7 +81,7 @@ class CatchUp:
         self._run_lookup = run_lookup
         self._state = state
         # For as long as that cannot be used.
-        self._spare = State(None)
+        self._spare = MemoryState()
         self._settings = settings
         self._queues = {queue.name: queue for queue in queues}
         self._emitter = emitter
@@ -136,7 +138,7 @@ class CatchUp:
         self._take_on_in_memory()
         self._send_all(self._spare, pause)
 
-    def _send_all(self, state: State, pause: Callable[[float], bool]) -> None:
+    def _send_all(self, state: State | MemoryState, pause: Callable[[float], bool]) -> None:
         ready = [
             name
             for name, queue in self._queues.items()
@@ -150,12 +152,12 @@ class CatchUp:
             self._send(self._resumed(ready, state) or self._begun(ready, state), pause)
         self._log_end()
 
-    def _begun(self, ready: list[str], state: State) -> Reading:
+    def _begun(self, ready: list[str], state: State | MemoryState) -> Reading:
         cursors = {name: Cursor(self._queues[name], self.backlogs[name]) for name in ready}
         since = min(cursor.backlog.since for cursor in cursors.values())
         return Reading(state, HistoryReader(self._repo, self._run_lookup, since), cursors)
 
-    def _resumed(self, ready: list[str], state: State) -> Reading | None:
+    def _resumed(self, ready: list[str], state: State | MemoryState) -> Reading | None:
         """Return the paused reading if each of its backlogs is as the reading left it."""
         reading, self._paused = self._paused, None
         if reading is None or reading.state is not state or not reading.cursors.keys() >= {*ready}:
@@ -319,7 +321,7 @@ class CatchUp:
             return False
         return not self._run_lookup.keeps("trace_id") or bool(one.fields.get("trace_id"))
 
-    def _note(self, cursors: list[Cursor], state: State) -> None:
+    def _note(self, cursors: list[Cursor], state: State | MemoryState) -> None:
         """Note how far each channel has come."""
         changed, finished = {}, []
         for cursor in cursors:

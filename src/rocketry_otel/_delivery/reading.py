@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rocketry_otel._history.reconstruct import HistoryReader, Reconstructed
 
     from .cursor import Cursor
+    from .memory_state import MemoryState
     from .state import State
 
 
@@ -38,7 +39,9 @@ class Reading:
         kept: Records before its position, and the channels that have not passed them.
     """
 
-    def __init__(self, state: State, history: HistoryReader, cursors: dict[str, Cursor]) -> None:
+    def __init__(
+        self, state: State | MemoryState, history: HistoryReader, cursors: dict[str, Cursor]
+    ) -> None:
         self.state = state
         self.cursors = cursors
         self.kept: deque[tuple[Reconstructed, set[str]]] = deque()
