@@ -9,9 +9,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.app_process import AppProcess
 from tests.support.arrivals import Arrivals
 from tests.support.committed import Committed, Store
-from tests.support.app_process import AppProcess
 from tests.support.troubles import POISON, Collector
 
 # What a healthy collector may have to wait for: the longest pause between two tries, and then some.
