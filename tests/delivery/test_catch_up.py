@@ -3,125 +3,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redbird.repos import MemoryRepo
 from rocketry.log import MinimalRunRecord
 
-from rocketry_otel import Settings, TaskEventRecord
-from rocketry_otel._delivery.catch_up import CatchUp
+from rocketry_otel import TaskEventRecord
 from rocketry_otel._delivery.checkpoint import Backlog, Checkpoint
 from rocketry_otel._delivery.state import State
-from rocketry_otel._export.buffer import QueueLimits
-from rocketry_otel._export.counters import Counters
-from rocketry_otel._export.record_ref import RecordRef, current_record_ref
-from rocketry_otel._history.reconstruct import reconstruct
-from rocketry_otel._history.run_lookup import RunLookup
-from tests.support.channels import ACCEPTED, UNAVAILABLE, channel, flush
-
-LOGS, TRACES = "logs http://c", "traces http://c"
-SECOND = 1_000_000_000
-START = 1_700_000_000 * SECOND
-
-
-class Recorder:
-    """Sends, in the place of the sender, the number of each record and of each run that ended."""
-
-    def __init__(self, queues: list[Any]) -> None:
-        self._queues = queues
-
-    def send(self, event: Any, step: Any, record_ref: Any) -> None:
-        """Hand over what the sender would."""
-        assert current_record_ref() is None
-        for queue in self._queues:
-            if queue.signal == "logs" or step.change == "ended":
-                queue.put(event.run_id, record_ref)
-
-
-class Bench:
-    """What catches up on two channels, with a repository in memory."""
-
-    def __init__(self, stack: ExitStack, folder: Path | None, model: Any, **limits: Any) -> None:
-        self.counters = Counters()
-        limits_ = QueueLimits(**{"delay": 0.0, **limits})
-        self.logs, self.log_collector = stack.enter_context(channel("logs", limits_, self.counters))
-        self.traces, self.trace_collector = stack.enter_context(
-            channel("traces", limits_, self.counters)
-        )
-        self.model = model
-        self.repo = MemoryRepo(model=model)
-        self.state = State(folder)
-        queues = [self.logs, self.traces]
-        emitter: Any = Recorder(queues)
-        self.catch_up = CatchUp(
-            self.repo,
-            RunLookup(self.repo),
-            self.state,
-            Settings(exclude=("secret",)),
-            queues,
-            emitter,
-            self.counters,
-        )
-        self.pauses: list[float] = []
-
-    def write(
-        self, *numbers: int, trace_id: str | None = "0" * 31 + "1", task: str = "etl"
-    ) -> None:
-        """Put records into the repository, one a second."""
-        for number in numbers:
-            fields = {"task_name": task, "action": "inaction", "run_id": str(number)}
-            if self.model is TaskEventRecord:
-                fields["trace_id"] = trace_id and f"{number:032x}"
-            self.repo.add(self.model(**fields, created=at(number) / 1e9))
-
-    def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
-        """Catch up as far as can be."""
-
-        def pause(seconds: float) -> bool:
-            self.pauses.append(seconds)
-            return go_on()
-
-        self.catch_up.run(pause)
-
-    def stop(self) -> bool:
-        """Stop catching up, once all that was sent so far is there."""
-        flush(self.logs)
-        return False
-
-    def arrived(self, count: int) -> tuple[list[str], list[str]]:
-        """Return what has arrived on both channels, once so much has."""
-        return self.log_collector.wait_for(count), self.trace_collector.wait_for(count)
-
-
-def at(number: int) -> int:
-    """Return when a record of this number is created."""
-    return START + number * SECOND
-
-
-def texts(*numbers: int) -> list[str]:
-    """Return numbers as what is sent."""
-    return [str(number) for number in numbers]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
-    """Return a function that makes a bench, whose channels are closed at the end."""
-    with ExitStack() as stack:
-
-        def make(
-            *,
-            model: Any = TaskEventRecord,
-            durable: bool = True,
-            folder: Path = tmp_path,
-            **limits: Any,
-        ) -> Bench:
-            return Bench(stack, folder if durable else None, model, **limits)
-
-        yield make
+from rocketry_otel._export.record_ref import RecordRef
+from tests.support.catch_up_bench import LOGS, SECOND, START, TRACES, Bench, at, leave, texts
+from tests.support.channels import ACCEPTED, UNAVAILABLE, flush
 
 
 def test_what_a_backlog_says_is_sent_and_no_more(
@@ -177,12 +71,6 @@ def test_what_a_queue_had_no_room_for_is_sent(make: Callable[..., Bench]) -> Non
     assert bench.logs.ask(lambda held: held.overflow) is None
     assert bench.catch_up.is_possible is False
     assert bench.counters.of("logs", "dropped") == {}
-
-
-def leave(queue: Any, *numbers: int) -> None:
-    """Let a queue leave records that are in the repository."""
-    for number in numbers:
-        queue.ask(lambda held, number=number: held.leave(RecordRef(at(number), "etl", "inaction")))
 
 
 def test_without_a_state_what_this_process_has_left_is_sent(
@@ -599,132 +487,3 @@ def test_what_lies_behind_the_end_of_a_backlog_is_not_done(make: Callable[..., B
     assert flush(bench.logs) is True
     assert bench.log_collector.accepted == texts(*range(5), *range(5, 21))
     assert bench.state.backlogs() == {}
-
-
-def flap(bench: Bench, every: int) -> None:
-    """Have both collectors be away after so many items, until somebody tries again."""
-    for collector in (bench.log_collector, bench.trace_collector):
-        left = [every]
-
-        def answer(batch: list[Any], left: list[int] = left) -> Any:
-            left[0] -= len(batch)
-            if left[0] > 0:
-                return ACCEPTED
-            left[0] = every
-            return UNAVAILABLE
-
-        collector.answer = answer
-
-
-def run_to_the_end(bench: Bench) -> int:
-    """Catch up until no backlog is left; return how many turns that took."""
-    for turn in range(1, 100):
-        bench.run()
-        if not bench.catch_up.backlogs:
-            return turn
-        for queue in (bench.logs, bench.traces):
-            flush(queue)
-            assert queue.wait_for_room(20.0)
-    raise AssertionError("it never ends")
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The run id of each record that is read to be sent again."""
-    found: list[str] = []
-
-    def counting(*arguments: Any) -> Iterator[Any]:
-        for one in reconstruct(*arguments):
-            found.append(one.fields["run_id"])
-            yield one
-
-    monkeypatch.setattr("rocketry_otel._delivery.catch_up.reconstruct", counting)
-    # Long enough to be noticed; whoever waits for a queue cuts it short.
-    monkeypatch.setattr("rocketry_otel._export.queue.pause_after", lambda _: 60.0)
-    return found
-
-
-def test_a_backlog_is_not_read_anew_each_turn(make: Callable[..., Bench], reads: list[str]) -> None:
-    """With collectors that fail each 100 records it is read once, and once more at the end."""
-    bench = make(size=40, batch=10)
-    bench.write(*range(1000))
-    bench.state.take_on({LOGS: Backlog(at(0)), TRACES: Backlog(at(0))})
-    flap(bench, 100)
-    assert run_to_the_end(bench) > 5
-    for collector in (bench.log_collector, bench.trace_collector):
-        assert set(collector.accepted) == set(texts(*range(1000)))
-    assert len(reads) <= 2 * 1000
-    assert bench.state.backlogs() == {}
-
-
-def test_a_record_that_appears_behind_a_paused_reading_is_sent(
-    make: Callable[..., Bench], reads: list[str]
-) -> None:
-    """As of a transaction that a database commits late: the last reading finds it."""
-    bench = make(size=40, batch=10)
-    bench.write(*range(200))
-    bench.state.take_on({LOGS: Backlog(at(0))})
-    flap(bench, 50)
-    bench.run()
-    assert 0 < len(reads) < 100
-    late = TaskEventRecord(
-        task_name="etl", action="inaction", run_id="late", created=at(1) / 1e9, trace_id="1" * 32
-    )
-    bench.repo.collection.insert(1, late)
-    bench.log_collector.answer = lambda _: ACCEPTED
-    run_to_the_end(bench)
-    assert set(bench.log_collector.accepted) == {*texts(*range(200)), "late"}
-
-
-def test_what_is_left_during_a_pause_is_sent(make: Callable[..., Bench], reads: list[str]) -> None:
-    """It lies behind the end of the reading that had paused."""
-    bench = make(size=40, batch=10)
-    bench.write(*range(200))
-    bench.state.take_on({LOGS: Backlog(at(0), until=at(199))})
-    flap(bench, 50)
-    bench.run()
-    assert 0 < len(reads) < 100
-    bench.write(200, 201)
-    leave(bench.logs, 200, 201)
-    bench.log_collector.answer = lambda _: ACCEPTED
-    run_to_the_end(bench)
-    assert set(bench.log_collector.accepted) == set(texts(*range(202)))
-
-
-def test_a_channel_that_fell_far_behind_reads_anew(
-    make: Callable[..., Bench], reads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Records wait for it in memory up to a limit alone."""
-    monkeypatch.setattr("rocketry_otel._delivery.catch_up._MOST_KEPT", 10)
-    bench = make(size=40, batch=10)
-    bench.write(*range(200))
-    bench.state.take_on({LOGS: Backlog(at(0)), TRACES: Backlog(at(0))})
-    bench.trace_collector.answer = lambda _: UNAVAILABLE
-    bench.run()
-    assert bench.log_collector.accepted == texts(*range(200))
-    assert bench.catch_up._paused is None
-    bench.trace_collector.answer = lambda _: ACCEPTED
-    assert bench.traces.wait_for_room(20.0)
-    run_to_the_end(bench)
-    assert set(bench.trace_collector.accepted) == set(texts(*range(200)))
-
-
-def test_a_reading_that_paused_waits_for_the_channel_that_is_still_away(
-    make: Callable[..., Bench], reads: list[str]
-) -> None:
-    """The other one goes on alone, and nothing is lost to the one that comes back later."""
-    bench = make(size=40, batch=10)
-    bench.write(*range(100))
-    bench.state.take_on({LOGS: Backlog(at(0)), TRACES: Backlog(at(0))})
-    flap(bench, 30)
-    bench.trace_collector.answer = lambda _: UNAVAILABLE
-    bench.run()
-    assert bench.logs.wait_for_room(20.0)
-    assert flush(bench.logs) is True
-    bench.log_collector.answer = lambda _: ACCEPTED
-    bench.run()
-    bench.trace_collector.answer = lambda _: ACCEPTED
-    assert bench.traces.wait_for_room(20.0)
-    run_to_the_end(bench)
-    for collector in (bench.log_collector, bench.trace_collector):
-        assert set(collector.accepted) == set(texts(*range(100)))

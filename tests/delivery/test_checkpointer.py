@@ -12,6 +12,7 @@ import pytest
 
 from rocketry_otel._delivery.checkpoint import Checkpoint, DeadLetter
 from rocketry_otel._delivery.checkpointer import Checkpointer
+from rocketry_otel._delivery.memory_state import MemoryState
 from rocketry_otel._delivery.state import State
 from rocketry_otel._delivery.state_db import FILE, StateError
 from rocketry_otel._export.record_ref import RecordRef
@@ -29,14 +30,14 @@ class Bench:
     def __init__(self, folder: Path | None, stack: ExitStack) -> None:
         self.logs, self.collector = stack.enter_context(channel("logs"))
         self.traces, _ = stack.enter_context(channel("traces"))
-        self.state = State(folder)
+        self.state: Any = MemoryState() if folder is None else State(folder)
         self.told: list[StateError | None] = []
         self.checkpointer = Checkpointer(self.state, [self.logs, self.traces], self.told.append)
         self._folder = folder
 
     def noted(self) -> dict[str, Checkpoint]:
         """Return what another process reads of this one."""
-        return next(iter(State(self._folder).writers().values()), {})
+        return next(iter(State(self._folder or Path()).writers().values()), {})
 
     def write(self, created: int) -> None:
         """Do with a record what the handler does."""

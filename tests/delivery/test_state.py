@@ -147,7 +147,6 @@ def test_locks_that_stand_for_nobody_are_swept_away(tmp_path: Path) -> None:
     state.sweep(state.writers())
     assert before - {path.name for path in tmp_path.iterdir()} == {"writer-killed.lock"}
     noting.release()
-    State(None).sweep([])
 
 
 def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:
@@ -197,20 +196,6 @@ def test_it_is_known_of_everybody_what_may_not_be_delivered(tmp_path: Path) -> N
         (second._writer, TRACES, 9),
         (first._writer, TRACES, 10),
     ]
-
-
-def test_in_memory_all_is_one_process(tmp_path: Path) -> None:
-    """Nothing outlives it, and nobody else is there."""
-    state = State(None)
-    assert state.is_durable is False
-    state.take_on({TRACES: Backlog(3)})
-    assert state.backlogs() == {TRACES: Backlog(3)}
-    state.save({TRACES: Checkpoint(1, 0)}, 7)
-    state.leave()
-    assert state.is_alive("x") is False
-    with state.lease() as is_ours:
-        assert is_ours is True
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_state(tmp_path: Path) -> None:

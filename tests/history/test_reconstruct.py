@@ -7,7 +7,7 @@ from redbird.repos import MemoryRepo
 from rocketry.log import MinimalRecord, MinimalRunRecord
 
 from rocketry_otel import OTelRepoHandler, TaskEventRecord
-from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._model.ids import ids_of
 from rocketry_otel.testing import TelemetryCapture
@@ -39,7 +39,7 @@ def history(model: Any, *rows: tuple[str, float, str | None]) -> MemoryRepo:
 
 def steps(repo: MemoryRepo, since: float = 0.0, until: float | None = None) -> list[Any]:
     """Return what the records did: the change, and when the run began, in seconds."""
-    told = reconstruct(
+    told = HistoryReader(
         repo,
         RunLookup(repo),
         nanoseconds(since),
@@ -93,7 +93,7 @@ class Live:
 
     def ids(self, since: float) -> list[tuple[str, str | None]]:
         """Return what changed since then, and the trace id that each run has."""
-        told = reconstruct(self.repo, RunLookup(self.repo), nanoseconds(since))
+        told = HistoryReader(self.repo, RunLookup(self.repo), nanoseconds(since))
         return [(one.step.change, one.step.run and one.step.run.ids.trace_hex) for one in told]
 
     def run_lookup(self, *indices: int) -> list[Any]:
@@ -217,7 +217,7 @@ def test_an_ending_without_a_stored_beginning_keeps_its_span(telemetry: Telemetr
             handler.emit(task_record("run", run_id="b", created=START + 2))
     # Rocketry logs this ending without a run id.
     handler.emit(task_record("fail", run_id=None, created=START + 3))
-    told = list(reconstruct(repo, RunLookup(repo)))
+    told = list(HistoryReader(repo, RunLookup(repo)))
     assert [one.step.change for one in told] == ["began", "ended", "ended"]
     sent = {f"{span.context.span_id:016x}" for span in telemetry.spans}
     assert {one.fields["span_id"] for one in told[1:]} == sent

@@ -22,10 +22,10 @@ from rocketry.log import (
 )
 
 from rocketry_otel import TaskEventRecord
-from rocketry_otel._history.reconstruct import records
 from rocketry_otel._model.event import nanoseconds
 from tests.repositories.records import record
 from tests.support.repositories import KINDS, PLAIN, Make
+from tests.support.stored import records
 
 # They were added in another order than that of their times, and one time is there twice.
 TIMES = [5.0, 4.25, 4.25, 3.0, 1_700_000_000.123456, 9.0]

@@ -18,7 +18,6 @@ from rocketry.conds import daily
 from rocketry.log import MinimalRecord
 
 from rocketry_otel import RepositoryError, instrument, open_repository, uninstrument
-from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.retention import prune
 from rocketry_otel._history.streams.stream_of import stream_of
 from rocketry_otel._model.retention import Retention
@@ -28,6 +27,7 @@ from tests.support import apps
 from tests.support.apps import make_app, run_tasks
 from tests.support.processes import clean_environment, run_python
 from tests.support.repositories import KINDS, PLAIN, Make
+from tests.support.stored import records
 
 SECOND = 1_000_000_000
 NOW = 1_000 * SECOND

@@ -11,7 +11,7 @@ import pytest
 from redbird.repos import MemoryRepo
 
 from rocketry_otel import Replay, Settings, SettingsError, TaskEventRecord, replay
-from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._replay.result import Tally
 from rocketry_otel._replay.sending import channels, send_again
@@ -227,7 +227,7 @@ def test_patience_does_not_end_while_records_are_looked_for(receiver: OTLPReceiv
     tally.moved_at -= 1000
     repo = history(1)
     with channels(Settings(), tally) as where:
-        send_again(reconstruct(repo, RunLookup(repo)), where, tally, patience=20)
+        send_again(HistoryReader(repo, RunLookup(repo)), where, tally, patience=20)
     assert tally.result().complete
 
 

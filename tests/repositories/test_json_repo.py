@@ -172,7 +172,7 @@ def test_the_last_record_is_found_from_the_end(repo, tmp_path):
     repo.add(record("a", message="newest"))
     oldest.write_bytes(b"not read, or there would be a warning")
     assert repo.filter_by(task_name="a").last().message == "newest"
-    assert repo._passed_over == set()
+    assert repo._skipped == set()
 
 
 def test_a_repository_of_red_bird_shares_the_directory(tmp_path):

@@ -5,25 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._export.buffer import Buffer
 from rocketry_otel._export.record_ref import RecordRef
-from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 
 from .checkpoint import FOREVER, Backlog, Checkpoint, with_earlier
 from .cursor import Cursor
-from .state import State
+from .memory_state import MemoryState
+from .reading import Reading
 from .state_db import StateError
 from .takeover import Takeover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from redbird import BaseRepo
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._settings import Settings
     from rocketry_otel._telemetry.emitter import SignalEmitter
+
+    from .state import State
 
 _logger = logging.getLogger(NAME)
 
@@ -50,38 +52,6 @@ _LONGEST_WAIT = 0.2
 _RECORDS_AT_ONCE = 50
 # So many records wait in memory for a channel that fell behind another one.
 _MOST_KEPT = 1_000
-
-
-@dataclass
-class _Reading:
-    """A reading of the repository that may pause between two turns.
-
-    A collector that comes and goes would else have the backlog read from its beginning each time.
-    A paused reading does not see records that became visible behind its position, nor those that
-    were added behind its end. So a reading that was resumed never completes a backlog: one whole
-    reading from the beginning follows it, which sends what is missing.
-
-    Attributes:
-        state: Where the backlogs are kept.
-        records: The records behind the position of the reading.
-        cursors: The channels that take part, by name.
-        kept: Records before that position, and the channels that have not passed them.
-        is_resumed: Whether it has paused.
-    """
-
-    state: State
-    records: Iterator[Reconstructed]
-    cursors: dict[str, Cursor]
-    kept: deque[tuple[Reconstructed, set[str]]] = field(default_factory=deque)
-    is_resumed: bool = False
-
-    def __iter__(self) -> Iterator[tuple[Reconstructed, list[Cursor]]]:
-        """Give each record with the cursors that have not passed it."""
-        while self.kept:
-            one, names = self.kept.popleft()
-            yield one, [self.cursors[name] for name in names]
-        for one in self.records:
-            yield one, [*self.cursors.values()]
 
 
 class CatchUp:
@@ -101,7 +71,7 @@ class CatchUp:
         self,
         repo: BaseRepo,
         run_lookup: RunLookup,
-        state: State,
+        state: State | MemoryState,
         settings: Settings,
         queues: Sequence[ExportQueue[Any]],
         emitter: SignalEmitter,
@@ -111,7 +81,7 @@ class CatchUp:
         self._run_lookup = run_lookup
         self._state = state
         # For as long as that cannot be used.
-        self._spare = State(None)
+        self._spare = MemoryState()
         self._settings = settings
         self._queues = {queue.name: queue for queue in queues}
         self._emitter = emitter
@@ -123,7 +93,7 @@ class CatchUp:
         # What is known to be sent, for whoever asks how things stand.
         self.backlogs: dict[str, Backlog] = {}
         self._is_logged = False
-        self._paused: _Reading | None = None
+        self._paused: Reading | None = None
         self._refused_since: float | None = None
         # How many items each queue has left, and how many it had sent again before.
         self._expected: dict[str, tuple[int, int]] = {}
@@ -168,7 +138,7 @@ class CatchUp:
         self._take_on_in_memory()
         self._send_all(self._spare, pause)
 
-    def _send_all(self, state: State, pause: Callable[[float], bool]) -> None:
+    def _send_all(self, state: State | MemoryState, pause: Callable[[float], bool]) -> None:
         ready = [
             name
             for name, queue in self._queues.items()
@@ -182,20 +152,25 @@ class CatchUp:
             self._send(self._resumed(ready, state) or self._begun(ready, state), pause)
         self._log_end()
 
-    def _begun(self, ready: list[str], state: State) -> _Reading:
+    def _begun(self, ready: list[str], state: State | MemoryState) -> Reading:
         cursors = {name: Cursor(self._queues[name], self.backlogs[name]) for name in ready}
         since = min(cursor.backlog.since for cursor in cursors.values())
-        return _Reading(state, reconstruct(self._repo, self._run_lookup, since), cursors)
+        return Reading(state, HistoryReader(self._repo, self._run_lookup, since), cursors)
 
-    def _resumed(self, ready: list[str], state: State) -> _Reading | None:
+    def _resumed(self, ready: list[str], state: State | MemoryState) -> Reading | None:
         """Return the paused reading if each of its backlogs is as the reading left it."""
         reading, self._paused = self._paused, None
         if reading is None or reading.state is not state or not reading.cursors.keys() >= {*ready}:
             return None
+        reading.cursors = {
+            name: cursor
+            for name, cursor in reading.cursors.items()
+            if name in self.backlogs or not cursor.is_read
+        }
         for name, cursor in reading.cursors.items():
             if not cursor.resume(self.backlogs.get(name), is_on=name in ready):
                 return None
-        reading.is_resumed = True
+        reading.resume()
         return reading
 
     def _log_begin(self, ready: list[str]) -> None:
@@ -279,11 +254,11 @@ class CatchUp:
             return checkpoint
         return self._unknown() or checkpoint._replace(since=0)
 
-    def _send(self, reading: _Reading, pause: Callable[[float], bool]) -> None:
+    def _send(self, reading: Reading, pause: Callable[[float], bool]) -> None:
         state, cursors = reading.state, [*reading.cursors.values()]
         behind: deque[tuple[Reconstructed, set[str]]] = deque()
         noted, worked = time.monotonic(), time.thread_time()
-        goes_on = True
+        goes_on = is_whole = True
         try:
             for count, (one, offered) in enumerate(reading, start=1):
                 self._offer(offered, one, pause)
@@ -301,18 +276,20 @@ class CatchUp:
                 if not goes_on or not any(cursor.is_on for cursor in cursors):
                     break
             else:
+                is_whole = reading.is_whole(pause)
                 for cursor in cursors:
-                    cursor.is_read = cursor.is_on and not reading.is_resumed
+                    cursor.is_read = cursor.is_on and is_whole
             while goes_on and any(
                 not one.queue.wait_until_sent_again(_LONGEST_WAIT) for one in cursors
             ):
                 self._note(cursors, state)
                 goes_on = pause(0.0)
-            if goes_on and behind and len(behind) <= _MOST_KEPT:
-                reading.kept.extendleft(reversed(behind))
-                self._paused = reading
         finally:
             self._note(cursors, state)
+        is_over = self.backlogs.keys().isdisjoint(reading.cursors)
+        if goes_on and is_whole and not is_over and len(behind) <= _MOST_KEPT:
+            reading.kept.extendleft(reversed(behind))
+            self._paused = reading
 
     def _offer(
         self, cursors: list[Cursor], one: Reconstructed, pause: Callable[[float], bool]
@@ -344,7 +321,7 @@ class CatchUp:
             return False
         return not self._run_lookup.keeps("trace_id") or bool(one.fields.get("trace_id"))
 
-    def _note(self, cursors: list[Cursor], state: State) -> None:
+    def _note(self, cursors: list[Cursor], state: State | MemoryState) -> None:
         """Note how far each channel has come."""
         changed, finished = {}, []
         for cursor in cursors:

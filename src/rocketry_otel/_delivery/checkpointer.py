@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rocketry_otel._export.queue import ExportQueue
 
+    from .memory_state import MemoryState
     from .state import State
 
 # Records come in the order of their times but for this, as a child process that sends its own
@@ -41,7 +42,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        state: State,
+        state: State | MemoryState,
         queues: Sequence[ExportQueue[Any]],
         told: Callable[[StateError | None], None],
     ) -> None:
@@ -101,7 +102,7 @@ class Checkpointer:
     def is_noted(self) -> bool:
         """Whether what is noted is how it is."""
         with self._lock:
-            is_known = self._noted == self._checkpoints() and self._state.refused.is_noted
+            is_known = self._noted == self._checkpoints() and not self._state.has_unsaved
             return is_known or not self._state.is_durable
 
     def save(self, *, once_more: bool = False) -> None:
@@ -117,7 +118,7 @@ class Checkpointer:
                 return  # a thread that comes late must not show a process that has left
             with self._lock:
                 checkpoint = self._checkpoints()
-                is_known = checkpoint == self._noted and self._state.refused.is_noted
+                is_known = checkpoint == self._noted and not self._state.has_unsaved
                 if is_known and not once_more:
                     return
                 until = max((one.since for one in checkpoint.values()), default=0)

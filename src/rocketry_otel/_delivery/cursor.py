@@ -53,7 +53,7 @@ class Cursor:
         # Records behind the end of the backlog were passed, and are wanted if that end has moved.
         has_moved = self._end is not None and backlog.until != self.backlog.until
         is_same = (backlog.since, backlog.done, backlog.mark) == (self.backlog.since, *self._noted)
-        self.backlog, self.is_on = backlog, is_on
+        self.backlog, self.is_on, self.is_read = backlog, is_on, False
         return is_same and not has_moved
 
     def is_about(self, event: TaskEvent) -> bool:

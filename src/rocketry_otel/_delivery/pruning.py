@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rocketry_otel._model.retention import Retention
 
     from .checkpoint import Backlog
+    from .memory_state import MemoryState
     from .state import State
 
 _logger = logging.getLogger(NAME)
@@ -31,7 +32,7 @@ def prune_delivered(
     repo: BaseRepo,
     retention: Retention,
     abandoned_after: int,
-    state: State,
+    state: State | MemoryState,
     queues: Sequence[ExportQueue[Any]],
     backlogs: Mapping[str, Backlog],
 ) -> None:
@@ -67,7 +68,9 @@ def prune_delivered(
     _logger.debug("%d records were removed from the repository, for they are old", removed)
 
 
-def _undelivered(state: State, queues: Sequence[ExportQueue[Any]], abandoned: int) -> list[int]:
+def _undelivered(
+    state: State | MemoryState, queues: Sequence[ExportQueue[Any]], abandoned: int
+) -> list[int]:
     """Return since when something may not be delivered, on each channel of each process.
 
     Args:
@@ -84,5 +87,5 @@ def _undelivered(state: State, queues: Sequence[ExportQueue[Any]], abandoned: in
         since if signal_of(channel) in sent else max(since, abandoned)
         for _, channel, since in noted
     ]
-    is_lost = bool(queues) and state.is_durable and not state.is_known()
+    is_lost = bool(queues) and not state.is_known()
     return [*since, abandoned] if is_lost else since

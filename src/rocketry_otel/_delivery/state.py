@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from .checkpoint import DeadLetter
 
 # Another process holds the lock of this one for microseconds.
 _MOST_TRIES = 100
@@ -28,13 +29,15 @@ class State:
     """The state of delivery from one repository.
 
     Args:
-        folder: Where it is kept; ``None`` to keep it in memory.
+        folder: Where it is stored.
 
     Attributes:
         refused: What was refused for good.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    is_durable = True
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._db = StateDB(folder)
         self.refused = DeadLetters(self._db)
@@ -47,9 +50,17 @@ class State:
         self._lease: FileLock | None = None
 
     @property
-    def is_durable(self) -> bool:
-        """Whether it outlives the process."""
-        return self.folder is not None
+    def has_unsaved(self) -> bool:
+        """Whether dead letters wait to be stored with the next change."""
+        return not self.refused.is_noted
+
+    def add_dead_letters(self, channel: str, refusals: Iterable[DeadLetter], now: float) -> None:
+        """Store the records that a destination has refused for good, at a time in seconds.
+
+        Raises:
+            StateError: They cannot be stored yet.
+        """
+        self.refused.add_dead_letters(channel, refusals, now)
 
     # Each process about itself.
 
@@ -103,8 +114,6 @@ class State:
 
     def _prove_alive(self) -> None:
         """Hold the lock by which others know that this process is there."""
-        if self.folder is None:
-            return
         self._alive = self._alive or FileLock(self.folder / f"writer-{self._writer}.lock")
         for _ in range(_MOST_TRIES):
             if self._alive.is_in_place():
@@ -123,9 +132,6 @@ class State:
         Raises:
             StateError: It cannot be told.
         """
-        if self.folder is None:
-            yield True
-            return
         if self._lease is None:
             self._lease = FileLock(self.folder / "catch-up.lock")
         try:
@@ -156,8 +162,6 @@ class State:
 
     def is_alive(self, writer: str) -> bool:
         """Return whether another process is still there."""
-        if self.folder is None:
-            return False
         lock = FileLock(self.folder / f"writer-{writer}.lock")
         try:
             is_alive = not lock.acquire(create=False)
@@ -221,10 +225,9 @@ class State:
             connection.executemany("DELETE FROM writer WHERE id = ? AND channel = ?", gone)
             connection.execute("DELETE FROM unknown WHERE until <= ?", [known_until])
             left = {one for (one,) in connection.execute("SELECT DISTINCT id FROM writer")}
-        if self.folder is not None:
-            for writer in {writer for writer, _ in gone} - left:
-                with suppress(OSError):
-                    (self.folder / f"writer-{writer}.lock").unlink()
+        for writer in {writer for writer, _ in gone} - left:
+            with suppress(OSError):
+                (self.folder / f"writer-{writer}.lock").unlink()
 
     def sweep(self, known: Collection[str]) -> None:
         """Remove what a process has left that was killed before it noted anything.
@@ -232,8 +235,6 @@ class State:
         Args:
             known: The processes that have noted something.
         """
-        if self.folder is None:
-            return
         for path in self.folder.glob("writer-*.lock"):
             if path.stem.removeprefix("writer-") in {*known, self._writer}:
                 continue

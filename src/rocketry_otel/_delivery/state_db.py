@@ -6,7 +6,6 @@ import sqlite3
 import threading
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
-from weakref import finalize
 
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
 from rocketry_otel._runtime.suppression import suppressed
@@ -42,39 +41,27 @@ COMMIT;
 """
 
 
-_abandoned: list[object] = []
-
-
 class StateError(Exception):
     """The state of delivery cannot be read or written at present."""
 
 
 class StateDB:
-    """A database in a folder, or in memory.
+    """A database in a folder.
 
     SQLite is atomic, durable and locked as it is. Each transaction opens the file anew, so that
     a fork, a removed folder or a full disk has no lasting effect.
 
     Args:
-        folder: The folder, made when it is needed; ``None`` for memory.
+        folder: The folder, made when it is needed.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # Made when it is needed, and closed with this.
-        self._memory: sqlite3.Connection | None = None
-        self._closing: finalize[..., object] | None = None
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
         self._lock = threading.RLock()
-        # What a parent has in memory is the parent's to send. To close it here may wait for a lock
-        # that was held at the fork.
-        if self._closing is not None:
-            self._closing.detach()
-            _abandoned.append(self._memory)
-        self._memory = self._closing = None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -85,11 +72,6 @@ class StateDB:
         """
         with suppressed(), self._lock:
             try:
-                if self._folder is None:
-                    memory = self._in_memory()
-                    with _begun(memory):
-                        yield memory
-                    return
                 # A child that is forked in the midst of it would take the file as locked for good.
                 with no_fork, closing(self._open()) as connection, _begun(connection):
                     yield connection
@@ -98,17 +80,8 @@ class StateDB:
                     self._put_away()
                 raise StateError(f"{self._folder}: {error}") from error
 
-    def _in_memory(self) -> sqlite3.Connection:
-        if self._memory is None:
-            self._memory = _prepared(":memory:")
-            self._closing = finalize(self, self._memory.close)
-            self._closing.atexit = False
-        return self._memory
-
     def _open(self) -> sqlite3.Connection:
         folder = self._folder
-        if folder is None:  # pragma: no cover  # it is in memory then
-            raise StateError("there is no folder")
         folder.mkdir(parents=True, exist_ok=True)
         try:
             return _prepared(folder / FILE)
@@ -120,8 +93,6 @@ class StateDB:
 
     def _put_away(self) -> None:
         """Put a damaged file out of the way: what it said is lost, as if it never was."""
-        if self._folder is None:  # pragma: no cover  # what is in memory is not damaged
-            return
         with suppress(OSError):
             # It belongs to the damaged file, and would be played back into a new one.
             (self._folder / f"{FILE}-journal").unlink(missing_ok=True)
@@ -140,7 +111,7 @@ def _begun(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _prepared(path: Path | str) -> sqlite3.Connection:
+def _prepared(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
     )
@@ -156,7 +127,7 @@ def _prepared(path: Path | str) -> sqlite3.Connection:
     return connection
 
 
-def _check_version(version: int, path: Path | str) -> None:
+def _check_version(version: int, path: Path) -> None:
     if version > _VERSION:
         raise StateError(f"{path} was made by a newer version of rocketry-otel")
 

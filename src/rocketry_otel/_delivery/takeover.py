@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rocketry_otel._export.queue import ExportQueue
 
     from .checkpoint import Backlog
+    from .memory_state import MemoryState
     from .state import State
 
 
@@ -36,7 +37,7 @@ class Takeover:
 
     def __init__(
         self,
-        state: State,
+        state: State | MemoryState,
         queues: Mapping[str, ExportQueue[Any]],
         believed: Callable[[Checkpoint], Checkpoint],
     ) -> None:

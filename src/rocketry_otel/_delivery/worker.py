@@ -18,6 +18,7 @@ from rocketry_otel._runtime.threads import start_thread, wait_until
 from .catch_up import CatchUp
 from .checkpoint import DeadLetter
 from .checkpointer import Checkpointer
+from .memory_state import MemoryState
 from .pruning import prune_delivered
 from .state import State
 from .state_db import StateError
@@ -71,7 +72,7 @@ class DeliveryWorker:
         self._settings = settings
         self._counters = counters
         self._queues: Sequence[ExportQueue[Any]] = ()
-        self._state: State | None = None
+        self._state: State | MemoryState | None = None
         self._checkpointer: Checkpointer | None = None
         self._catch_up: CatchUp | None = None
         self._logged: set[str] = set()
@@ -98,7 +99,8 @@ class DeliveryWorker:
         """
         if not (queues or self._settings.retention):
             return
-        state = State(self._folder())
+        folder = self._folder()
+        state = MemoryState() if folder is None else State(folder)
         self._queues = queues
         self._state = state
         self._checkpointer = Checkpointer(state, queues, self._noted)
@@ -331,7 +333,7 @@ class DeliveryWorker:
         if self._state is None or not refusals:
             return
         try:
-            self._state.refused.add_dead_letters(queue.name, refusals, time.time())
+            self._state.add_dead_letters(queue.name, refusals, time.time())
         except StateError as error:
             self._noted(error)
 

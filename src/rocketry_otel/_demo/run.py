@@ -20,7 +20,7 @@ from urllib.parse import quote
 from rocketry.exc import TaskLoggingError
 
 from rocketry_otel import RepositoryError, Settings, instrument, open_repository, uninstrument
-from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.urls import mask_url
@@ -169,7 +169,7 @@ def _show_runs(screen: Screen, handler: OTelRepoHandler, began: float) -> None:
 
 def _runs(repo: BaseRepo, began: float) -> list[Run]:
     """Return the runs of the records since the demo began, in the order of the records."""
-    steps = (one.step for one in reconstruct(repo, RunLookup(repo), nanoseconds(began)))
+    steps = (one.step for one in HistoryReader(repo, RunLookup(repo), nanoseconds(began)))
     return list(
         dict.fromkeys(step.run for step in steps if step.run and step.change in {"began", "ended"})
     )

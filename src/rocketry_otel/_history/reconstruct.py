@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rocketry_otel._model.event import TaskEvent, parse_event
 from rocketry_otel._model.runs import RunTracker, Step
-from rocketry_otel._repositories.skipped import passed_over
+from rocketry_otel._repositories.skipped import ignore
 
 from .run_lookup import ids_in
-from .streams.base import Window
+from .streams.base import Place, Window
 from .streams.stream_of import stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from redbird import BaseRepo
+
+    from rocketry_otel._repositories.skipped import OnSkipped
 
     from .run_lookup import RunLookup
 
@@ -34,80 +36,74 @@ class Reconstructed(NamedTuple):
     step: Step
 
 
-def records(
-    repo: BaseRepo,
-    since: int = 0,
-    until: int | None = None,
-    unreadable: Callable[[int], None] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Give the fields of each stored record, in the order in which they were added.
+class HistoryReader:
+    """A reading of a repository, which gives the records as they were when they were live.
 
-    The caller may take any time between two of them: no transaction, lock or connection is held
-    meanwhile. It may be done in another thread than that which adds records. What cannot be
-    read is left out, with a warning; and what is added meanwhile may be.
+    They take the way of live records, through the same tracker of runs; an earlier beginning is
+    looked up. Each iteration goes on behind the last record of the one before, with the records
+    that were added since.
 
-    Where a repository of Red Bird's own does not tell the order, it is that of ``created``.
+    The caller may take any time between two records: no transaction, lock or connection is held
+    meanwhile. It may be done in another thread than that which adds records. A record that cannot
+    be read is left out, with a warning. A record that is added during an iteration may be.
+
+    If a repository of Red Bird's own has no order, it is that of ``created``.
 
     Args:
         repo: The repository, of any kind and model.
-        since: Only those created at this time or later, in nanoseconds since the epoch.
-        until: Only those created at this time or before.
-        unreadable: Told how many more cannot be read.
-    """
-    window = Window(since) if until is None else Window(since, until)
-    found = stream_of(repo).read(window)
-    while True:
-        before = passed_over()
-        fields = next(found, None)
-        # The caller may look into the repository meanwhile, and come upon the same ones.
-        if unreadable is not None:
-            unreadable(passed_over() - before)
-        if fields is None:
-            return
-        yield fields
-
-
-def reconstruct(
-    repo: BaseRepo,
-    run_lookup: RunLookup,
-    since: int = 0,
-    until: int | None = None,
-    unreadable: Callable[[int], None] | None = None,
-) -> Iterator[Reconstructed]:
-    """Give the records of a repository as they were when they were live.
-
-    They take the way of live records, through the same tracker of runs; what began before is
-    looked up.
-
-    Args:
-        repo: The repository.
         run_lookup: The runs in it.
         since: When the oldest was created, in nanoseconds since the epoch.
         until: When the newest was created.
-        unreadable: Told how many more cannot be read.
-    """
-    fields: Mapping[str, Any] = {}
-    looked_for: set[str | None] = set()
+        on_skipped: Called for each record that cannot be read.
 
-    def find_run(ending: TaskEvent) -> TaskEvent | None:
-        if not fields.get("trace_id"):
-            if since <= 0:
+    Attributes:
+        can_go_on: Whether there may be another iteration.
+    """
+
+    def __init__(
+        self,
+        repo: BaseRepo,
+        run_lookup: RunLookup,
+        since: int = 0,
+        until: int | None = None,
+        on_skipped: OnSkipped = ignore,
+    ) -> None:
+        self._stream = stream_of(repo)
+        self._stream.on_skipped = on_skipped
+        self._window = Window(since) if until is None else Window(since, until)
+        self._place = Place()
+        self.can_go_on = self._stream.can_go_on
+        self._run_lookup = run_lookup
+        self._tracker = RunTracker(keeps_run_id=run_lookup.keeps("run_id"), find_run=self._find_run)
+        self._fields: Mapping[str, Any] = {}
+        self._looked_for: set[str | None] = set()
+
+    def __iter__(self) -> Iterator[Reconstructed]:
+        """Give the records that were not given yet."""
+        for fields in self._stream.read(self._window, self._place):
+            self._fields = fields
+            event = parse_event(fields)
+            step = self._tracker.observe(event, ids_in(fields))
+            is_looked_up = step.change == "ended" and not step.was_open
+            if is_looked_up and not self._run_lookup.is_first_ending(event, fields):
+                step = step._replace(change="repeated")
+            yield Reconstructed(fields, event, step)
+
+    def is_whole(self, rest: Callable[[], bool]) -> bool:
+        """Return whether all records were given that are there now before the end of the reading.
+
+        Args:
+            rest: Gives others their turn; returns whether to go on.
+        """
+        return self._stream.is_whole(self._window, self._place, rest)
+
+    def _find_run(self, ending: TaskEvent) -> TaskEvent | None:
+        if not self._fields.get("trace_id"):
+            if self._window.since <= 0:
                 return None  # it would have been read
             if ending.run_id is None:
                 # Of a run that has no name there is one at most that goes on from before.
-                if ending.task_name in looked_for:
+                if ending.task_name in self._looked_for:
                     return None
-                looked_for.add(ending.task_name)
-        return run_lookup.find_beginning_again(ending, fields)
-
-    tracker = RunTracker(
-        keeps_run_id=run_lookup.keeps("run_id"),
-        find_run=find_run,
-    )
-    for fields in records(repo, since, until, unreadable):
-        event = parse_event(fields)
-        step = tracker.observe(event, ids_in(fields))
-        is_looked_up = step.change == "ended" and not step.was_open
-        if is_looked_up and not run_lookup.is_first_ending(event, fields):
-            step = step._replace(change="repeated")
-        yield Reconstructed(fields, event, step)
+                self._looked_for.add(ending.task_name)
+        return self._run_lookup.find_beginning_again(ending, self._fields)

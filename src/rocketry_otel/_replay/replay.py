@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rocketry_otel._delivery.checkpoint import FOREVER
 from rocketry_otel._errors import RepositoryError, SettingsError
 from rocketry_otel._export.responses import shown
-from rocketry_otel._history.reconstruct import reconstruct
+from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._repositories.skipped import ignore
 from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._settings import Settings
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from redbird import BaseRepo
 
     from rocketry_otel._history.reconstruct import Reconstructed
+    from rocketry_otel._repositories.skipped import OnSkipped
 
 _NANOSECONDS = 1_000_000_000
 
@@ -70,7 +72,7 @@ def replay(
     if first is not None and last is not None and first > last:
         raise SettingsError(f"since ({since}) is later than until ({until})")
     tally = Tally(last, progress)
-    history = chosen(repo, settings, tally, first or 0, last, task, tally.pass_over)
+    history = chosen(repo, settings, tally, first or 0, last, task, tally.skip)
     with tally.to_the_end():
         if dry_run:
             for one in history:
@@ -88,7 +90,7 @@ def chosen(
     since: int,
     until: int | None,
     task: str = "*",
-    unreadable: Callable[[int], None] | None = None,
+    on_skipped: OnSkipped = ignore,
 ) -> Iterator[Reconstructed]:
     """Give the records of a repository that may be sent.
 
@@ -99,12 +101,12 @@ def chosen(
         since: When the oldest was created, in nanoseconds since the epoch.
         until: When the newest was created.
         task: A pattern of the names of tasks.
-        unreadable: Told how many more cannot be read.
+        on_skipped: Called for each record that cannot be read.
 
     Raises:
         RepositoryError: The repository cannot be read.
     """
-    history = reconstruct(repo, RunLookup(repo), since, until, unreadable)
+    history = iter(HistoryReader(repo, RunLookup(repo), since, until, on_skipped))
     while True:
         try:
             one = next(history, None)

@@ -157,9 +157,9 @@ class Tally:
         if not one.fields.get("message"):
             self._lacking[_NO_MESSAGE] += 1
 
-    def pass_over(self, count: int) -> None:
-        """Count records of the repository that cannot be read."""
-        self._unreadable += count
+    def skip(self) -> None:
+        """Count a record of the repository that cannot be read."""
+        self._unreadable += 1
 
     def refuse(self, count: int, reason: str) -> None:
         """Count items that a destination has refused for good."""

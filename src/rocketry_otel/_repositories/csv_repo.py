@@ -20,6 +20,7 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 
 from .csv_file import COLUMNS, Mark, check_header, complete_rows, locked, rendered, write_all
 from .csv_rows import Copy, Rows
+from .skipped import ignore
 from .urls import local_path, mask_url, refusal
 from .values import NewestRecords, change_record, storable_query, storable_record
 from .weak_references import Referable
@@ -27,6 +28,8 @@ from .weak_references import Referable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from .skipped import OnSkipped
 
 # The limit is one for the whole process. A traceback may be longer than its 131,072.
 csv.field_size_limit(sys.maxsize)
@@ -133,11 +136,37 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
 
     def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
         """Yield the records that match, oldest first."""
+        return self.read_behind(Mark(), query)
+
+    def read_behind(
+        self,
+        mark: Mark,
+        query: dict[str, Any],
+        on_skipped: OnSkipped = ignore,
+        on_end: Callable[[Mark], None] = lambda _: None,
+    ) -> Iterator[TaskEventRecord]:
+        """Yield the records behind a mark that match, oldest first.
+
+        Args:
+            mark: A mark in the file; an empty one is its beginning.
+            query: The query.
+            on_skipped: Called for each row that cannot be read.
+            on_end: Called with the mark of the end, when all records were read.
+        """
         with self._reading() as file:
-            for _, row in () if file is None else self._read_rows(file):
-                record = self._rows.matching(row, query)
+            if file is None or not (mark.end == 0 or mark.is_in(file)):
+                return
+            end = mark.end
+            for end, row in self._read_rows(file, end, on_skipped):  # noqa: B007, B020  # to where it came
+                record = self._rows.matching(row, query, on_skipped)
                 if record is not None:
                     yield record
+            on_end(Mark.at(file, end))
+
+    def is_unchanged(self, mark: Mark) -> bool:
+        """Return whether the file is still the same up to a mark."""
+        with self._reading() as file:
+            return file is not None and mark.is_in(file)
 
     def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
         """Return the newest record that matches; for a task's action, without reading all."""
@@ -173,7 +202,9 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
             with file:
                 yield file
 
-    def _read_rows(self, file: BinaryIO, start: int = 0) -> Iterator[tuple[int, list[str]]]:
+    def _read_rows(
+        self, file: BinaryIO, start: int = 0, on_skipped: OnSkipped = ignore
+    ) -> Iterator[tuple[int, list[str]]]:
         """Yield each row from a place in the file on, with the place where it ends.
 
         Rows that are added meanwhile are left out, so that there is an end.
@@ -185,7 +216,7 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
             end += len(raw)
             if end > size:
                 break
-            row = None if is_header else self._rows.parsed(raw)
+            row = None if is_header else self._rows.parsed(raw, on_skipped)
             if row is not None:
                 yield end, row
 

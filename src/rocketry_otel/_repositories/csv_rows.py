@@ -12,12 +12,14 @@ from pydantic.v1 import ValidationError
 from rocketry_otel._model.record import TaskEventRecord
 
 from .csv_file import COLUMNS, Mark, complete_rows
-from .skipped import pass_over
+from .skipped import ignore
 from .values import NewestRecords, matches, satisfies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from .skipped import OnSkipped
 
 _logger = logging.getLogger("rocketry_otel")
 
@@ -31,23 +33,23 @@ class Rows:
         self._filename = filename
         self._warned = False
 
-    def parsed(self, raw: bytes) -> list[str] | None:
-        """Return the texts in a row."""
+    def parsed(self, raw: bytes, on_skipped: OnSkipped = ignore) -> list[str] | None:
+        """Return the texts in a row; ``on_skipped`` is called if it cannot be read."""
         # Another program may have written bytes that are not UTF-8, or a NUL, which `csv`
         # refuses before Python 3.11.
         text = raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
         try:
             row = next(csv.reader([text]))
         except csv.Error as error:
-            self._pass_over(error)
+            self._skip(error, on_skipped)
             return None
         if len(row) != len(COLUMNS):
-            self._pass_over(f"it has {len(row)} columns")
+            self._skip(f"it has {len(row)} columns", on_skipped)
             return None
         return row
 
-    def record(self, row: list[str]) -> TaskEventRecord | None:
-        """Return the record of a row."""
+    def record(self, row: list[str], on_skipped: OnSkipped = ignore) -> TaskEventRecord | None:
+        """Return the record of a row; ``on_skipped`` is called if it is none."""
         values: dict[str, Any] = {
             name: value
             for name, value in zip(COLUMNS, row, strict=True)
@@ -57,19 +59,21 @@ class Rows:
         try:
             return TaskEventRecord(**values)
         except ValidationError as error:
-            self._pass_over(error)
+            self._skip(error, on_skipped)
             return None
 
-    def matching(self, row: list[str], query: dict[str, Any]) -> TaskEventRecord | None:
+    def matching(
+        self, row: list[str], query: dict[str, Any], on_skipped: OnSkipped = ignore
+    ) -> TaskEventRecord | None:
         """Return the record of a row, if it matches."""
         # To make a record costs most: fields that are plain in the row are compared first.
         if not all(_may_satisfy(row, name, wanted) for name, wanted in query.items()):
             return None
-        record = self.record(row)
+        record = self.record(row, on_skipped)
         return record if record is not None and matches(record, query) else None
 
-    def _pass_over(self, why: object) -> None:
-        pass_over()
+    def _skip(self, why: object, on_skipped: OnSkipped) -> None:
+        on_skipped()
         if not self._warned:
             self._warned = True
             _logger.warning("rows of %s that cannot be read are left out: %s", self._filename, why)

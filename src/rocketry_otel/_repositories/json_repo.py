@@ -16,13 +16,15 @@ from redbird.repos import JSONDirectoryRepo
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._model.record import TaskEventRecord
 
-from .skipped import pass_over
+from .skipped import ignore
 from .urls import local_path, mask_url, refusal
 from .values import change_record, matches, storable_query, storable_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from .skipped import OnSkipped
 
 _logger = logging.getLogger("rocketry_otel")
 
@@ -60,7 +62,7 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
 
     # The time in the name of the newest file, in nanoseconds.
     _newest: int = PrivateAttr(0)
-    _passed_over: set[str] = PrivateAttr(default_factory=set)
+    _skipped: set[str] = PrivateAttr(default_factory=set)
 
     def prepare(self) -> None:
         """Find the newest file, and check that files can be written.
@@ -68,14 +70,15 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
         Raises:
             OSError: Files cannot be written.
         """
-        stamps = [name.partition("-")[0] for name in self._names()]
+        stamps = [name.partition("-")[0] for name in self.names()]
         # If the clock was set back, new files still sort after old ones.
         self._newest = max((int(stamp) for stamp in stamps if _is_stamp(stamp)), default=0)
         trial = self.path / f".{uuid4().hex}.tmp"
         trial.touch()
         trial.unlink()
 
-    def _names(self, *, newest_first: bool = False) -> list[str]:
+    def names(self, *, newest_first: bool = False) -> list[str]:
+        """Return the names of all files, oldest first."""
         # Only the name is in memory, because there may be many files.
         with os.scandir(self.path) as entries:
             names = [entry.name for entry in entries if entry.name.endswith(".json")]
@@ -101,27 +104,29 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
 
     def query_items(self, query: dict[str, Any]) -> Iterator[TaskEventRecord]:
         """Yield the records that match, oldest first."""
-        return (record for _, record in self._matching(self._names(), query))
+        return (record for _, record in self._matching(self.names(), query))
 
     def _matching(
         self, names: list[str], query: dict[str, Any]
     ) -> Iterator[tuple[Path, TaskEventRecord]]:
         for name in names:
             path = self.path / name
-            record = self._read(path)
+            record = self.read_file(name)
             if record is not None and matches(record, query):
                 yield path, record
 
-    def _read(self, path: Path) -> TaskEventRecord | None:
+    def read_file(self, name: str, on_skipped: OnSkipped = ignore) -> TaskEventRecord | None:
+        """Return the record in a file; ``on_skipped`` is called if it has none."""
+        path = self.path / name
         try:
             return TaskEventRecord.parse_raw(path.read_bytes(), encoding="utf-8")
         except FileNotFoundError:
             # Deleted since the directory was read.
             return None
         except (ValidationError, OSError) as error:
-            pass_over()
-            if path.name not in self._passed_over:
-                self._passed_over.add(path.name)
+            on_skipped()
+            if name not in self._skipped:
+                self._skipped.add(name)
                 _logger.warning("%s is no task event and is left out: %s", path, error)
             return None
 
@@ -135,12 +140,12 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
 
     def query_read_last(self, query: dict[str, Any]) -> TaskEventRecord | None:
         """Return the newest record that matches; no older file is read."""
-        newest_first = self._matching(self._names(newest_first=True), query)
+        newest_first = self._matching(self.names(newest_first=True), query)
         return next((record for _, record in newest_first), None)
 
     def query_update(self, query: dict[str, Any], values: dict[str, Any]) -> None:
         """Change the records that match."""
-        for path, record in self._matching(self._names(), query):
+        for path, record in self._matching(self.names(), query):
             change_record(record, values)
             self._write(path, record)
 
@@ -151,7 +156,7 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
     def remove(self, query: dict[str, Any], is_unwanted: Callable[[TaskEventRecord], bool]) -> int:
         """Remove the matching records that are unwanted; return their number."""
         removed = 0
-        for path, record in self._matching(self._names(), query):
+        for path, record in self._matching(self.names(), query):
             if is_unwanted(record):
                 path.unlink(missing_ok=True)
                 removed += 1

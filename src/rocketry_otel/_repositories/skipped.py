@@ -1,22 +1,11 @@
-"""Counting stored records that cannot be read, for a reader of all records."""
+"""What a reader does at a stored record that cannot be read: nothing, if it does not count them."""
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
+
+OnSkipped = Callable[[], None]
 
 
-class _Here(threading.local):
-    count = 0
-
-
-_here = _Here()
-
-
-def pass_over() -> None:
-    """Count a record that this thread cannot read."""
-    _here.count += 1
-
-
-def passed_over() -> int:
-    """Return how many such records this thread has met."""
-    return _here.count
+def ignore() -> None:
+    """Do nothing."""

@@ -10,11 +10,11 @@ from rocketry.log import MinimalRecord
 
 from rocketry_otel import TaskEventRecord
 from rocketry_otel._errors import RepositoryError
-from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
 from rocketry_otel._history.streams.stream_of import stream_of
 from tests.repositories.records import record
 from tests.support.repositories import Make
+from tests.support.stored import records
 
 
 @pytest.fixture

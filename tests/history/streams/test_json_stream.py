@@ -9,9 +9,9 @@ import pytest
 from redbird.repos import JSONDirectoryRepo
 from rocketry.log import MinimalRecord
 
-from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
 from rocketry_otel._history.streams.stream_of import stream_of
+from tests.support.stored import records
 
 
 @pytest.fixture

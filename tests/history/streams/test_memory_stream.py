@@ -5,9 +5,9 @@ from __future__ import annotations
 from redbird.repos import MemoryRepo
 from rocketry.log import MinimalRecord
 
-from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
 from rocketry_otel._history.streams.stream_of import stream_of
+from tests.support.stored import records
 
 
 def filled() -> MemoryRepo:

@@ -10,9 +10,9 @@ from redbird.templates import TemplateRepo
 from rocketry.log import MinimalRecord
 
 from rocketry_otel._errors import RepositoryError
-from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
 from rocketry_otel._history.streams.stream_of import stream_of
+from tests.support.stored import records
 
 GOOD = {"task_name": "etl", "action": "run"}
 DATA = [{**GOOD, "created": 1.0}, {"task_name": "etl"}, {**GOOD, "created": 3.0}]

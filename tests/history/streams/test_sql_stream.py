@@ -10,11 +10,11 @@ import sqlalchemy.orm
 from redbird.repos import SQLRepo
 
 from rocketry_otel import TaskEventRecord
-from rocketry_otel._history.reconstruct import records
 from rocketry_otel._history.streams.base import Window
 from rocketry_otel._history.streams.stream_of import stream_of
 from tests.repositories.records import record
 from tests.support.repositories import Make
+from tests.support.stored import records
 
 SQLITE = ["sqlite", "plain-sqlite", "plain-sqlite-text"]
 

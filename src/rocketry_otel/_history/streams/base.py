@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from redbird.oper import between
 
@@ -13,13 +14,15 @@ from rocketry_otel._errors import RepositoryError
 from rocketry_otel._history.run_lookup import fields_of
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._model.text import safe_text, shortened
-from rocketry_otel._repositories.skipped import pass_over
+from rocketry_otel._repositories.skipped import ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from redbird.base import BaseRepo
     from redbird.oper import Operation
+
+    from rocketry_otel._repositories.skipped import OnSkipped
 
     Fields = dict[str, Any]
     Unwanted = Callable[[Mapping[str, Any]], bool]
@@ -33,6 +36,9 @@ OUTLINE = ("task_name", "action", "created", "run_id", "process", "thread")
 # microsecond apart: what lies at a bound is looked for with room to spare, and then looked at.
 _ROOM = 0.001
 _LATEST = nanoseconds(float("inf"))
+
+# So many keys are compared before the caller has its turn.
+_KEYS_AT_ONCE = 1_000
 
 _logged: set[str] = set()
 
@@ -68,25 +74,86 @@ class Window(NamedTuple):
         return self.since <= nanoseconds(fields.get("created")) <= self.until
 
 
+@dataclass
+class Place:
+    """How far a reading has come.
+
+    Attributes:
+        last: The reading goes on behind this. Each kind of stream has its own: a key, the name
+            of a file, a mark in a file.
+        count: How many records the reading has met, where it counts them.
+        digest: A sum over the keys of these records, whatever their order.
+    """
+
+    last: Any = None
+    count: int = 0
+    digest: int = 0
+
+    def pass_by(self, key: Any) -> None:
+        """Move behind a record."""
+        self.last = key
+        self.count += 1
+        # The hash of an integer is the integer: sums of those would often be equal.
+        self.digest = (self.digest + hash(repr(key))) % 2**64
+
+    def has_met_all(self, keys: Iterable[Any], rest: Callable[[], bool]) -> bool:
+        """Compare the records that were met with those that are there now, up to this place.
+
+        Args:
+            keys: The keys of all records that are there, in their order.
+            rest: Gives others their turn; returns whether to go on.
+        """
+        now = Place()
+        for key in keys:
+            now.pass_by(key)
+            if key == self.last or (now.count % _KEYS_AT_ONCE == 0 and not rest()):
+                break
+        return now == self
+
+
 class RecordStream(ABC):
     """The records of a repository.
 
     Args:
         repo: The repository.
-        name: What it is called in a warning.
+        name: The name of the repository in a warning.
+
+    Attributes:
+        on_skipped: Called for each record that cannot be read.
+        can_go_on: Whether ``read`` begins at a place; else it begins at the beginning.
     """
+
+    can_go_on: ClassVar[bool] = False
 
     def __init__(self, repo: BaseRepo, name: object = "") -> None:
         self.repo = repo
         self.name = f"{type(repo).__name__} {name}".rstrip()
+        self.on_skipped: OnSkipped = ignore
 
     @abstractmethod
-    def read(self, window: Window) -> Iterator[Fields]:
+    def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
         """Give the fields of each record, in the order in which they were added.
 
-        Nothing is locked while the caller pauses. What cannot be read is left out with a
-        warning; what is added meanwhile may be left out.
+        Nothing is locked while the caller pauses. A record that cannot be read is left out, with
+        a warning. A record that is added meanwhile may be left out.
+
+        Args:
+            window: When the records were created.
+            place: Where the reading begins; it moves along.
         """
+
+    def is_whole(self, window: Window, place: Place, rest: Callable[[], bool]) -> bool:
+        """Return whether a reading has met all records that are there now before its place.
+
+        Records are not read again for this. A kind that cannot be sure returns false.
+
+        Args:
+            window: That of the reading.
+            place: Where the reading has ended.
+            rest: Gives others their turn; returns whether to go on.
+        """
+        del window, place, rest
+        return False
 
     def outlines(self, window: Window) -> Iterator[Fields]:
         """Give what ``read`` does, of which not more than ``OUTLINE`` need be there."""
@@ -136,8 +203,8 @@ class RecordStream(ABC):
         return self.repo.data_to_item(data)
 
     def left_out(self, error: BaseException) -> None:
-        """Count a record that cannot be read; say so once, however many there are."""
-        pass_over()
+        """Count a record that cannot be read; log the first of them."""
+        self.on_skipped()
         if self.name not in _logged:
             _logged.add(self.name)
             words = shortened(safe_text(error), 400)
@@ -145,14 +212,7 @@ class RecordStream(ABC):
 
 
 class OwnStream(RecordStream):
-    """The records of a repository of ours, which streams and knows how to remove."""
-
-    def read(self, window: Window) -> Iterator[Fields]:
-        """Give the fields of each record, in the order in which they were added."""
-        for record in self.repo.filter_by(created=window.operation):
-            fields = fields_of(record)
-            if window.holds(fields):
-                yield fields
+    """The records of a repository of ours, which knows how to remove."""
 
     def remove(self, window: Window, is_unwanted: Unwanted) -> int:
         """Remove the records that are unwanted, and return how many these were."""

@@ -6,13 +6,14 @@ import csv
 import locale
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._repositories.csv_file import complete_rows
+from rocketry_otel._history.run_lookup import fields_of
+from rocketry_otel._repositories.csv_file import Mark, complete_rows
 from rocketry_otel._repositories.csv_repo import TaskEventCSVRepo
 
-from .base import IndexedStream, RecordStream, Window
+from .base import IndexedStream, Place, RecordStream, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from redbird.repos import CSVFileRepo
 
@@ -25,7 +26,28 @@ _HARMLESS = {"delimiter"}
 def stream_of(repo: CSVFileRepo) -> RecordStream:
     """Return the records of a CSV file, of ours or of Red Bird's."""
     is_ours = isinstance(repo, TaskEventCSVRepo)
-    return IndexedStream(repo, repo.filename) if is_ours else CSVStore(repo, repo.filename)
+    return CSVStream(repo, repo.filename) if is_ours else CSVStore(repo, repo.filename)
+
+
+class CSVStream(IndexedStream):
+    """The records of a file of ours: rows are added at its end alone."""
+
+    can_go_on = True
+
+    def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
+        """Give the fields of each record, in the order in which they were added."""
+        place = place or Place()
+        query = self.repo.format_query({"created": window.operation})
+        begin = place.last or Mark()
+        for record in self.repo.read_behind(begin, query, self.on_skipped, place.pass_by):
+            fields = fields_of(record)
+            if window.holds(fields):
+                yield fields
+
+    def is_whole(self, window: Window, place: Place, rest: Callable[[], bool]) -> bool:
+        """Return whether it is still the same file, unchanged up to the place."""
+        del window, rest
+        return place.last is not None and bool(self.repo.is_unchanged(place.last))
 
 
 class CSVStore(RecordStream):
@@ -35,8 +57,9 @@ class CSVStore(RecordStream):
     removing writes over the file, where others may add to it: it is not used.
     """
 
-    def read(self, window: Window) -> Iterator[Fields]:
+    def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
         """Give the fields of each record, in the order in which they were added."""
+        del place
         try:
             file = self.repo.filename.open("rb")
         except FileNotFoundError:

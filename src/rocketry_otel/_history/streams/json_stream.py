@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from rocketry_otel._history.run_lookup import fields_of
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.json_repo import TaskEventJSONRepo
 
-from .base import OwnStream, RecordStream, Window
+from .base import OwnStream, Place, RecordStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,14 +23,40 @@ if TYPE_CHECKING:
 def stream_of(repo: JSONDirectoryRepo) -> RecordStream:
     """Return the records of a directory, of ours or of Red Bird's."""
     is_ours = isinstance(repo, TaskEventJSONRepo)
-    return OwnStream(repo, repo.path) if is_ours else JSONStore(repo, repo.path)
+    return JSONStream(repo, repo.path) if is_ours else JSONStore(repo, repo.path)
+
+
+class JSONStream(OwnStream):
+    """The records of a directory of ours, in which the names of files have their order."""
+
+    can_go_on = True
+
+    def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
+        """Give the fields of each record, in the order in which they were added."""
+        place = place or Place()
+        for name in self.repo.names():
+            if place.last is None or name > place.last:
+                place.pass_by(name)
+                record = self.repo.read_file(name, self.on_skipped)
+                fields = {} if record is None else fields_of(record)
+                if fields and window.holds(fields):
+                    yield fields
+
+    def is_whole(self, window: Window, place: Place, rest: Callable[[], bool]) -> bool:
+        """Return whether a reading has met all files that are there now before its place.
+
+        A file is named before it is written: it may show behind those of other processes.
+        """
+        del window
+        return place.has_met_all(self.repo.names(), rest)
 
 
 class JSONStore(RecordStream):
     """The records of a directory of Red Bird's, in which the names of files tell no order."""
 
-    def read(self, window: Window) -> Iterator[Fields]:
+    def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
         """Give the fields of each record, in the order of their times."""
+        del place
         return (fields for _, fields in self._files(window))
 
     def remove(self, window: Window, is_unwanted: Unwanted) -> int:

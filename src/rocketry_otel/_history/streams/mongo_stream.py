@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._model.event import nanoseconds
 
-from .base import OUTLINE, RecordStream, Window
+from .base import OUTLINE, Place, RecordStream, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from redbird.repos import MongoRepo
 
@@ -28,6 +28,8 @@ def stream_of(repo: MongoRepo) -> MongoStore:
 class MongoStore(RecordStream):
     """The records of a collection, read by the page: a cursor that waits for long is closed."""
 
+    can_go_on = True
+
     def __init__(self, repo: MongoRepo) -> None:
         super().__init__(repo, repo.collection)
         self._documents = repo.get_collection()
@@ -38,11 +40,23 @@ class MongoStore(RecordStream):
         by_id = repo.id_field is None or self._created == "_id"
         self._order = ["_id"] if by_id else [self._created, "_id"]
 
-    def read(self, window: Window) -> Iterator[Fields]:
+    def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
         """Give the fields of each record, in the order in which they were added."""
-        for page in self._pages(window):
-            found = map(self.fields, page)
-            yield from (fields for fields in found if fields is not None and window.holds(fields))
+        place = place or Place()
+        for page in self._pages(window, last=place.last):
+            for document in page:
+                place.pass_by(self._key(document))
+                fields = self.fields(document)
+                if fields is not None and window.holds(fields):
+                    yield fields
+
+    def is_whole(self, window: Window, place: Place, rest: Callable[[], bool]) -> bool:
+        """Return whether a reading has met all documents that are there now before its place.
+
+        Clients make the ids: within a second, their order is not that of the additions.
+        """
+        pages = self._pages(window, [])
+        return place.has_met_all((self._key(one) for page in pages for one in page), rest)
 
     def item(self, data: Any) -> Any:
         """Return the record that a document is."""
@@ -89,17 +103,24 @@ class MongoStore(RecordStream):
         return removed
 
     def _pages(
-        self, window: Window, places: Iterable[str] | None = None
+        self,
+        window: Window,
+        places: Iterable[str] | None = None,
+        last: Sequence[Any] | None = None,
     ) -> Iterator[list[_Document]]:
         """Give the documents within a window, and some more, by the page."""
         projection = None if places is None else [*places, *self._order]
         bounds = self._bounds(window)
-        page = [] if bounds is None else self._page(projection, bounds)
-        while page:
+        while bounds is not None:
+            page = self._page(projection, bounds, *([] if last is None else [self._is_after(last)]))
+            if not page:
+                return
             # The caller may change a document.
-            key = [page[-1][place] for place in self._order]
+            last = self._key(page[-1])
             yield page
-            page = self._page(projection, bounds, self._is_after(key))
+
+    def _key(self, document: _Document) -> tuple[Any, ...]:
+        return tuple(document[place] for place in self._order)
 
     def _page(self, projection: list[str] | None, *conditions: Any) -> list[_Document]:
         found = self._documents.find({"$and": conditions}, projection)
@@ -121,7 +142,7 @@ class MongoStore(RecordStream):
         first, last = (end[leading] for end in ends)
         return {leading: {"$gte": first, "$lte": last}}
 
-    def _is_after(self, key: list[Any]) -> _Document:
+    def _is_after(self, key: Sequence[Any]) -> _Document:
         """Return the condition on the documents behind one."""
         cases = []
         same: _Document = {}

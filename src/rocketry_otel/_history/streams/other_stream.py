@@ -9,7 +9,7 @@ from redbird.templates import TemplateRepo, TemplateResult
 
 from rocketry_otel._history.run_lookup import fields_of
 
-from .base import RecordStream, Window
+from .base import Place, RecordStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +27,12 @@ def stream_of(repo: BaseRepo) -> RecordStream:
 class UnknownStore(RecordStream):
     """The records of a repository of which nothing is known but that it can be read."""
 
-    def read(self, window: Window) -> Iterator[Fields]:
+    def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
         """Give the fields of each record, in the order in which the repository gives them.
 
         It is asked for all of them: it may not know what more a query can be than a value.
         """
+        del place
         result = self.repo.filter_by()
         if _converts_here(self.repo, result):
             # Red Bird's own way ends at the first record that cannot be read.

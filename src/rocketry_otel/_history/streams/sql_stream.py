@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.sql_engine import write
 
-from .base import OUTLINE, RecordStream, Window
+from .base import OUTLINE, Place, RecordStream, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from redbird.repos import SQLRepo
 
@@ -39,6 +39,8 @@ class SQLStream(RecordStream):
     belongs to the thread that adds records, and has all of a result in memory.
     """
 
+    can_go_on = True
+
     def __init__(self, repo: SQLRepo) -> None:
         mapper = sa.inspect(repo.model_orm)
         super().__init__(repo, mapper.local_table.name)
@@ -55,12 +57,24 @@ class SQLStream(RecordStream):
         types = [getattr(column.type, "impl", column.type) for column in self._primary]
         return len(types) == 1 and isinstance(types[0], sa.Integer)
 
-    def read(self, window: Window) -> Iterator[Fields]:
+    def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
         """Give the fields of each record, in the order in which they were added."""
-        for row in self._rows(list(self._columns), window):
-            fields = self.fields(SimpleNamespace(**row))
-            if fields is not None:
-                yield fields
+        place = place or Place()
+        for page in self._pages(list(self._columns), window, place.last):
+            for key, row in page:
+                place.pass_by(tuple(key))
+                fields = self.fields(SimpleNamespace(**row))
+                if fields is not None:
+                    yield fields
+
+    def is_whole(self, window: Window, place: Place, rest: Callable[[], bool]) -> bool:
+        """Return whether a reading has met all rows that are visible now before its place.
+
+        Ids have the order of their ``INSERT``: a transaction that commits late shows its rows
+        behind those of others.
+        """
+        pages = self._pages(["created"], window)
+        return place.has_met_all((tuple(key) for page in pages for key, _ in page), rest)
 
     def outlines(self, window: Window) -> Iterator[Fields]:
         """Give what runs are paired by."""
@@ -108,10 +122,12 @@ class SQLStream(RecordStream):
             return deletion.where(self._primary[0].in_([key[place] for key in keys]))
         return deletion.where(sa.or_(*map(self._is_row, keys)))
 
-    def _pages(self, names: Sequence[str], window: Window) -> Iterator[list[tuple[_Key, Fields]]]:
+    def _pages(
+        self, names: Sequence[str], window: Window, last: _Key | None = None
+    ) -> Iterator[list[tuple[_Key, Fields]]]:
         """Give the rows within a window by the page: their keys, and those of their fields."""
         bounds = self._bounds(window)
-        page = self._page(names, *bounds)
+        page = self._page(names, *bounds, *([] if last is None else [self._is_after(last)]))
         while page:
             found = (
                 (key, dict(zip(names, values, strict=True)))
