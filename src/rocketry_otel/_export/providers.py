@@ -75,6 +75,10 @@ class Providers:
         ours = [channel.wait_for(mark, deadline) for channel, mark in marks]
         return all(ours) and borrowed()
 
+    def flush_borrowed(self, deadline: float) -> Callable[[], bool]:
+        """Begin to flush the providers of the application; return a function that waits."""
+        return _flush_borrowed(self.borrowed, deadline)
+
     def begin_closing(self, deadline: float) -> None:
         """Begin to send what waits in our own providers, until ``deadline`` at the latest."""
         for channel in self.channels:

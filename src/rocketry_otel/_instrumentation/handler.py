@@ -15,6 +15,7 @@ from redbird.logging import RepoHandler
 from rocketry_otel._delivery.pipeline import GivenProviders, Pipeline
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.sigterm import termination
 from rocketry_otel._settings import Settings
 
 from .arguments import check_options, check_repository
@@ -233,6 +234,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         _hooked_into[session] = ref(self)
         if self.settings.global_providers:
             self._bridge.pipeline.allow_global()
+        # Now: a web server takes the signal later, and gives it back when it has shut down.
+        self._bridge.pipeline.handle_sigterm()
         self._hooks.append((hooks, ref(session)))
 
     def unhook(self) -> None:
@@ -243,6 +246,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 hooks.remove(session)
                 _hooked_into.pop(session, None)
         self._hooks.clear()
+        termination.remove(self._bridge.pipeline)
 
     def use_repository(self, repo: BaseRepo) -> None:
         """Write to another repository from now on; runs that go on keep their ids.
