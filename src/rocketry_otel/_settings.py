@@ -33,6 +33,7 @@ _ALLOWED = {
     "include": "patterns of task names, separated by commas, such as etl-*,report",
     "exclude": "patterns of task names, separated by commas, such as etl-*,report",
     "shutdown_timeout": "a number of seconds, 0 or more",
+    "sigterm": "true or false",
     "global_providers": "true or false",
     "links": "true or false",
     "retention": f"an age such as {EXAMPLES}, or a number of records to keep, 1 or more",
@@ -56,6 +57,8 @@ class Settings(BaseSettings):
         exclude: Patterns of task names not to export, even if included. The repository gets
             the records of every task.
         shutdown_timeout: How many seconds the end of the program may wait for telemetry.
+        sigterm: Whether SIGTERM, where the application leaves it at its default, lets the process
+            send what waits before it dies; see ``docs/guarantees.md``.
         global_providers: Whether ``instrument`` makes our own providers the global ones if the
             application has set none. They record the spans that tasks make in their bodies.
         links: Whether a run links to the runs that it waited for, and to the span that called
@@ -79,6 +82,7 @@ class Settings(BaseSettings):
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     shutdown_timeout: float = Field(default=5.0)
+    sigterm: bool = True
     global_providers: bool = True
     links: bool = True
     retention: Retention | None = None

@@ -259,6 +259,20 @@ def test_metrics_that_cannot_be_collected_do_not_end_the_thread(
     ]
 
 
+def test_closing_that_begins_twice_collects_once(parts: Parts) -> None:
+    """The thread ends after the last collection, and nobody waits for another one."""
+    push = parts.push()
+    push.begin_closing(time.monotonic() + LONG)
+    thread = push._thread
+    assert thread is not None
+    thread.join(LONG)
+    assert not thread.is_alive()
+    began = time.monotonic()
+    close(push)
+    assert time.monotonic() - began < LONG / 2
+    assert (parts.tried, parts.shutdowns) == (1, 1)
+
+
 def test_closing_sends_for_the_last_time_and_shuts_the_destination_down_once(
     parts: Parts,
 ) -> None:

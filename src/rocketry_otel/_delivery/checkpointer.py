@@ -138,6 +138,12 @@ class Checkpointer:
                 self._noted, self._noted_until = checkpoint, until
             self._logged(None)
 
+    def leave(self) -> None:
+        """Note an orderly end if nothing waits; the next record is noted anew."""
+        with self._saving:
+            if self.is_settled:
+                self.close()
+
     def close(self) -> None:
         """Note where this process has come at its end."""
         with self._saving:

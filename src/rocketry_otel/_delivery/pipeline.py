@@ -20,6 +20,7 @@ from rocketry_otel._export.providers import Providers, resolve
 from rocketry_otel._export.status import delivery_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._runtime.sigterm import termination
 from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._telemetry.emitter import SignalEmitter
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.runs import Run, Step
     from rocketry_otel._settings import Settings
+
+
+_LONGEST_IN_AN_OUTAGE = 1.0
 
 
 class GivenProviders(NamedTuple):
@@ -102,6 +106,8 @@ class Pipeline:
         self._signals: _Signals | None = None
         self._closed = False
         self._resting = False
+        # Seconds that the end of the scheduler has waited, without success.
+        self._spent = 0.0
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
 
@@ -122,8 +128,15 @@ class Pipeline:
 
     @property
     def shutdown_timeout(self) -> float:
-        """How many seconds the end of the program may wait for it."""
-        return self._settings.shutdown_timeout
+        """How many seconds the end of the program may wait for it.
+
+        In an outage a durable repository keeps what waits: the next process sends it. The end of
+        the scheduler and that of the program share the time.
+        """
+        longest = self._settings.shutdown_timeout
+        if self._outage.is_on and self.worker.is_durable:
+            longest = min(longest, _LONGEST_IN_AN_OUTAGE)
+        return max(longest - self._spent, 0.0)
 
     def allow_global(self) -> None:
         """Let our own providers become the global ones where the application has set none."""
@@ -146,6 +159,18 @@ class Pipeline:
         signals.providers.retire()
         start_thread(partial(other.close, other.shutdown_timeout), "close")
 
+    def handle_sigterm(self, *, serves: bool = False) -> None:
+        """Let a SIGTERM send the queues, where that is possible; see ``Termination.install``.
+
+        Args:
+            serves: Whether a scheduler starts in this process.
+        """
+        if not self._settings.sigterm:
+            return
+        termination.install(self, self._settings.shutdown_timeout, serves=serves)
+        if self._signals is not None:
+            termination.watch()
+
     def connect(self) -> _Signals:
         """Return the way of each signal; the providers are found by the first call."""
         # A child that is forked in the midst of it would have the half of it.
@@ -163,6 +188,7 @@ class Pipeline:
                     raise
                 if providers.failed:
                     self._postpone()
+                self.handle_sigterm()
             return self._signals
 
     def _use(self, providers: Providers) -> _Signals:
@@ -270,6 +296,27 @@ class Pipeline:
             accepted = self.worker.wait(deadline) and signals.providers.flush(deadline)
         signals.providers.report_losses()
         return accepted and not has_lost
+
+    def flush_borrowed(self, deadline: float) -> Callable[[], object]:
+        """Begin to flush the providers of the application; return a function that waits."""
+        signals = self._signals
+        return bool if signals is None else signals.providers.flush_borrowed(deadline)
+
+    def start_scheduler(self) -> None:
+        """See to the backlog, and to SIGTERM, before the first run."""
+        self._spent = 0.0
+        self.handle_sigterm(serves=True)
+        self.worker.begin()
+
+    def end_scheduler(self) -> None:
+        """Send the queues and note an orderly end, within the shutdown time-out.
+
+        It goes on: the process may have other work, or start the scheduler again.
+        """
+        began = time.monotonic()
+        if not self.flush(self.shutdown_timeout):
+            self._spent = time.monotonic() - began
+        self.worker.note_orderly_end()
 
     def begin_closing(self, deadline: float) -> None:
         """Begin to send the queues, until ``deadline`` (``time.monotonic()``); do not wait."""

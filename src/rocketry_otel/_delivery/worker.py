@@ -311,6 +311,11 @@ class DeliveryWorker:
                     queue.ask(partial(Buffer.confirm_handed_over, handed_over=left))
                     self._counters.add(queue.signal, "dropped", left.items, "shutdown")
 
+    def note_orderly_end(self) -> None:
+        """Note that all is delivered, if it is: no other process sends the last seconds again."""
+        if self._checkpointer is not None and self.is_durable:
+            self._checkpointer.leave()
+
     def reopen(self) -> None:
         """Go on after it was stopped."""
         with self._changed:

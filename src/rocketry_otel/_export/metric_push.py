@@ -90,8 +90,11 @@ class MetricPush:
     def begin_closing(self, deadline: float) -> None:
         """Collect and send for the last time, without waiting for it."""
         with self._changed:
+            is_first = self._close_by is None
             self._close_by = deadline
-            self.hurry()
+            if is_first:
+                # The thread ends after this collection: it would not answer a second one.
+                self.hurry()
 
     def finish_closing(self) -> None:
         """Wait until the last collection is sent or the deadline has come."""

@@ -87,6 +87,10 @@ class Providers:
         for queue in self.queues:
             queue.report_losses()
 
+    def flush_borrowed(self, deadline: float) -> Callable[[], bool]:
+        """Begin to flush the providers of the application; return a function that waits."""
+        return _flush_borrowed(self.borrowed, deadline)
+
     def begin_closing(self, deadline: float) -> None:
         """Begin to send what waits in our own providers, until ``deadline`` at the latest."""
         for channel in self.channels:

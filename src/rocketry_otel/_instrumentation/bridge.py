@@ -215,7 +215,7 @@ class Bridge:
         """Find the providers as the scheduler starts, and show the newest success of each task."""
         try:
             metrics = self.pipeline.connect().metrics
-            self.pipeline.worker.begin()
+            self.pipeline.start_scheduler()
             for name in task_names:
                 event = look_up(self._run_lookup.newest, name, SUCCESS)
                 if event is not None and self._exports(event):

@@ -16,6 +16,7 @@ from rocketry_otel._delivery.pipeline import GivenProviders
 from rocketry_otel._export.status import combined
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.sigterm import termination
 from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._settings import Settings
 
@@ -268,6 +269,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         _hooked_into[session] = ref(self)
         if route.settings.global_providers:
             route.bridge.pipeline.allow_global()
+        # Now: a web server takes the signal later, and gives it back when it has shut down.
+        route.bridge.pipeline.handle_sigterm()
         self._hooks.append((hooks, ref(session)))
 
     def unhook(self) -> None:
@@ -278,6 +281,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 hooks.remove(session)
                 _hooked_into.pop(session, None)
         self._hooks.clear()
+        for pipeline in self._routes.pipelines:
+            termination.remove(pipeline)
 
     def use_repository(
         self, repo: BaseRepo, url: str | None = None, *, is_own_memory: bool = False

@@ -26,6 +26,7 @@ from rocketry.core import Task
 from rocketry_otel._model.annotations import Annotations
 from rocketry_otel._model.text import optional_text
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.sigterm import termination
 
 from .child_process import ChildRecords, ChildSide
 from .current_run import CurrentRun, _current
@@ -132,6 +133,7 @@ class SchedulerHooks:
 
     def note(self, task: Any, run_id: Any) -> None:
         """Keep what is known of a run that is being launched until its first record comes."""
+        termination.hold()
         bridge = _bridges.get(self._key)
         if bridge is None:
             return
@@ -174,9 +176,12 @@ class SchedulerHooks:
 
     def _enter(self, task: Any) -> tuple[Any, Any, ChildSide | None] | None:
         name = str(task.name)
+        is_child = task.logger_name.endswith(_PROCESS_LOGGER)
+        if is_child:
+            termination.runs_a_task()
         if not self._settings.exports(name):
             return None
-        if task.logger_name.endswith(_PROCESS_LOGGER):
+        if is_child:
             return self._enter_in_child(task, name)
         bridge = _bridges.get(self._key)
         run = None if bridge is None else bridge.open_run(name, _run_id_of(task))
@@ -227,15 +232,18 @@ class SchedulerHooks:
             bridge.start([str(task.name) for task in session.tasks])
 
     def stopping(self) -> Generator[None, Any, None]:
-        """Send what waits if the scheduler restarts: its process is then replaced at once."""
+        """Send the queues, and note an orderly end.
+
+        The process may be replaced next, or a web server end it by a signal: nothing is sent then.
+        """
         yield
         bridge = _bridges.get(self._key)
-        weak = getattr(self, "_session", None)
-        session = None if weak is None else weak()
-        if bridge is None or session is None:
+        if bridge is None:
             return
-        if session.scheduler._flag_restart.is_set():  # noqa: SLF001  # no public way to know
-            bridge.pipeline.flush(self._settings.shutdown_timeout)
+        try:
+            bridge.pipeline.end_scheduler()
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("the queues could not be sent at the shutdown", exc_info=True)
 
     def _verify_last(self) -> None:
         """Let the handler be looked for behind all hooks of the start, which may replace it."""
