@@ -82,13 +82,6 @@ IGNORED_SETTINGS = [
             "percent-encoded value: the entry is left out."
         ),
     ),
-    (
-        {"OTEL_PYTHON_METER_PROVIDER": "nope"},
-        (
-            "OTEL_PYTHON_METER_PROVIDER is 'nope', and no provider of this name can be loaded: it "
-            "is ignored. Unset it, or install the package that has the provider."
-        ),
-    ),
 ]
 
 

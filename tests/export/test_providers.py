@@ -181,6 +181,9 @@ def test_a_variable_that_names_no_provider_is_ignored(
     signal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Resolve
 ) -> None:
     """OpenTelemetry raises at it, with a traceback each time. Here our own provider is used."""
+    for place in ("trace._TRACER", "_logs._internal._LOGGER", "metrics._internal._METER"):
+        # Another test may have set one for good.
+        monkeypatch.setattr(f"opentelemetry.{place}_PROVIDER", None)
     monkeypatch.setenv(f"OTEL_PYTHON_{signal}_PROVIDER", "nope")
     for _ in range(2):
         providers = make()
