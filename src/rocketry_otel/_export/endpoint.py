@@ -62,7 +62,9 @@ def without_secrets(message: str, endpoint: str) -> str:
     known = set(_pieces(shown))
     secrets = {piece for piece in _pieces(endpoint) if piece not in known}
     quoted = message.replace(shown, "")
-    if any(_is_in(secret, quoted) for secret in secrets):
+    # A long message is cut, and may end in the first part of a secret.
+    end = quoted.removesuffix("...")
+    if any(_is_in(secret, quoted) or _begins_at_the_end(secret, end) for secret in secrets):
         name = message.partition(":")[0]
         name = name if name.isidentifier() else "error"
         return f"{name} (the message quotes the endpoint, which holds a secret)"
@@ -73,6 +75,11 @@ def _is_in(secret: str, text: str) -> bool:
     if len(secret) >= _SHORT:
         return secret in text
     return re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text) is not None
+
+
+def _begins_at_the_end(secret: str, text: str) -> bool:
+    lengths = range(_SHORT, len(secret))
+    return any(text.endswith(secret[:length]) for length in lengths)
 
 
 def _pieces(text: str) -> list[str]:
