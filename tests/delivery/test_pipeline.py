@@ -15,6 +15,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from rocketry_otel import OTelRepoHandler, Settings, open_repository
 from rocketry_otel._delivery import pipeline
 from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel.testing import TelemetryCapture
 from tests.support.otlp_receiver import Ok, OTLPReceiver, PartialSuccess
 from tests.support.records import task_record
 
@@ -133,9 +134,33 @@ def test_a_pipeline_that_was_never_used_closes_at_once() -> None:
     unused = pipeline.Pipeline(
         Settings(), repo, RunLookup(repo), pipeline.GivenProviders(), lambda *it: lost.append(it)
     )
+    assert not unused.flush_borrowed(time.monotonic())()
     unused.begin_closing(time.monotonic())
     assert unused.is_closed
     assert unused.flush(0.0) is True
     unused.close(0.0)
     assert unused.providers is None
     assert lost == []
+
+
+def test_the_providers_of_the_application_are_flushed(telemetry: TelemetryCapture) -> None:
+    """A thread that ends the process waits for them, too."""
+    handler = OTelRepoHandler(open_repository("memory://"), **telemetry.providers)
+    run(handler, "r1")
+    assert handler._pipeline.flush_borrowed(time.monotonic() + LONG)() is True
+
+
+def test_metrics_without_a_provider_cost_no_other_signal(
+    receiver: OTLPReceiver, handler: OTelRepoHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spans and log records arrive, and none of them is counted as dropped."""
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("no meter provider")
+
+    monkeypatch.setattr("rocketry_otel._export.own_providers.meter_provider", broken)
+    run(handler, "r1")
+    assert handler.flush(LONG) is False
+    assert (len(receiver.spans), len(receiver.log_records)) == (1, 2)
+    assert handler._pipeline.counters.of("logs", "dropped") == {}
+    assert handler._pipeline.counters.of("traces", "dropped") == {}

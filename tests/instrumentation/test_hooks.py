@@ -691,7 +691,7 @@ def test_the_queues_are_sent_when_the_scheduler_ends(
     """The process may be replaced or killed next."""
     parts = Parts(telemetry)
     flushed: list[float] = []
-    monkeypatch.setattr(parts.bridge.pipeline, "flush", flushed.append)
+    monkeypatch.setattr(parts.bridge.pipeline, "_send_queues", flushed.append)
     hook = parts.hooks.stopping()
     next(hook)
     assert flushed == []
@@ -716,3 +716,16 @@ def test_hooks_that_are_gone_are_told_of_no_launch(telemetry: TelemetryCapture) 
 def apps_repo() -> MemoryRepo:
     """Return a repository in memory."""
     return MemoryRepo(model=TaskEventRecord)
+
+
+def test_an_error_at_the_end_of_the_scheduler_is_kept(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler ends as it would have without us."""
+    parts = Parts(telemetry)
+
+    def broken() -> None:
+        raise OSError("a fault of ours")
+
+    monkeypatch.setattr(parts.bridge.pipeline, "end_scheduler", broken)
+    assert list(parts.hooks.stopping()) == [None]

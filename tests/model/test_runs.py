@@ -336,3 +336,16 @@ def test_a_beginning_has_the_ids_that_its_record_bears() -> None:
     run = tracker.observe(event("run"), ids).run
     assert run is not None
     assert run.ids == ids
+
+
+def test_the_first_of_two_runs_with_the_same_ids_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit of an instant ids are shared; the end of one run leaves the other open."""
+    monkeypatch.setattr("rocketry_otel._model.runs._MOST_IN_AN_INSTANT", 0)
+    tracker = RunTracker()
+    first = tracker.observe(event("run", None, 1.0)).run
+    second = tracker.observe(event("run", None, 1.0)).run
+    assert first is not None
+    assert second is not None
+    assert first.ids == second.ids
+    assert tracker.observe(event("success", None, 2.0)).run is first
+    assert tracker.observe(event("success", None, 2.0), second.ids).run is second

@@ -168,7 +168,8 @@ class Pipeline:
         if not self._settings.sigterm:
             return
         termination.install(self, self._settings.shutdown_timeout, serves=serves)
-        if self._signals is not None:
+        providers = self.providers
+        if providers is not None and (providers.channels or providers.borrowed):
             termination.watch()
 
     def connect(self) -> _Signals:
@@ -286,16 +287,21 @@ class Pipeline:
             Whether everything handed over so far, and since the flush before, was accepted in
             time.
         """
+        accepted = self._send_queues(timeout)
         has_lost, self._has_lost = self._has_lost, False
+        if self._signals is not None:
+            self._signals.providers.report_losses()
+        return accepted and not has_lost
+
+    def _send_queues(self, timeout: float) -> bool:
+        """Send the queues; return whether they were accepted, and forget no loss."""
         signals, deadline = self._signals, time.monotonic() + timeout
         if signals is None:
-            return not has_lost
-        accepted = signals.providers.flush(deadline) and self.worker.wait(0.0)
-        if not accepted:
-            # The overflow of the queues comes from the repository, now that they have room.
-            accepted = self.worker.wait(deadline) and signals.providers.flush(deadline)
-        signals.providers.report_losses()
-        return accepted and not has_lost
+            return True
+        if signals.providers.flush(deadline) and self.worker.wait(0.0):
+            return True
+        # The overflow of the queues comes from the repository, now that they have room.
+        return self.worker.wait(deadline) and signals.providers.flush(deadline)
 
     def flush_borrowed(self, deadline: float) -> Callable[[], object]:
         """Begin to flush the providers of the application; return a function that waits."""
@@ -314,7 +320,7 @@ class Pipeline:
         It goes on: the process may have other work, or start the scheduler again.
         """
         began = time.monotonic()
-        if not self.flush(self.shutdown_timeout):
+        if not self._send_queues(self.shutdown_timeout):
             self._spent = time.monotonic() - began
         self.worker.note_orderly_end()
 
