@@ -99,7 +99,7 @@ class MetricPush:
             is_first = self._close_by is None
             self._close_by = deadline
             if is_first:
-                # The thread ends after this collection: it would not answer a second one.
+                # The thread ends after this collection, and would not answer a second one.
                 self.hurry()
 
     def finish_closing(self) -> None:

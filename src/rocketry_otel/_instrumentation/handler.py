@@ -273,7 +273,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         _hooked_into[session] = ref(self)
         if route.settings.global_providers:
             route.bridge.pipeline.allow_global()
-        # Now: a web server takes the signal later, and gives it back when it has shut down.
+        # At once: a web server takes the signal later, and restores ours when it has shut down.
         route.bridge.pipeline.handle_sigterm()
         self._hooks.append((hooks, ref(session)))
 
