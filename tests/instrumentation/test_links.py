@@ -220,7 +220,7 @@ def test_request_inside_a_span_links_to_it(requests: Requests, session: Session)
     with span(7):
         assert task.run({"a": 1}, b=2) == "asked"
     assert task.batches == [Parameters(a=1, b=2)]
-    assert Watched.run.__doc__ == "Ask for a run."
+    assert Watched.run.__doc__ == "Request a run."
     assert taken(requests, task) == (True, link(7))
     assert taken(requests, task) == (False, None)
 
