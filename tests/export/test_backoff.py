@@ -12,8 +12,8 @@ from rocketry_otel._runtime.threads import start_thread, wait_until
 LONG = 20.0
 
 
-def test_pauses_grow_to_half_a_minute() -> None:
-    """Each failure doubles the pause, to 30 s at most, and no two processes pause in step."""
+def test_pause_grows_to_30_seconds() -> None:
+    """Each failure doubles the pause, up to 30 s, with a random part for each process."""
     longest = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     for failures, limit in enumerate(longest):
         pauses = {pause_after(failures) for _ in range(50)}
@@ -21,8 +21,8 @@ def test_pauses_grow_to_half_a_minute() -> None:
     assert pause_after(10**6) <= 30.0
 
 
-def test_any_deadline_can_be_waited_for() -> None:
-    """A deadline beyond what the machine can count to is no error."""
+def test_wait_takes_any_deadline() -> None:
+    """A deadline beyond the machine's range is no error."""
     changed = threading.Condition()
     done = iter([False, True])
 
@@ -36,8 +36,8 @@ def test_any_deadline_can_be_waited_for() -> None:
         assert wait_until(changed, float("-inf"), lambda: False) is False
 
 
-def test_what_a_thread_of_ours_does_is_not_traced() -> None:
-    """Its name says whose it is, it ends with the program, and instrumentation is told to stop."""
+def test_our_thread_is_not_traced() -> None:
+    """It bears our name, ends with the program, and suppresses instrumentation."""
     seen = []
     thread = start_thread(lambda: seen.append(get_value(_SUPPRESS_INSTRUMENTATION_KEY)), "traces")
     assert thread is not None
@@ -45,8 +45,8 @@ def test_what_a_thread_of_ours_does_is_not_traced() -> None:
     assert (thread.name, thread.daemon, seen) == ("rocketry-otel-traces", True, [True])
 
 
-def test_no_thread_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the machine has no more threads there is none, and nothing is raised."""
+def test_missing_thread_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the machine has no more threads, the result is ``None``."""
 
     def fail(_: Callable[[], None]) -> None:
         raise RuntimeError("can't start new thread")

@@ -15,7 +15,7 @@ UNENCODABLE = Result(Answer.REFUSED, "it cannot be encoded", certain=True)
 
 
 class Scenario:
-    """A batch of numbers before a destination that answers as it is told."""
+    """A batch of numbers, and a destination with chosen answers."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Scenario:
         self.refused: list[int] = []
 
     def run(self, size: int) -> tuple[list[int], Result | None]:
-        """Dispatch a batch; return what is left and what stopped it."""
+        """Send the batch; return the entries that are left and the answer that stopped it."""
         batch = [Entry(number, None) for number in range(size)]
         left, doubtful, stopped_by = send_batch(
             batch,
@@ -51,23 +51,23 @@ class Scenario:
         settled += [entry.item for entry in part]
 
 
-def test_a_batch_that_is_accepted_goes_in_one() -> None:
-    """Nothing is split without a reason."""
+def test_accepted_batch_is_one_request() -> None:
+    """A batch is split only after a refusal."""
     trial = Scenario(lambda _: ACCEPTED)
     assert trial.run(5) == ([], None)
     assert (trial.tried, trial.accepted) == ([[0, 1, 2, 3, 4]], [0, 1, 2, 3, 4])
 
 
-def test_what_is_refused_among_others_is_refused_for_good() -> None:
-    """Its neighbours arrive, and show that it is not the destination that is amiss."""
+def test_item_refused_among_others_is_refused() -> None:
+    """Its neighbours are accepted, so the fault is the item's."""
     trial = Scenario(lambda items: REFUSED if {3, 11} & set(items) else ACCEPTED)
     assert trial.run(16) == ([], None)
     assert sorted(trial.accepted) == [n for n in range(16) if n not in {3, 11}]
     assert trial.refused == [3, 11]
 
 
-def test_a_destination_that_refuses_everything_is_as_good_as_away() -> None:
-    """After four items alone none is given up; they go behind the others for the next time."""
+def test_destination_refusing_all_is_unavailable() -> None:
+    """After four single items nothing is given up; these four go last the next time."""
     trial = Scenario(lambda _: REFUSED)
     left, stopped_by = trial.run(8)
     assert stopped_by is REFUSED
@@ -76,24 +76,24 @@ def test_a_destination_that_refuses_everything_is_as_good_as_away() -> None:
     assert trial.refused == []
 
 
-def test_a_destination_that_takes_nothing_of_a_batch_shows_nothing() -> None:
-    """A partial success that leaves all of it out is no sign that others are accepted."""
+def test_empty_partial_success_proves_nothing() -> None:
+    """A partial success that leaves out every item is no acceptance."""
     nothing = Result(Answer.ACCEPTED, "quota", rejected=2)
     trial = Scenario(lambda items: nothing if items == [0, 1] else REFUSED)
     assert trial.run(4) == ([2, 3], REFUSED)
     assert (trial.accepted, trial.refused) == ([0, 1], [])
 
 
-def test_one_item_alone_that_is_refused_waits_for_others() -> None:
-    """Without a neighbour it cannot be told what is amiss."""
+def test_single_refused_item_waits() -> None:
+    """Without a neighbour, the fault may be the destination's."""
     trial = Scenario(lambda _: REFUSED)
     assert trial.run(1) == ([0], REFUSED)
     assert trial.refused == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 6])
-def test_what_was_accepted_before_shows_what_is_amiss(size: int) -> None:
-    """If that is still accepted it is not the destination, though nothing else is there."""
+def test_known_good_item_proves_a_bad_item(size: int) -> None:
+    """If it is accepted again, the destination works, and the other item is bad."""
     trial = Scenario(lambda items: ACCEPTED if items == [99] else REFUSED, known_good=99)
     assert trial.run(size) == ([], None)
     assert trial.refused == list(range(size))
@@ -102,22 +102,22 @@ def test_what_was_accepted_before_shows_what_is_amiss(size: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "order"), [(1, [0]), (6, [4, 5, 0, 1, 2, 3])])
-def test_what_was_accepted_before_shows_an_outage(size: int, order: list[int]) -> None:
-    """If even that is refused nothing is given up."""
+def test_known_good_item_proves_an_outage(size: int, order: list[int]) -> None:
+    """If even this item is refused, nothing is given up."""
     trial = Scenario(lambda _: REFUSED, known_good=99)
     assert trial.run(size) == (order, REFUSED)
     assert (trial.refused, trial.tried.count([99])) == ([], 1)
 
 
-def test_what_cannot_be_encoded_is_refused_for_good_though_it_is_alone() -> None:
-    """There is no doubt about that, for it was never sent."""
+def test_unencodable_single_item_is_refused() -> None:
+    """It was never sent, so the destination cannot be at fault."""
     trial = Scenario(lambda _: UNENCODABLE)
     assert trial.run(2) == ([], None)
     assert trial.refused == [0, 1]
 
 
-def test_an_item_refused_before_an_acceptance_is_sent_again() -> None:
-    """A destination that refuses everything and comes back in the midst costs no good item."""
+def test_item_refused_too_early_is_sent_again() -> None:
+    """A destination that comes back during the batch costs no good item."""
     trial = Scenario(lambda _: ACCEPTED)
     trial.answer = lambda items: ACCEPTED if len(trial.tried) > 3 and 1 not in items else REFUSED
     assert trial.run(4) == ([], None)
@@ -126,39 +126,39 @@ def test_an_item_refused_before_an_acceptance_is_sent_again() -> None:
     assert trial.tried == [[0, 1, 2, 3], [0, 1], [0], [1], [2, 3], [0], [1]]
 
 
-def test_an_item_refused_after_an_acceptance_is_not_sent_again() -> None:
-    """The destination is there, as the acceptance has shown: it is the item that is amiss."""
+def test_item_refused_later_is_not_sent_again() -> None:
+    """The acceptance has shown that the destination works, so the item is bad."""
     trial = Scenario(lambda items: REFUSED if 1 in items else ACCEPTED)
     assert trial.run(2) == ([], None)
     assert trial.tried == [[0, 1], [0], [1]]
 
 
-def test_a_destination_that_comes_back_for_what_was_accepted_before_costs_no_good_item() -> None:
-    """What was accepted before is accepted again, and so are those that were refused meanwhile."""
+def test_destination_returning_late_costs_no_item() -> None:
+    """The known good item is accepted, and so are those that were refused before it."""
     trial = Scenario(lambda _: ACCEPTED, known_good=99)
     trial.answer = lambda _: ACCEPTED if [99] in trial.tried else REFUSED
     assert trial.run(3) == ([], None)
     assert (sorted(trial.accepted), trial.refused) == ([0, 1, 2], [])
 
 
-def test_an_outage_while_the_doubtful_are_sent_again_leaves_them() -> None:
-    """They are sent behind all else the next time."""
+def test_outage_during_second_try_keeps_items() -> None:
+    """The doubtful items are sent last the next time."""
     answers = iter([REFUSED, REFUSED, ACCEPTED, UNAVAILABLE])
     trial = Scenario(lambda _: next(answers))
     assert trial.run(2) == ([0], UNAVAILABLE)
     assert (trial.accepted, trial.refused) == ([1], [])
 
 
-def test_at_the_end_the_doubtful_are_left() -> None:
-    """Nothing is given up without having been sent again."""
+def test_end_keeps_doubtful_items() -> None:
+    """No item is given up before its second try."""
     answers = iter([REFUSED, REFUSED, ACCEPTED])
     trial = Scenario(lambda _: next(answers), over_after=3)
     assert trial.run(2) == ([0], None)
     assert (trial.accepted, trial.refused) == ([1], [])
 
 
-def test_an_outage_in_the_midst_leaves_the_rest_and_the_doubtful() -> None:
-    """What was not sent is sent first the next time, what is doubtful last."""
+def test_outage_keeps_unsent_and_doubtful_items() -> None:
+    """The next time, unsent items go first and doubtful items last."""
     answers = iter([REFUSED, REFUSED, REFUSED, REFUSED, ACCEPTED, UNAVAILABLE])
     trial = Scenario(lambda _: next(answers))
     assert trial.run(8) == ([2, 3, 4, 5, 6, 7, 0], UNAVAILABLE)
@@ -166,8 +166,8 @@ def test_an_outage_in_the_midst_leaves_the_rest_and_the_doubtful() -> None:
     assert trial.refused == []
 
 
-def test_at_the_end_nothing_more_is_sent() -> None:
-    """Whoever ends it has seen to what is left."""
+def test_end_stops_the_batch() -> None:
+    """The caller that ends it takes care of the rest."""
     trial = Scenario(lambda items: UNENCODABLE if len(items) > 1 else ACCEPTED, over_after=1)
     assert trial.run(4) == ([], None)
     assert trial.tried == [[0, 1, 2, 3]]

@@ -7,8 +7,8 @@ from rocketry_otel._export.bounded_http import BoundedAdapter, limit
 from tests.support.otlp_receiver import OTLPReceiver, Raw
 
 
-def test_nothing_is_sent_after_the_deadline() -> None:
-    """A request whose time is up before it has a connection ends at once."""
+def test_late_request_is_not_sent() -> None:
+    """A request past its deadline ends before it has a connection."""
     with OTLPReceiver(grpc=False) as receiver, requests.Session() as session:
         session.mount("http://", BoundedAdapter())
         with limit(0.0, 1000), pytest.raises(requests.RequestException, match="timed out"):
@@ -16,7 +16,7 @@ def test_nothing_is_sent_after_the_deadline() -> None:
         assert receiver.requests == []
 
 
-def test_a_thread_without_a_limit_reads_all() -> None:
+def test_thread_without_limit_reads_all() -> None:
     """A limit ends with its block."""
     with OTLPReceiver(grpc=False) as receiver, requests.Session() as session:
         session.mount("http://", BoundedAdapter())

@@ -8,12 +8,12 @@ CHANNEL = "traces http://c"
 
 
 def live(created: int) -> Entry:
-    """Return an entry from a stored record that is sent as it is written."""
+    """Return an entry of a live record."""
     return Entry(created, RecordRef(created, "etl", "run"))
 
 
 def again(position: int) -> Entry:
-    """Return an entry from a stored record that is sent again."""
+    """Return an entry of a record that is sent again."""
     return Entry(position, RecordRef(position, "etl", "run", {CHANNEL: position}))
 
 
@@ -22,8 +22,8 @@ def unstored(item: int = 0) -> Entry:
     return Entry(item, None)
 
 
-def test_what_finds_no_room_is_left_and_all_that_follows() -> None:
-    """The repository is read from one time on: nothing after it may be taken in."""
+def test_full_buffer_leaves_all_later_items() -> None:
+    """One reading of the repository must find all of them, so none is taken after the first."""
     held = Buffer(2)
     assert [held.add(live(created)) for created in (10, 20, 30, 5, 40)] == [
         True,
@@ -39,8 +39,8 @@ def test_what_finds_no_room_is_left_and_all_that_follows() -> None:
     assert (held.overflow, held.add(live(60))) == (None, True)
 
 
-def test_what_is_owed_holds_back_until_it_is_owed_no_more() -> None:
-    """More of it may come before that is seen to, and then it goes on being owed."""
+def test_overflow_handed_over_can_grow() -> None:
+    """If more overflow comes before the confirmation, all of it stays handed over."""
     held = Buffer(0)
     assert held.hand_over() is None
     held.add(live(20))
@@ -54,8 +54,8 @@ def test_what_is_owed_holds_back_until_it_is_owed_no_more() -> None:
     assert held.oldest() is None
 
 
-def test_what_no_repository_has_makes_way_oldest_first() -> None:
-    """Only what can be read again is sure of its place."""
+def test_oldest_unstored_item_is_dropped() -> None:
+    """Only items that can be read again are sure of their place."""
     held = Buffer(2)
     for number in range(4):
         held.add(unstored(number))
@@ -66,8 +66,8 @@ def test_what_no_repository_has_makes_way_oldest_first() -> None:
     assert [entry.item for entry in held.waiting] == [1, 2]
 
 
-def test_what_a_repository_has_is_never_dropped() -> None:
-    """A batch that comes back may make more of it than there is room for."""
+def test_stored_item_is_never_dropped() -> None:
+    """A batch that comes back may exceed the size of the buffer."""
     held = Buffer(1)
     held.add(live(2))
     held.put_back([live(1)])
@@ -75,8 +75,8 @@ def test_what_a_repository_has_is_never_dropped() -> None:
     assert [entry.item for entry in held.waiting] == [1, 2]
 
 
-def test_what_is_sent_again_is_taken_in_though_others_are_left() -> None:
-    """Whoever sends it has seen to it that there is room."""
+def test_repeated_item_is_taken_despite_overflow() -> None:
+    """Catch-up has waited for room before it sends again."""
     held = Buffer(1)
     held.add(live(1))
     held.add(live(2))
@@ -84,8 +84,8 @@ def test_what_is_sent_again_is_taken_in_though_others_are_left() -> None:
     assert held.count() == 3
 
 
-def test_the_oldest_is_among_all_that_is_live() -> None:
-    """What waits, what is under way and what was left is not delivered yet."""
+def test_oldest_covers_all_live_items() -> None:
+    """Items that wait, are in flight or were left are not delivered yet."""
     held = Buffer(3)
     assert (held.oldest(), held.first_position(CHANNEL)) == (None, None)
     for entry in (unstored(), live(20), live(30)):
@@ -103,8 +103,8 @@ def test_the_oldest_is_among_all_that_is_live() -> None:
     assert held.oldest() == 10
 
 
-def test_positions_are_those_of_what_is_sent_again() -> None:
-    """Live entries have none."""
+def test_only_repeated_items_have_positions() -> None:
+    """Live entries have no position."""
     held = Buffer(9)
     for entry in (live(1), again(7), again(5)):
         held.add(entry)
@@ -116,8 +116,8 @@ def test_positions_are_those_of_what_is_sent_again() -> None:
     assert held.first_position(CHANNEL) is None
 
 
-def test_what_is_settled_is_here_no_more() -> None:
-    """Of a batch that goes in parts each part comes to its end by itself."""
+def test_settled_part_leaves_the_buffer() -> None:
+    """Each part of a batch is settled by itself."""
     held = Buffer(9)
     for created in (10, 20, 30):
         held.add(live(created))
@@ -128,8 +128,8 @@ def test_what_is_settled_is_here_no_more() -> None:
     assert (held.oldest(), held.count()) == (None, 0)
 
 
-def test_giving_up_leaves_what_a_repository_has() -> None:
-    """Of the rest it says how much is lost; what was sent again is known elsewhere."""
+def test_giving_up_keeps_stored_items_as_overflow() -> None:
+    """It returns the number of lost items; catch-up knows the items that it has sent again."""
     held = Buffer(9)
     for entry in (live(10), unstored(), live(20), again(0)):
         held.add(entry)

@@ -8,8 +8,8 @@ import pytest
 from rocketry_otel._export.counters import Counters
 
 
-def test_items_are_counted_by_signal_outcome_and_reason() -> None:
-    """Each count stands under its own signal, outcome and reason; a total leaves the reason out."""
+def test_counts_are_by_signal_outcome_and_reason() -> None:
+    """A total adds the counts of all reasons."""
     counters = Counters()
     counters.add("traces", "delivered", 3)
     counters.add("traces", "delivered")
@@ -23,7 +23,7 @@ def test_items_are_counted_by_signal_outcome_and_reason() -> None:
     assert counters.total("logs", "failed") == 0
 
 
-def test_no_count_is_lost_between_threads() -> None:
+def test_threads_lose_no_count() -> None:
     """Threads that count at the same time are all counted."""
     counters = Counters()
 
@@ -40,8 +40,8 @@ def test_no_count_is_lost_between_threads() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_begins_at_nothing_whatever_lock_was_held() -> None:
-    """A child neither tells of its parent's items nor waits for a lock of its parent's."""
+def test_forked_child_starts_at_zero() -> None:
+    """A child neither reports its parent's items nor waits for its parent's lock."""
     counters = Counters()
     counters.add("traces", "delivered", 7)
     held = threading.Event()

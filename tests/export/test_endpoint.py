@@ -12,15 +12,15 @@ from rocketry_otel._export.endpoint import visible, without_secrets
         ("user:pass@host:4317", "host:4317"),
         ("127.0.0.1:4318", "127.0.0.1:4318"),
         ("http://[::1]:4318", "http://[::1]:4318"),
-        # A mark of the address stands inside the password, or looks as if it did.
+        # A mark of the address is inside the password, or seems to be.
         ("user:p@ss@host:4317", "***"),
         ("http://user:pa/ss@host", "http://***"),
         ("https://host/a@b", "https://***"),
         ("http://host:password", "http://***"),
     ],
 )
-def test_an_endpoint_shows_scheme_host_port_and_path(endpoint: str, expected: str) -> None:
-    """All else may be a secret; where host and password cannot be told apart both are hidden."""
+def test_endpoint_shows_no_secret(endpoint: str, expected: str) -> None:
+    """Only scheme, host, port and path are shown; host and path too are hidden if unclear."""
     assert visible(endpoint) == expected
 
 
@@ -33,8 +33,8 @@ def test_an_endpoint_shows_scheme_host_port_and_path(endpoint: str, expected: st
         ("no p%40ss", "error (the message quotes the endpoint, which holds a secret)"),
     ],
 )
-def test_a_message_quotes_no_secret(message: str, expected: str) -> None:
-    """A secret counts as it stands in the endpoint and percent-decoded."""
+def test_message_quotes_no_secret(message: str, expected: str) -> None:
+    """A secret is found in its written form and percent-decoded."""
     assert without_secrets(message, "http://u:p%40ss@host") == expected
 
 

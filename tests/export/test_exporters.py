@@ -36,13 +36,13 @@ PROTOCOLS = ("http/protobuf", "grpc")
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority and certificates of it."""
+    """An authority, with its certificates."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def receiver() -> Iterator[OTLPReceiver]:
-    """A receiver, which the environment names where that matters."""
+    """A receiver, named by the environment."""
     with OTLPReceiver() as receiver:
         yield receiver
 
@@ -59,7 +59,7 @@ def spans() -> list[ReadableSpan]:
 
 
 def endpoint_of(receiver: OTLPReceiver, protocol: str) -> str:
-    """Return where a receiver listens."""
+    """Return the address of a receiver."""
     return receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
 
 
@@ -80,8 +80,8 @@ def names(receiver: OTLPReceiver) -> list[str]:
     return [it.span.name for it in receiver.spans]
 
 
-def test_the_default_is_http_to_the_local_collector() -> None:
-    """With nothing set each signal goes to its own path at port 4318, over HTTP."""
+def test_default_is_http_to_local_collector() -> None:
+    """Without variables, each signal goes to its own path at port 4318 over HTTP."""
     assert [the_destination(signal).name for signal in ("traces", "logs", "metrics")] == [
         "http://localhost:4318/v1/traces",
         "http://localhost:4318/v1/logs",
@@ -89,21 +89,21 @@ def test_the_default_is_http_to_the_local_collector() -> None:
     ]
 
 
-def test_the_default_of_grpc_is_its_own_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gRPC all signals go to port 4317; an empty variable is as good as none."""
+def test_grpc_default_is_port_4317(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All signals go to port 4317; an empty variable counts as not set."""
     set_variables(monkeypatch, {"PROTOCOL": "grpc", "ENDPOINT": "", "TRACES_TIMEOUT": ""})
     assert the_destination().name == "http://localhost:4317"
     assert the_destination()._made[0]._endpoint == "localhost:4317"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_spans_arrive(
+def test_spans_arrive_by_either_protocol(
     monkeypatch: pytest.MonkeyPatch,
     receiver: OTLPReceiver,
     spans: list[ReadableSpan],
     protocol: str,
 ) -> None:
-    """What is exported is accepted and arrives in either protocol, after a shutdown anew."""
+    """An export is accepted and arrives, also after a shutdown."""
     set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint_of(receiver, protocol)})
     destination = the_destination()
     assert destination.export(spans) == ACCEPTED
@@ -116,13 +116,13 @@ def test_spans_arrive(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_signals_own_variables_win(
+def test_variables_of_a_signal_win(
     monkeypatch: pytest.MonkeyPatch,
     receiver: OTLPReceiver,
     spans: list[ReadableSpan],
     protocol: str,
 ) -> None:
-    """Endpoint, protocol, headers, compression and timeout can be set for one signal alone."""
+    """Endpoint, protocol, headers, compression and timeout can be set for one signal."""
     other = "grpc" if protocol != "grpc" else "http/protobuf"
     endpoint = endpoint_of(receiver, protocol)
     set_variables(
@@ -185,7 +185,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("authorization=Bearer%20abc", "user:password@", "Bearer abc"),
     ],
 )
-def test_the_headers_of_the_user_win_over_netrc(
+def test_user_headers_win_over_netrc(
     monkeypatch: pytest.MonkeyPatch,
     receiver: OTLPReceiver,
     spans: list[ReadableSpan],
@@ -201,7 +201,7 @@ def test_the_headers_of_the_user_win_over_netrc(
 
 
 @pytest.mark.usefixtures("netrc")
-def test_the_variables_of_a_proxy_work(
+def test_proxy_variables_work(
     monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
 ) -> None:
     """Requests go through the proxy, with the headers of the user; ``NO_PROXY`` has exceptions."""
@@ -216,10 +216,10 @@ def test_the_variables_of_a_proxy_work(
     assert len(receiver.requests) == 1
 
 
-def test_http_can_deflate(
+def test_http_can_use_deflate(
     monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
 ) -> None:
-    """The third compression that the specification knows works too."""
+    """The specification's third compression works, too."""
     set_variables(monkeypatch, {"ENDPOINT": receiver.http_endpoint, "COMPRESSION": "deflate"})
     assert the_destination().export(spans) == ACCEPTED
     assert receiver.request_headers[0]["content-encoding"] == "deflate"
@@ -228,14 +228,14 @@ def test_http_can_deflate(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("mutual", [False, True])
-def test_tls_works_with_the_certificates_of_the_variables(
+def test_tls_uses_certificates_of_variables(
     monkeypatch: pytest.MonkeyPatch,
     certificates: Certificates,
     spans: list[ReadableSpan],
     protocol: str,
     mutual: object,
 ) -> None:
-    """A collector with a private authority is reached, also one that wants to see a certificate."""
+    """A collector with a private authority is reached, also one that demands a certificate."""
     client_ca = certificates.ca_file if mutual else None
     with OTLPReceiver(tls=certificates.server, client_ca=client_ca) as receiver:
         set_variables(
@@ -275,7 +275,7 @@ def test_tls_works_with_the_certificates_of_the_variables(
         ("HEADERS", "no equals sign"),
     ],
 )
-def test_a_bad_value_does_not_stop_the_export(
+def test_bad_value_does_not_stop_the_export(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     receiver: OTLPReceiver,
@@ -284,7 +284,7 @@ def test_a_bad_value_does_not_stop_the_export(
     variable: str,
     value: str,
 ) -> None:
-    """As the specification has it, what cannot be used is warned about and ignored."""
+    """As the specification demands, a bad value is ignored with a warning."""
     if value == "carrier pigeon":
         protocol = "http/protobuf"  # the default, which takes its place
     set_variables(
@@ -302,10 +302,10 @@ def test_a_bad_value_does_not_stop_the_export(
     assert os.environ[f"OTEL_EXPORTER_OTLP_{variable}"] == value
 
 
-def test_an_exporter_that_is_not_known_is_warned_about_and_left_out(
+def test_unknown_exporter_is_left_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The others that are named work all the same."""
+    """One warning names it, and the other exporters work."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin,console")
     assert the_destination().name == "console"
     assert [record.getMessage() for record in caplog.records] == [
@@ -316,16 +316,16 @@ def test_an_exporter_that_is_not_known_is_warned_about_and_left_out(
     ]
 
 
-def test_none_is_no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal can be turned off."""
+def test_none_turns_a_signal_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name ``none`` gives no destination."""
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
     assert destinations("logs") == []
 
 
-def test_several_exporters_are_several_destinations(
+def test_each_exporter_is_a_destination(
     monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
 ) -> None:
-    """Collector and console are each a destination of their own."""
+    """Collector and console are separate destinations."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp,console")
     set_variables(monkeypatch, {"ENDPOINT": receiver.http_endpoint})
     otlp, console = destinations("traces")
@@ -338,14 +338,14 @@ def test_several_exporters_are_several_destinations(
 @pytest.mark.parametrize(
     ("exporter", "protocol"), [("otlp_proto_http", "http"), ("otlp_proto_grpc", "grpc")]
 )
-def test_the_sdks_own_names_of_the_exporters_work_too(
+def test_sdk_names_of_exporters_work(
     monkeypatch: pytest.MonkeyPatch,
     receiver: OTLPReceiver,
     spans: list[ReadableSpan],
     exporter: str,
     protocol: str,
 ) -> None:
-    """What users of the SDK are used to names the protocol along with the exporter."""
+    """The SDK's names contain the protocol."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", exporter)
     set_variables(monkeypatch, {"ENDPOINT": endpoint_of(receiver, protocol)})
     receiver.behave(Status(503))
@@ -354,13 +354,13 @@ def test_the_sdks_own_names_of_the_exporters_work_too(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_batch_that_cannot_be_encoded_is_refused_here_and_can_be_halved(
+def test_unencodable_batch_is_refused_unsent(
     monkeypatch: pytest.MonkeyPatch,
     receiver: OTLPReceiver,
     spans: list[ReadableSpan],
     protocol: str,
 ) -> None:
-    """Nothing is sent of a batch with a poison item, and an earlier answer is not taken for its."""
+    """The batch can be halved, and an earlier answer is not taken for its own."""
     set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint_of(receiver, protocol)})
     destination = the_destination()
     poison = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("\ud800")
@@ -374,7 +374,7 @@ def test_a_batch_that_cannot_be_encoded_is_refused_here_and_can_be_halved(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("fault", [Status(503), Status(400), Hang(), None])
-def test_exporters_are_quiet_on_our_threads_alone(
+def test_exporters_are_quiet_on_our_threads(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     receiver: OTLPReceiver,
@@ -382,7 +382,7 @@ def test_exporters_are_quiet_on_our_threads_alone(
     protocol: str,
     fault: Any,
 ) -> None:
-    """What goes wrong is told by its result; the application's own exporters still speak."""
+    """The result reports a failure; the application's own exporters still log."""
     caplog.set_level(logging.DEBUG)
     endpoint = endpoint_of(receiver, protocol)
     set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint, "TIMEOUT": "0.2"})
@@ -393,9 +393,9 @@ def test_exporters_are_quiet_on_our_threads_alone(
     destination = the_destination()
     assert destination.export(spans).answer is not Answer.ACCEPTED
     destination.shutdown()
-    # The receiver is here, too.
-    told = [(it.name, it.getMessage()) for it in caplog.records if it.name != "grpc._server"]
-    assert told == []
+    # The receiver logs in this process, too.
+    lines = [(it.name, it.getMessage()) for it in caplog.records if it.name != "grpc._server"]
+    assert lines == []
     receiver.start()
     receiver.behave(Status(400))
     theirs = OTLPSpanExporter(f"{receiver.http_endpoint}/v1/traces")
@@ -431,8 +431,8 @@ class Exporter:
         (OSError(5, "disk"), Result(Answer.REFUSED, "OSError: [Errno 5] disk")),
     ],
 )
-def test_a_third_partys_exporter_is_taken_at_its_word(answer: object, expected: Result) -> None:
-    """Nothing is known of its connection: a failure is final, and no reason to try halves."""
+def test_third_party_failure_is_final(answer: object, expected: Result) -> None:
+    """Its connection is unknown, so its failure gives no reason to halve the batch."""
     exporter = Exporter(answer)
     destination = ExporterDestination(lambda: (exporter, None), "theirs")
     assert destination.name == "theirs"
@@ -443,8 +443,8 @@ def test_a_third_partys_exporter_is_taken_at_its_word(answer: object, expected: 
     assert exporter.ended == 1
 
 
-def test_a_forked_child_makes_an_exporter_of_its_own() -> None:
-    """The parent's connection is neither used nor closed in the child, nor even let go."""
+def test_forked_child_makes_its_own_exporter() -> None:
+    """The child neither uses nor closes nor releases the parent's connection."""
     made: list[weakref.ref[Exporter]] = []
 
     def make() -> tuple[Exporter, None]:
@@ -453,7 +453,7 @@ def test_a_forked_child_makes_an_exporter_of_its_own() -> None:
         return exporter, None
 
     destination = ExporterDestination(make, "theirs")
-    # What happens in a child, without one: there is no difference in this object.
+    # The same call as in a child, without a fork: this object sees no difference.
     destination._leave_it_to_the_parent()
     destination.shutdown()
     parents = made[0]()
@@ -467,18 +467,18 @@ def test_a_forked_child_makes_an_exporter_of_its_own() -> None:
     assert made[0]() is not None
 
 
-def test_an_exporter_that_cannot_be_made_again_in_a_child_is_no_error() -> None:
-    """A child whose exporter cannot be made loses its items with a reason."""
+def test_child_without_exporter_loses_items() -> None:
+    """The items are lost with a reason, and nothing is raised."""
     exporters = iter([(Exporter(), None)])
     destination = ExporterDestination(lambda: next(exporters), "theirs")
     destination._leave_it_to_the_parent()
     assert destination.export([1]) == Result(Answer.REFUSED, "StopIteration:")
 
 
-def test_grpc_is_not_used_where_a_fork_has_cut_a_call(
+def test_grpc_is_not_used_after_a_cut_call(
     monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
 ) -> None:
-    """It would hang or abort the child: there the items are lost, with the cure in the reason."""
+    """The child would hang or abort, so its items are lost, with the cure in the reason."""
     set_variables(monkeypatch, {"PROTOCOL": "grpc", "ENDPOINT": receiver.grpc_endpoint})
     destination = the_destination()
     destination._leave_it_to_the_parent()
@@ -491,10 +491,10 @@ def test_grpc_is_not_used_where_a_fork_has_cut_a_call(
     assert receiver.requests == []
 
 
-def test_a_credential_provider_is_asked_for_its_session(
+def test_credential_provider_gives_the_session(
     monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, spans: list[ReadableSpan]
 ) -> None:
-    """With the SDK's variable for a credential provider the requests go through its session."""
+    """The SDK's variable names the provider, and requests use its session."""
     session = requests.Session()
     session.headers["X-From"] = "provider"
     monkeypatch.setattr(
@@ -523,18 +523,18 @@ def _loading(load: Any, own: dict[str, Any]) -> Any:
     return lambda entry_point: own.get(entry_point.name) or load(entry_point)
 
 
-def test_the_quiet_is_one_filter_however_many_exporters_there_were() -> None:
-    """Exporters that come and go leave no more than one filter on a logger."""
+def test_loggers_get_one_filter() -> None:
+    """Many exporters leave one filter on a logger."""
     for _ in range(3):
         the_destination().shutdown()
     logger = logging.getLogger("urllib3.connectionpool")
     assert logger.filters.count(exporters._quiet) == 1
 
 
-def test_a_silent_thread_does_not_silence_another(
+def test_quiet_thread_silences_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """While a thread of ours exports, what others log through the same logger is heard."""
+    """While our thread exports, other threads can log through the same logger."""
     logger = logging.getLogger("urllib3.connectionpool")
     heard = threading.Event()
 
@@ -575,7 +575,7 @@ SECRET = "s3cr3t"  # noqa: S105  # what must not be seen
 def test_no_secret_of_an_endpoint_is_shown(
     protocol: str, endpoint: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the name of a destination, nor the log, nor the reason of a failure quotes it."""
+    """Neither the destination's name, nor the log, nor a failure's reason quotes it."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
@@ -589,14 +589,14 @@ def test_no_secret_of_an_endpoint_is_shown(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("seconds", [0, -5])
-def test_a_request_for_no_pause_leaves_the_usual_one(
+def test_zero_retry_after_keeps_usual_pause(
     monkeypatch: pytest.MonkeyPatch,
     receiver: OTLPReceiver,
     spans: list[ReadableSpan],
     protocol: str,
     seconds: int,
 ) -> None:
-    """A collector cannot make us send without a pause: the third try comes after two of them."""
+    """The third try comes after two usual pauses."""
     set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint_of(receiver, protocol)})
     receiver.behave(Status(503, retry_after=seconds))
     counters = Counters()
@@ -613,10 +613,10 @@ def test_a_request_for_no_pause_leaves_the_usual_one(
     queue.finish_closing()
 
 
-def test_no_value_of_a_malformed_header_is_shown(
+def test_malformed_header_value_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One warning names the variable, whatever number of signals it is for."""
+    """One warning for all signals names only the variable."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"a=b,Authorization Bearer {SECRET}")
     for signal in ("traces", "logs", "metrics"):
         (destination,) = destinations(signal)

@@ -51,7 +51,7 @@ class Globals:
 
 @pytest.fixture
 def in_force(monkeypatch: pytest.MonkeyPatch) -> Globals:
-    """Global providers that can be set anew by each test."""
+    """Global providers that each test can set anew."""
     stand_in = Globals()
     for module, signal in (("trace", "tracer"), ("_logs", "logger"), ("metrics", "meter")):
         monkeypatch.setattr(global_providers, module, stand_in.of(signal))
@@ -63,7 +63,7 @@ def in_force(monkeypatch: pytest.MonkeyPatch) -> Globals:
 
 
 def providers(borrowed: tuple[str, ...] = ()) -> Providers:
-    """Return real providers, of which some belong to the application."""
+    """Return real providers; some belong to the application."""
     three = Providers(
         TracerProvider(shutdown_on_exit=False),
         LoggerProvider(shutdown_on_exit=False),
@@ -73,8 +73,8 @@ def providers(borrowed: tuple[str, ...] = ()) -> Providers:
     return three
 
 
-def test_ours_become_global_where_there_are_none(in_force: Globals) -> None:
-    """Each of the three is set, once."""
+def test_our_providers_become_global(in_force: Globals) -> None:
+    """Each of the three is set once, if no other one is set."""
     ours = providers()
     make_global(ours)
     assert in_force.set == ["tracer", "logger", "meter"]
@@ -84,7 +84,7 @@ def test_ours_become_global_where_there_are_none(in_force: Globals) -> None:
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_what_the_application_has_set_stays(signal: str, in_force: Globals) -> None:
+def test_provider_of_the_application_stays(signal: str, in_force: Globals) -> None:
     """Its own provider wins, and the two others become ours."""
     its_own = getattr(providers(), signal)
     in_force.in_force[signal] = its_own
@@ -94,22 +94,22 @@ def test_what_the_application_has_set_stays(signal: str, in_force: Globals) -> N
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_what_the_application_gave_is_not_made_global(signal: str, in_force: Globals) -> None:
-    """A provider given to ``instrument`` alone was not meant for everybody."""
+def test_given_provider_is_not_made_global(signal: str, in_force: Globals) -> None:
+    """A provider given to ``instrument`` is only for that application."""
     make_global(providers(borrowed=(signal,)))
     assert in_force.set == [other for other in SIGNALS if other != signal]
 
 
-def test_providers_that_do_nothing_are_not_made_global(in_force: Globals) -> None:
-    """With the SDK disabled, or a signal that cannot be sent, the place is left free."""
+def test_noop_provider_is_not_made_global(in_force: Globals) -> None:
+    """With the SDK disabled, or after an error, the global place stays free."""
     make_global(Providers(NoOpTracerProvider(), NoOpLoggerProvider(), NoOpMeterProvider()))
     assert in_force.set == []
 
 
-def test_a_global_provider_of_ours_goes_on_with_the_next_handler(
+def test_global_provider_follows_the_next_handler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It cannot be replaced; what it makes after an ``uninstrument`` leaves by the new channels."""
+    """It cannot be replaced, so after ``uninstrument`` its items leave by the new channels."""
     with OTLPReceiver(grpc=False) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         counters = Counters()

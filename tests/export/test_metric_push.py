@@ -20,7 +20,7 @@ LONG = 20.0
 
 
 class Parts:
-    """A destination, a source of metrics and what works between them."""
+    """A destination, a source of metrics, and the push between them."""
 
     name = "http://c"
 
@@ -55,7 +55,7 @@ class Parts:
 
 @pytest.fixture
 def parts() -> Iterator[Parts]:
-    """Parts that are closed when the test is over."""
+    """Parts that are closed after the test."""
     parts = Parts()
     yield parts
     for push in parts.pushes:
@@ -74,7 +74,7 @@ def close(push: MetricPush, timeout: float = LONG) -> None:
 
 
 def end(push: MetricPush, timeout: float = LONG) -> None:
-    """Close, and see the thread end, so that all of its lines are in the log."""
+    """Close, and wait for the thread to end, so that all its lines are in the log."""
     close(push, timeout)
     if push._thread is not None:
         push._thread.join(LONG)
@@ -87,27 +87,27 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_metrics_are_sent_at_intervals(parts: Parts) -> None:
-    """Nobody has to ask for them."""
+    """No request is needed."""
     parts.push(interval=0.02)
     parts.wait_for_tries(3)
 
 
-def test_an_interval_of_any_length_is_waited_for(parts: Parts) -> None:
-    """An interval beyond what the machine can count to is no error."""
+def test_interval_of_any_length_works(parts: Parts) -> None:
+    """An interval beyond the machine's range is no error."""
     assert flush(parts.push(interval=1e15)) is True
     assert parts.tried == 1
 
 
-def test_a_flush_collects_and_sends_at_once(parts: Parts) -> None:
-    """A flush does not wait for the interval, and tells whether the metrics arrived."""
+def test_flush_sends_at_once(parts: Parts) -> None:
+    """A flush does not wait for the interval, and returns whether the metrics arrived."""
     push = parts.push()
     assert flush(push) is True
     assert flush(push) is True
     assert parts.tried == 2
 
 
-def test_a_flush_without_metrics_is_true(parts: Parts) -> None:
-    """With nothing measured nothing is missing, and nothing is sent."""
+def test_flush_without_metrics_is_true(parts: Parts) -> None:
+    """If nothing was measured, nothing is sent or missing."""
     parts.collect = lambda: None
     assert flush(parts.push()) is True
     assert parts.tried == 0
@@ -117,8 +117,8 @@ def test_a_flush_without_metrics_is_true(parts: Parts) -> None:
     "result",
     [UNAVAILABLE, Result(Answer.REFUSED, "bad"), Result(Answer.ACCEPTED, "no", rejected=1)],
 )
-def test_a_flush_is_false_if_the_metrics_did_not_arrive(parts: Parts, result: Result) -> None:
-    """A part that is left out makes it false; since metrics are sums the next flush is good."""
+def test_flush_is_false_after_a_partial_success(parts: Parts, result: Result) -> None:
+    """Metrics are sums, so the next flush is true."""
     push = parts.push()
     parts.answer = lambda _: result
     assert flush(push, 0.1) is False
@@ -126,8 +126,8 @@ def test_a_flush_is_false_if_the_metrics_did_not_arrive(parts: Parts, result: Re
     assert flush(push) is True
 
 
-def test_a_flush_keeps_its_time_limit(parts: Parts) -> None:
-    """An export that hangs makes a flush false when its time is up."""
+def test_flush_keeps_its_time_limit(parts: Parts) -> None:
+    """If an export hangs, the flush returns false at the deadline."""
     opened = threading.Event()
 
     def hang(_: Any) -> Result:
@@ -141,10 +141,8 @@ def test_a_flush_keeps_its_time_limit(parts: Parts) -> None:
     assert flush(push) is True
 
 
-def test_an_outage_is_one_line_at_its_begin_and_one_at_its_end(
-    parts: Parts, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A flush does not give up at the first failure, and tries again as long as it has time."""
+def test_outage_is_logged_twice(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """One line begins it, one ends it, and a flush tries again until its deadline."""
     answers = iter([UNAVAILABLE, UNAVAILABLE])
     parts.answer = lambda _: next(answers, ACCEPTED)
     push = parts.push()
@@ -159,10 +157,10 @@ def test_an_outage_is_one_line_at_its_begin_and_one_at_its_end(
     assert over.startswith("Telemetry gets through to http://c again after ")
 
 
-def test_a_collector_that_takes_no_metrics_is_told_of_with_the_cure(
+def test_collector_without_metrics_is_logged(
     parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The line about a collector for traces alone says what to do."""
+    """The line has the cure, for a collector that takes only traces."""
     parts.answer = lambda _: Result(Answer.UNAVAILABLE, "HTTP 404", unknown=True)
     push = parts.push()
     assert flush(push, 0.1) is False
@@ -175,10 +173,10 @@ def test_a_collector_that_takes_no_metrics_is_told_of_with_the_cure(
     ("result", "count"),
     [(Result(Answer.REFUSED, "bad"), 1), (Result(Answer.ACCEPTED, "bad", rejected=7), 7)],
 )
-def test_a_refusal_is_told_of_and_not_tried_again(
+def test_refusal_is_logged_and_not_repeated(
     parts: Parts, caplog: pytest.LogCaptureFixture, result: Result, count: int
 ) -> None:
-    """Refused metrics wait for the next interval: the same ones would be refused again."""
+    """The same metrics would be refused again, so the next interval sends new ones."""
     parts.answer = lambda _: result
     push = parts.push()
     assert flush(push) is False
@@ -186,14 +184,14 @@ def test_a_refusal_is_told_of_and_not_tried_again(
     assert parts.tried == 2
     assert lines(caplog) == [
         (
-            f"http://c refused {count} of the metrics: bad. What is refused is counted, and set "
-            "aside where a repository has it; further refusals are told of once an hour."
+            f"http://c refused {count} of the metrics: bad. Refused items are counted, and kept "
+            "as dead letters if a repository has them; further refusals are logged once an hour."
         )
     ]
 
 
-def test_a_collector_that_wants_to_be_left_alone_is(parts: Parts) -> None:
-    """A ``Retry-After`` is kept, longer than the interval or not, even if somebody waits."""
+def test_retry_after_is_kept(parts: Parts) -> None:
+    """The pause may exceed the interval, and a waiting flush does not shorten it."""
     answers = iter([Result(Answer.UNAVAILABLE, "busy", retry_after=0.4)])
     parts.answer = lambda _: next(answers, ACCEPTED)
     began = time.monotonic()
@@ -205,8 +203,8 @@ def test_a_collector_that_wants_to_be_left_alone_is(parts: Parts) -> None:
     assert time.monotonic() - began >= 0.4
 
 
-def test_closing_does_not_wait_for_a_collector_that_wants_to_be_left_alone(parts: Parts) -> None:
-    """With a ``Retry-After`` beyond the time limit there is nothing to wait for."""
+def test_closing_does_not_wait_for_retry_after(parts: Parts) -> None:
+    """A ``Retry-After`` beyond the deadline ends the closing."""
     parts.answer = lambda _: Result(Answer.UNAVAILABLE, "busy", retry_after=3600.0)
     push = parts.push()
     push.hurry()
@@ -217,8 +215,8 @@ def test_closing_does_not_wait_for_a_collector_that_wants_to_be_left_alone(parts
     assert parts.tried == 1
 
 
-def test_closing_tries_again_as_long_as_there_is_time(parts: Parts) -> None:
-    """A collector that comes back within the time limit gets the last metrics."""
+def test_closing_tries_until_its_deadline(parts: Parts) -> None:
+    """A collector that comes back in time gets the last metrics."""
     answers = iter([UNAVAILABLE])
     parts.answer = lambda _: next(answers, ACCEPTED)
     push = parts.push()
@@ -226,8 +224,8 @@ def test_closing_tries_again_as_long_as_there_is_time(parts: Parts) -> None:
     assert parts.tried == 2
 
 
-def test_the_end_cuts_a_pause_short(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that pauses comes to its end when its push does."""
+def test_closing_ends_a_pause(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pausing thread ends with its push."""
     monkeypatch.setattr(metric_push, "pause_after", lambda _: 3600.0)
     parts.answer = lambda _: UNAVAILABLE
     push = parts.push(interval=3600.0)
@@ -236,10 +234,10 @@ def test_the_end_cuts_a_pause_short(parts: Parts, monkeypatch: pytest.MonkeyPatc
     assert parts.tried == 1
 
 
-def test_metrics_that_cannot_be_collected_do_not_end_the_thread(
+def test_failed_collection_does_not_end_the_thread(
     parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a callback of the application's raises is told of, and the next collection is made."""
+    """An error of the application's callback is logged, and the next collection is made."""
 
     def fail() -> Any:
         raise RuntimeError("no")
@@ -252,15 +250,15 @@ def test_metrics_that_cannot_be_collected_do_not_end_the_thread(
     end(push)
     assert lines(caplog) == [
         (
-            "http://c refused 1 of the metrics: they cannot be collected: RuntimeError: no. What "
-            "is refused is counted, and set aside where a repository has it; further refusals are "
-            "told of once an hour."
+            "http://c refused 1 of the metrics: they cannot be collected: RuntimeError: no. "
+            "Refused items are counted, and kept as dead letters if a repository has them; further "
+            "refusals are logged once an hour."
         )
     ]
 
 
-def test_closing_that_begins_twice_collects_once(parts: Parts) -> None:
-    """The thread ends after the last collection, and nobody waits for another one."""
+def test_second_begin_of_closing_collects_nothing(parts: Parts) -> None:
+    """The thread ends after the last collection, and no caller waits for another one."""
     push = parts.push()
     push.begin_closing(time.monotonic() + LONG)
     thread = push._thread
@@ -273,10 +271,10 @@ def test_closing_that_begins_twice_collects_once(parts: Parts) -> None:
     assert (parts.tried, parts.shutdowns) == (1, 1)
 
 
-def test_closing_sends_for_the_last_time_and_shuts_the_destination_down_once(
+def test_closing_sends_the_last_metrics_once(
     parts: Parts,
 ) -> None:
-    """What was measured since the last interval goes before the end, and nothing after it."""
+    """The last measurements are sent, and the destination is shut down once."""
     push = parts.push()
     push.finish_closing()
     assert parts.shutdowns == 0
@@ -308,10 +306,8 @@ def test_closing_keeps_its_time_limit(parts: Parts) -> None:
     assert parts.tried == 1
 
 
-def test_a_thread_that_cannot_be_started_is_tried_again(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a machine out of threads nobody waits in vain, and the next flush works."""
+def test_failed_thread_start_is_repeated(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without threads no flush hangs, and the next flush works."""
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -324,8 +320,8 @@ def test_a_thread_that_cannot_be_started_is_tried_again(
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_sends_no_metrics(parts: Parts) -> None:
-    """A child that sent the sums it inherited would count its parent's runs again."""
+def test_forked_child_sends_no_metrics(parts: Parts) -> None:
+    """Its copy of the sums would count the parent's runs twice."""
     push = parts.push(interval=0.01)
     parts.wait_for_tries(1)
     pid = os.fork()
@@ -342,10 +338,8 @@ def test_a_forked_child_sends_no_metrics(parts: Parts) -> None:
     assert flush(push) is True
 
 
-def test_pauses_after_failures_are_no_longer_than_the_interval(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In an outage metrics are tried at least as often as without one."""
+def test_pauses_never_exceed_the_interval(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an outage metrics are sent at least as often as without one."""
     monkeypatch.setattr(metric_push, "pause_after", lambda _: 3600.0)
     parts.answer = lambda _: UNAVAILABLE
     parts.push(interval=0.01)

@@ -10,7 +10,7 @@ from rocketry_otel._export import otel_env as environment
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture) -> Any:
-    """Return a function that gives the warnings so far."""
+    """Return a function that returns the warnings so far."""
 
     def messages() -> list[str]:
         assert {record.name for record in caplog.records} <= {"rocketry_otel"}
@@ -29,10 +29,10 @@ def warned(caplog: pytest.LogCaptureFixture) -> Any:
         ({"OTEL_A": "a", "OTEL_B": "b"}, "a"),
     ],
 )
-def test_the_first_variable_that_is_set_and_not_empty_counts(
+def test_first_set_variable_counts(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str | None
 ) -> None:
-    """As the specification has it, an empty variable is one that is not set."""
+    """By the specification, an empty variable counts as not set."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert environment.text("OTEL_A", "OTEL_B") == expected
@@ -44,7 +44,7 @@ def test_the_first_variable_that_is_set_and_not_empty_counts(
 def test_only_true_disables_the_sdk(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: object
 ) -> None:
-    """As the specification has it, any other value than ``true`` is false."""
+    """By the specification, every other value counts as false."""
     assert environment.sdk_is_disabled() is False
     monkeypatch.setenv("OTEL_SDK_DISABLED", value)
     assert environment.sdk_is_disabled() is expected
@@ -54,17 +54,17 @@ def test_only_true_disables_the_sdk(
 def test_whole_numbers_are_read(
     monkeypatch: pytest.MonkeyPatch, warned: Any, value: str, expected: int
 ) -> None:
-    """A good whole number is used, and without one the default, with nothing said."""
+    """A good number is used, else the default, without a warning."""
     monkeypatch.setenv("OTEL_N", value)
     assert environment.whole_number("OTEL_N", 3, least=1) == expected
     assert warned() == []
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "0x10"])
-def test_a_bad_whole_number_is_warned_about_and_ignored(
+def test_bad_whole_number_is_ignored(
     monkeypatch: pytest.MonkeyPatch, warned: Any, value: str
 ) -> None:
-    """A value that is none, or too small, leaves the default in place and one line in the log."""
+    """The default is used, with one warning."""
     monkeypatch.setenv("OTEL_N", value)
     assert environment.whole_number("OTEL_N", 3, least=1) == 3
     assert warned() == [
@@ -75,10 +75,8 @@ def test_a_bad_whole_number_is_warned_about_and_ignored(
     ]
 
 
-def test_a_bad_limit_without_a_default_is_no_limit(
-    monkeypatch: pytest.MonkeyPatch, warned: Any
-) -> None:
-    """The warning says in words what the default is where that is no number."""
+def test_bad_limit_means_no_limit(monkeypatch: pytest.MonkeyPatch, warned: Any) -> None:
+    """The warning has words for a default that is no number."""
     monkeypatch.setenv("OTEL_N", "short")
     assert environment.whole_number("OTEL_N", None) is None
     assert warned() == [
@@ -101,7 +99,7 @@ def test_a_bad_limit_without_a_default_is_no_limit(
 def test_seconds_are_read(
     monkeypatch: pytest.MonkeyPatch, warned: Any, variables: dict[str, str], expected: float
 ) -> None:
-    """The first variable that is set gives the seconds, fractions included."""
+    """The first variable that is set gives the seconds, with fractions."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert environment.seconds("OTEL_A", "OTEL_B", default=10.0) == expected
@@ -109,10 +107,8 @@ def test_seconds_are_read(
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "soon", "inf", "nan"])
-def test_bad_seconds_are_warned_about_and_ignored(
-    monkeypatch: pytest.MonkeyPatch, warned: Any, value: str
-) -> None:
-    """A time that cannot be waited for leaves the default in place."""
+def test_bad_seconds_are_ignored(monkeypatch: pytest.MonkeyPatch, warned: Any, value: str) -> None:
+    """The default is used, with one warning."""
     monkeypatch.setenv("OTEL_A", value)
     monkeypatch.setenv("OTEL_B", "4")
     assert environment.seconds("OTEL_A", "OTEL_B", default=10.0) == 10.0
@@ -128,10 +124,10 @@ def test_bad_seconds_are_warned_about_and_ignored(
     ("value", "seen_inside"),
     [("3", "3"), ("0.5", "0.5"), ("soon", None), ("-1", None), ("", None), (None, None)],
 )
-def test_a_bad_number_is_hidden_for_a_while(
+def test_bad_number_is_hidden_for_a_while(
     monkeypatch: pytest.MonkeyPatch, value: str | None, seen_inside: str | None
 ) -> None:
-    """Code that would raise at a bad number does not see it, and afterwards all is as before."""
+    """Code that would raise does not see it, and afterwards the variable is back."""
     if value is not None:
         monkeypatch.setenv("OTEL_N", value)
     with environment.without_bad_number("OTEL_N"):
@@ -154,10 +150,10 @@ def test_a_bad_number_is_hidden_for_a_while(
         ("console,none", ["console"]),
     ],
 )
-def test_exporters_are_named_by_comma(
+def test_exporter_names_are_split_by_comma(
     monkeypatch: pytest.MonkeyPatch, value: str | None, expected: list[str]
 ) -> None:
-    """Each exporter comes once, in the order given, whatever its case; ``none`` is no exporter."""
+    """Each name comes once, in order and lower case, without ``none``."""
     if value is not None:
         monkeypatch.setenv("OTEL_TRACES_EXPORTER", value)
     assert environment.exporter_names("traces") == expected
@@ -178,19 +174,17 @@ def test_exporters_are_named_by_comma(
         ({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, "http/protobuf"),
     ],
 )
-def test_the_protocol_is_that_of_the_signal_or_of_all(
+def test_protocol_of_a_signal_wins(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
-    """A signal's own variable wins, and without any it is the specification's default."""
+    """Without a variable, the specification's default is used."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert environment.protocol("logs") == expected
 
 
-def test_an_unknown_protocol_is_warned_about_and_ignored(
-    monkeypatch: pytest.MonkeyPatch, warned: Any
-) -> None:
-    """A protocol that there is no exporter for leaves the default in place."""
+def test_unknown_protocol_is_ignored(monkeypatch: pytest.MonkeyPatch, warned: Any) -> None:
+    """The default is used, with one warning."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
     assert environment.protocol("logs") == "http/protobuf"
     assert warned() == [
@@ -215,19 +209,17 @@ def test_an_unknown_protocol_is_warned_about_and_ignored(
         ),
     ],
 )
-def test_the_compression_is_that_of_the_signal_or_of_all(
+def test_compression_of_a_signal_wins(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
-    """A signal's own variable wins, and without any nothing is compressed."""
+    """Without a variable, nothing is compressed."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert environment.compression("metrics", ("gzip",)) == expected
 
 
-def test_a_bad_compression_is_warned_about_and_ignored(
-    monkeypatch: pytest.MonkeyPatch, warned: Any
-) -> None:
-    """A compression that the protocol does not have leaves requests as they are."""
+def test_bad_compression_is_ignored(monkeypatch: pytest.MonkeyPatch, warned: Any) -> None:
+    """Requests are not compressed, with one warning."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
     assert environment.compression("metrics", ("gzip", "deflate")) == "none"
     assert warned() == [
@@ -241,10 +233,10 @@ def test_a_bad_compression_is_warned_about_and_ignored(
 @pytest.mark.parametrize(
     ("value", "expected"), [("", "trace_based"), ("Always_On", "always_on"), ("x", "trace_based")]
 )
-def test_the_exemplar_filter_is_one_that_there_is(
+def test_unknown_exemplar_filter_is_ignored(
     monkeypatch: pytest.MonkeyPatch, warned: Any, value: str, expected: str
 ) -> None:
-    """A filter that there is not is warned about and ignored."""
+    """The default is used, with one warning."""
     monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", value)
     assert environment.exemplar_filter() == expected
     assert warned() == (

@@ -22,7 +22,7 @@ BEGIN = (
 
 @pytest.fixture
 def counters() -> Counters:
-    """Counts of nothing yet."""
+    """Counters at zero."""
     return Counters()
 
 
@@ -40,10 +40,8 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_an_outage_of_all_signals_is_one_line_at_its_begin_and_one_at_its_end(
-    outage: Outage, caplog: pytest.LogCaptureFixture
-) -> None:
-    """However often and in however many signals it fails, two lines tell of an outage."""
+def test_outage_is_logged_twice(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    """All signals and failures together make one line at the begin and one at the end."""
     assert outage.is_on is False
     for _ in range(5):
         for signal in ("traces", "logs", "metrics"):
@@ -59,10 +57,10 @@ def test_an_outage_of_all_signals_is_one_line_at_its_begin_and_one_at_its_end(
     ]
 
 
-def test_the_end_tells_how_much_was_dropped_meanwhile(
+def test_end_has_the_number_of_dropped_items(
     outage: Outage, counters: Counters, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only what was dropped between begin and end is told of, of all signals together."""
+    """It counts the items of all signals that were dropped during the outage."""
     counters.add("traces", "dropped", 100, "queue_full")
     outage.failed("traces", "http://c", "refused")
     counters.add("traces", "dropped", 2, "queue_full")
@@ -73,18 +71,16 @@ def test_the_end_tells_how_much_was_dropped_meanwhile(
     )
 
 
-def test_success_without_an_outage_is_not_worth_a_line(
+def test_success_without_outage_is_not_logged(
     outage: Outage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What has worked all along is not said to work again."""
+    """Only the end of an outage is logged."""
     outage.succeeded("traces", "http://c")
     assert lines(caplog) == []
 
 
-def test_a_signal_that_the_collector_does_not_know_hides_no_outage_of_the_others(
-    outage: Outage, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A collector for traces alone may refuse logs for ever: an outage of traces is told of."""
+def test_unknown_signal_hides_no_outage(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    """A collector for traces alone may refuse logs; an outage of traces is logged all the same."""
     for signal in ("logs", "metrics", "logs"):
         outage.failed(signal, "http://c", "HTTP 404", unknown=True)
     assert lines(caplog) == [
@@ -110,13 +106,13 @@ def test_a_signal_that_the_collector_does_not_know_hides_no_outage_of_the_others
     assert outage.is_on is False
 
 
-def test_refusals_are_told_of_once_an_hour(
+def test_refusals_are_logged_once_an_hour(
     outage: Outage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A collector that refuses batch after batch fills no log, even if it takes some."""
+    """A collector that refuses many batches does not flood the log."""
     line = (
-        "http://c refused 3 of the logs: too old. What is refused is counted, and set "
-        "aside where a repository has it; further refusals are told of once an hour."
+        "http://c refused 3 of the logs: too old. Refused items are counted, and kept as "
+        "dead letters if a repository has them; further refusals are logged once an hour."
     )
     for _ in range(10):
         outage.refused("logs", "http://c", 3, "too old")
@@ -143,8 +139,8 @@ def _raising_handler() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_raising_handler")
-def test_a_log_handler_that_raises_does_not_end_the_delivery(outage: Outage) -> None:
-    """What the application's handlers raise at our lines reaches no thread of ours."""
+def test_raising_log_handler_does_not_end_delivery(outage: Outage) -> None:
+    """An error of the application's log handler does not reach our threads."""
     outage.failed("traces", "http://c", "refused")
     outage.refused("traces", "http://c", 1, "too old")
     outage.succeeded("traces", "http://c")
@@ -152,8 +148,8 @@ def test_a_log_handler_that_raises_does_not_end_the_delivery(outage: Outage) -> 
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_knows_of_no_outage_and_waits_for_no_lock(outage: Outage) -> None:
-    """A child has yet to try for itself, whatever its parent was doing at the fork."""
+def test_forked_child_starts_without_outage(outage: Outage) -> None:
+    """It makes its own tries, and waits for no lock of its parent."""
     outage.failed("traces", "http://c", "refused")
     held, let_go = threading.Event(), threading.Event()
 

@@ -30,7 +30,7 @@ from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 
 
 class Made:
-    """Providers of our own, which are closed when the test is over."""
+    """Providers of our own that are closed after the test."""
 
     def __init__(self) -> None:
         self.counters = Counters()
@@ -59,7 +59,7 @@ class Made:
 
 @pytest.fixture
 def made() -> Iterator[Made]:
-    """Providers of our own, which are closed when the test is over."""
+    """Providers of our own that are closed after the test."""
     made = Made()
     yield made
     made.close(0.0)
@@ -67,7 +67,7 @@ def made() -> Iterator[Made]:
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
-    """A receiver, which the environment names where that matters."""
+    """A receiver, named by the environment."""
     with OTLPReceiver(grpc=False) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         yield receiver
@@ -89,10 +89,10 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
         ({"OTEL_SERVICE_NAME": "", "OTEL_RESOURCE_ATTRIBUTES": "my.service.name=x"}, "rocketry"),
     ],
 )
-def test_the_service_is_named_by_the_environment_or_rocketry(
+def test_service_name_comes_from_environment(
     monkeypatch: pytest.MonkeyPatch, made: Made, variables: dict[str, str], name: str
 ) -> None:
-    """All three signals bear the same name; without one in the environment it is ``rocketry``."""
+    """All three signals have the same name; the default is ``rocketry``."""
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert made.tracer().resource.attributes["service.name"] == name
@@ -100,10 +100,8 @@ def test_the_service_is_named_by_the_environment_or_rocketry(
     assert made.meter()._sdk_config.resource.attributes["service.name"] == name
 
 
-def test_the_resource_has_the_attributes_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch, made: Made
-) -> None:
-    """Attributes of the environment are on all that is sent; a bad pair costs no other."""
+def test_resource_has_environment_attributes(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:
+    """Each signal has them; a bad pair costs no other pair."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test,bad,team=a%20b")
     attributes = made.tracer().resource.attributes
     assert attributes["deployment.environment"] == "test"
@@ -112,8 +110,8 @@ def test_the_resource_has_the_attributes_of_the_environment(
     assert attributes["telemetry.sdk.name"] == "opentelemetry"
 
 
-def test_each_signal_arrives_through_its_own_channel(receiver: OTLPReceiver, made: Made) -> None:
-    """Spans, log records and metrics of our own providers are sent, once each."""
+def test_each_signal_arrives_once(receiver: OTLPReceiver, made: Made) -> None:
+    """Spans, log records and metrics leave by their own channels."""
     tracer = made.tracer().get_tracer("test")
     with tracer.start_as_current_span("parent"):
         tracer.start_span("child").end()
@@ -132,7 +130,7 @@ def test_each_signal_arrives_through_its_own_channel(receiver: OTLPReceiver, mad
     assert [it.metric.name for it in receiver.metrics] == ["runs"]
 
 
-def test_spans_that_are_not_sampled_are_not_sent(
+def test_unsampled_spans_are_not_sent(
     monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, made: Made
 ) -> None:
     """The sampler of the environment decides."""
@@ -143,9 +141,7 @@ def test_spans_that_are_not_sampled_are_not_sent(
     assert made.counters.of("traces", "delivered") == {}
 
 
-def test_spans_that_are_recorded_but_not_sampled_are_not_sent(
-    receiver: OTLPReceiver, made: Made
-) -> None:
+def test_record_only_spans_are_not_sent(receiver: OTLPReceiver, made: Made) -> None:
     """A sampler that only records keeps spans in the process."""
     from opentelemetry.sdk.trace.sampling import (  # noqa: PLC0415
         Decision,
@@ -171,7 +167,7 @@ def test_spans_that_are_recorded_but_not_sampled_are_not_sent(
         ("coin", None, "ParentBased{root:AlwaysOnSampler", 1),
     ],
 )
-def test_the_sampler_is_that_of_the_environment(
+def test_unknown_sampler_is_ignored(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     made: Made,
@@ -180,7 +176,7 @@ def test_the_sampler_is_that_of_the_environment(
     description: str,
     warnings: int,
 ) -> None:
-    """A sampler or an argument that is not known is warned about and ignored."""
+    """A bad sampler or argument gives one warning, and the default."""
     for name, value in (("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", argument)):
         if value is not None:
             monkeypatch.setenv(name, value)
@@ -195,8 +191,8 @@ def queue_limits(channel: Any) -> QueueLimits:
     return limits
 
 
-def test_the_queues_are_as_large_and_slow_as_the_specification_says(made: Made) -> None:
-    """Without variables the specification's defaults are in force."""
+def test_queue_defaults_are_the_specification_s(made: Made) -> None:
+    """They are used without variables."""
     made.tracer()
     made.logger()
     traces, logs = made.channels
@@ -204,10 +200,10 @@ def test_the_queues_are_as_large_and_slow_as_the_specification_says(made: Made) 
     assert queue_limits(logs) == QueueLimits(size=2048, batch=512, delay=1.0)
 
 
-def test_the_queues_are_as_the_environment_says(
+def test_queue_limits_come_from_environment(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, made: Made
 ) -> None:
-    """Spans and log records have variables of their own; a bad one is warned about and ignored."""
+    """Spans and log records have separate variables; a bad one is ignored with a warning."""
     for name, value in {
         "OTEL_BSP_SCHEDULE_DELAY": "0",
         "OTEL_BSP_MAX_QUEUE_SIZE": "10",
@@ -231,7 +227,7 @@ def test_the_queues_are_as_the_environment_says(
 @pytest.mark.parametrize(
     ("value", "interval", "warnings"), [(None, 60.0, 0), ("1500", 1.5, 0), ("0", 60.0, 1)]
 )
-def test_metrics_are_sent_as_often_as_the_environment_says(
+def test_metric_interval_comes_from_environment(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     made: Made,
@@ -239,7 +235,7 @@ def test_metrics_are_sent_as_often_as_the_environment_says(
     interval: float,
     warnings: int,
 ) -> None:
-    """Each minute without a variable, or with a bad one."""
+    """The default is a minute, also for a bad value."""
     if value is not None:
         monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", value)
     made.meter()
@@ -248,10 +244,10 @@ def test_metrics_are_sent_as_often_as_the_environment_says(
     assert len(warned(caplog)) == warnings
 
 
-def test_metrics_have_the_temporality_of_the_environment(
+def test_temporality_comes_from_environment(
     monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, made: Made
 ) -> None:
-    """What the exporter prefers is how metrics are collected."""
+    """The preference of the exporter decides how metrics are collected."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")
     made.meter().get_meter("test").create_counter("runs").add(3)
     made.close()
@@ -268,7 +264,7 @@ def test_metrics_have_the_temporality_of_the_environment(
         ("sometimes", TraceBasedExemplarFilter, 1),
     ],
 )
-def test_exemplars_are_filtered_as_the_environment_says(
+def test_exemplar_filter_comes_from_environment(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     made: Made,
@@ -276,17 +272,15 @@ def test_exemplars_are_filtered_as_the_environment_says(
     expected: type,
     warnings: int,
 ) -> None:
-    """A filter that there is not would make the SDK raise: it is warned about and ignored."""
+    """The SDK would raise at an unknown filter; here it is ignored with a warning."""
     if value is not None:
         monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", value)
     assert type(made.meter()._sdk_config.exemplar_filter) is expected
     assert len(warned(caplog)) == warnings
 
 
-def test_without_exporters_there_are_no_threads(
-    monkeypatch: pytest.MonkeyPatch, made: Made
-) -> None:
-    """``none`` makes a provider that sends nothing and costs nothing."""
+def test_no_exporter_means_no_thread(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:
+    """With ``none``, a provider sends nothing and costs nothing."""
     before = set(threading.enumerate())
     for signal in ("TRACES", "LOGS", "METRICS"):
         monkeypatch.setenv(f"OTEL_{signal}_EXPORTER", "none")
@@ -297,7 +291,7 @@ def test_without_exporters_there_are_no_threads(
     assert set(threading.enumerate()) <= before
 
 
-# The SDK before 1.45 reads limits of log records for itself, and not all of them.
+# The SDK before 1.45 reads the limits of log records itself, and only some of them.
 TAKES_LIMITS = "log_record_limits" in inspect.signature(LoggerProvider).parameters
 
 
@@ -366,7 +360,7 @@ def link_with(attributes: dict[str, int]) -> Link:
     ],
     ids=["none", "count", "length", "own counts", "own lengths", "bad"],
 )
-def test_the_limits_of_the_environment_are_in_force(
+def test_limits_come_from_environment(
     monkeypatch: pytest.MonkeyPatch,
     receiver: OTLPReceiver,
     made: Made,
@@ -376,7 +370,7 @@ def test_the_limits_of_the_environment_are_in_force(
     link: dict[str, Any],
     record: dict[str, Any],
 ) -> None:
-    """General limits and those of one kind cut what is too much; a bad one cuts nothing."""
+    """General and special limits apply; a bad value sets no limit."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     tracer = made.tracer().get_tracer("test")
@@ -397,10 +391,10 @@ def test_the_limits_of_the_environment_are_in_force(
 
 
 @pytest.mark.parametrize(("name", "field"), [("EVENT", "events"), ("LINK", "links")])
-def test_the_number_of_events_and_links_is_limited(
+def test_events_and_links_are_limited(
     monkeypatch: pytest.MonkeyPatch, receiver: OTLPReceiver, made: Made, name: str, field: str
 ) -> None:
-    """A span with more of them than allowed keeps the latest."""
+    """A span keeps the latest ones."""
     monkeypatch.setenv(f"OTEL_SPAN_{name}_COUNT_LIMIT", "1")
     span = made.tracer().get_tracer("test").start_span("run", links=[link_with({}), link_with({})])
     span.add_event("one")
@@ -411,8 +405,8 @@ def test_the_number_of_events_and_links_is_limited(
     assert len(getattr(received, field)) == 1
 
 
-def test_a_log_record_does_not_keep_its_context(receiver: OTLPReceiver, made: Made) -> None:
-    """While a record waits in the queue it holds on to nothing of the task's."""
+def test_queued_log_record_drops_its_context(receiver: OTLPReceiver, made: Made) -> None:
+    """A record in the queue keeps no object of the task alive."""
     import gc  # noqa: PLC0415
     import weakref  # noqa: PLC0415
 
@@ -431,8 +425,8 @@ def test_a_log_record_does_not_keep_its_context(receiver: OTLPReceiver, made: Ma
     assert len(receiver.log_records) == 1
 
 
-def test_the_providers_ask_nothing_of_their_processors(made: Made) -> None:
-    """Flush and shutdown of an own provider are ours to do: the SDK's reach no queue."""
+def test_sdk_flush_does_not_reach_the_queues(made: Made) -> None:
+    """We flush and shut down our own providers; the SDK's calls do nothing."""
     provider = made.logger()
     provider.get_logger("test").emit(body="hello")
     assert provider.force_flush(1) is True
@@ -440,28 +434,26 @@ def test_the_providers_ask_nothing_of_their_processors(made: Made) -> None:
     assert made.counters.of("logs", "delivered") == {}
 
 
-def test_a_forked_child_measures_nothing_with_our_own_provider(made: Made) -> None:
-    """The SDK's locks may have been held at the fork: no measurement asks for them in the child."""
+def test_forked_child_measures_nothing(made: Made) -> None:
+    """The SDK's locks may be held at the fork, so no measurement takes them in the child."""
     metrics = TaskMetrics(made.meter(), made.counters, Delivery)
     measured = metrics._active
-    metrics._measure_nothing()  # what happens in a child; there is no other difference
+    metrics._measure_nothing()  # the same call as in a child, without a fork
     assert metrics._active is not measured
     assert type(metrics._active) is NoOpUpDownCounter
 
 
-def test_a_borrowed_meter_provider_measures_in_a_child_too() -> None:
-    """What an application's provider does in a child is the application's affair."""
+def test_borrowed_provider_measures_in_a_child() -> None:
+    """An application decides itself about its provider in a child."""
     provider = MeterProvider(shutdown_on_exit=False)
     before = len(forks._methods)
     metrics = TaskMetrics(provider, Counters(), Delivery)
-    assert len(forks._methods) == before + 1  # that of the counts
+    assert len(forks._methods) == before + 1  # that of the counters
     assert type(metrics._active) is not NoOpUpDownCounter
 
 
-def test_older_sdks_are_given_no_limits_that_they_do_not_know(
-    monkeypatch: pytest.MonkeyPatch, made: Made
-) -> None:
-    """Before 1.45 the provider takes no limits of log records, and reads them itself."""
+def test_older_sdk_gets_no_log_limits(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:
+    """Before 1.45 the SDK reads the limits of log records itself."""
 
     class Older(LoggerProvider):
         def __init__(self, resource: Any = None, *, shutdown_on_exit: bool = True) -> None:
@@ -471,8 +463,8 @@ def test_older_sdks_are_given_no_limits_that_they_do_not_know(
     assert type(made.logger()) is Older
 
 
-def test_each_channel_has_a_name_of_its_own(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By which it is known in other processes, though two exporters send to the same place."""
+def test_each_channel_has_its_own_name(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes know it by the name, also if two exporters share an address."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp,otlp_proto_http,otlp_proto_grpc")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
     _, channels = own.tracer_provider(made.counters, made.outage)
@@ -484,10 +476,8 @@ def test_each_channel_has_a_name_of_its_own(made: Made, monkeypatch: pytest.Monk
     ]
 
 
-def test_spans_and_log_records_do_not_bear_what_differs_from_process_to_process(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sent again by another process they are the same to the byte; what the user says stays."""
+def test_resource_is_equal_in_all_processes(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item sent again is the same to the byte; the user's attributes stay."""
     monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "otel,process")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=data")
     assert own._lasting_resource().attributes.keys() == {

@@ -24,7 +24,7 @@ Resolve = Callable[..., Providers]
 
 @pytest.fixture
 def make() -> Iterator[Resolve]:
-    """Resolve, with providers that are closed when the test is over."""
+    """Resolve, with providers that are closed after the test."""
     made: list[Providers] = []
 
     def make(tracer: Any = None, logger: Any = None, meter: Any = None) -> Providers:
@@ -39,23 +39,23 @@ def make() -> Iterator[Resolve]:
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
-    """A receiver, which the environment names where that matters."""
+    """A receiver, named by the environment."""
     with OTLPReceiver(grpc=False) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         yield receiver
 
 
 class Unflushable:
-    """A provider that keeps nothing back."""
+    """A provider without ``force_flush``."""
 
     def get_tracer(self, *_: Any) -> None:
-        """Nobody uses what it makes."""
+        """Return a tracer that no test uses."""
 
     get_logger = get_meter = get_tracer
 
 
 class Borrowed(Unflushable):
-    """A provider of the application's."""
+    """A provider of the application."""
 
     def __init__(self, answer: Any = True) -> None:  # noqa: FBT002
         self.answer = answer
@@ -72,7 +72,7 @@ class Borrowed(Unflushable):
 
 
 def set_globally(monkeypatch: pytest.MonkeyPatch, **providers: Any) -> None:
-    """Have the getters of the API answer as when an application has set its providers."""
+    """Let the API's getters return providers of an application."""
     for name, getter in {
         "tracer": "trace.get_tracer_provider",
         "logger": "get_logger_provider",
@@ -85,8 +85,8 @@ def set_globally(monkeypatch: pytest.MonkeyPatch, **providers: Any) -> None:
             )
 
 
-def test_a_given_provider_wins(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
-    """What was given as an argument is used, whatever it is and the application has set."""
+def test_given_provider_wins(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
+    """An argument wins over the global providers, of any type."""
     set_globally(monkeypatch, tracer=Borrowed(), logger=Borrowed(), meter=Borrowed())
     given = (trace.ProxyTracerProvider(), Borrowed(), Unflushable())
     providers = make(*given)
@@ -95,10 +95,8 @@ def test_a_given_provider_wins(monkeypatch: pytest.MonkeyPatch, make: Resolve) -
     assert providers.channels == []
 
 
-def test_what_the_application_has_set_globally_comes_next(
-    monkeypatch: pytest.MonkeyPatch, make: Resolve
-) -> None:
-    """Each signal is looked at by itself."""
+def test_global_provider_comes_second(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
+    """Each signal is resolved by itself."""
     tracer, meter = TracerProvider(shutdown_on_exit=False), Unflushable()
     set_globally(monkeypatch, tracer=tracer, meter=meter)
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
@@ -109,8 +107,8 @@ def test_what_the_application_has_set_globally_comes_next(
     assert providers.borrowed == [tracer, meter]
 
 
-def test_without_any_our_own_are_made_and_not_set_globally(make: Resolve) -> None:
-    """The application can still set its own for itself."""
+def test_own_provider_comes_last(make: Resolve) -> None:
+    """It is not made global, so the application can still set its own."""
     before = trace.get_tracer_provider()
     providers = make()
     assert type(providers.tracer) is TracerProvider
@@ -122,8 +120,8 @@ def test_without_any_our_own_are_made_and_not_set_globally(make: Resolve) -> Non
     assert trace.get_tracer_provider() is before
 
 
-def test_a_disabled_sdk_makes_nothing(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
-    """With ``OTEL_SDK_DISABLED`` there is no thread, no exporter and nothing to wait for."""
+def test_disabled_sdk_makes_nothing(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
+    """With ``OTEL_SDK_DISABLED`` there is no thread and no exporter."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     before = set(threading.enumerate())
     providers = make()
@@ -151,14 +149,14 @@ def fail(*_: object, **__: object) -> Any:
         ("metrics", "own_providers.OwnMeterProvider.get_meter"),
     ],
 )
-def test_a_signal_without_a_provider_costs_no_other(
+def test_failed_signal_costs_no_other(
     signal: str,
     broken: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     make: Resolve,
 ) -> None:
-    """The others work. Of the one nothing is left; one line names it, however often it fails."""
+    """The others work; the failed one leaves nothing behind, and one line names it."""
     monkeypatch.setattr(f"rocketry_otel._export.{broken}", fail)
     before = set(threading.enumerate())
     for _ in range(3):
@@ -177,7 +175,7 @@ def test_a_signal_without_a_provider_costs_no_other(
 
 
 @pytest.mark.parametrize("signal", ["TRACER", "LOGGER", "METER"])
-def test_a_variable_that_names_no_provider_is_ignored(
+def test_unknown_provider_variable_is_ignored(
     signal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Resolve
 ) -> None:
     """OpenTelemetry raises at it, with a traceback each time. Here our own provider is used."""
@@ -196,10 +194,8 @@ def test_a_variable_that_names_no_provider_is_ignored(
     )
 
 
-def test_a_flush_asks_all_and_is_true_if_all_are_done(
-    receiver: OTLPReceiver, make: Resolve
-) -> None:
-    """Our own channels and the application's providers are flushed within one time limit."""
+def test_flush_reaches_all_providers(receiver: OTLPReceiver, make: Resolve) -> None:
+    """Our channels and the application's providers share one time limit."""
     borrowed = Borrowed(answer=None)
     providers = make(logger=borrowed, meter=Unflushable())
     providers.tracer.get_tracer("test").start_span("run").end()
@@ -211,16 +207,14 @@ def test_a_flush_asks_all_and_is_true_if_all_are_done(
 
 
 @pytest.mark.parametrize("answer", [False, RuntimeError("no")])
-def test_a_flush_is_false_if_a_provider_of_the_applications_says_so(
-    make: Resolve, answer: object
-) -> None:
-    """A provider that fails, or raises, has not sent all."""
+def test_flush_is_false_if_a_provider_fails(make: Resolve, answer: object) -> None:
+    """A provider of the application that fails or raises has not sent everything."""
     providers = make(Borrowed(answer), Unflushable(), Unflushable())
     assert providers.flush(time.monotonic() + LONG) is False
 
 
-def test_a_provider_of_the_applications_that_hangs_is_left_behind(make: Resolve) -> None:
-    """The SDK's own flush keeps no time limit: ours does."""
+def test_hanging_provider_is_left_behind(make: Resolve) -> None:
+    """The SDK's flush keeps no time limit, and ours does."""
     hanging = Borrowed()
     hanging.opened.clear()
     providers = make(hanging, Borrowed(), Borrowed())
@@ -228,8 +222,8 @@ def test_a_provider_of_the_applications_that_hangs_is_left_behind(make: Resolve)
     hanging.opened.set()
 
 
-def test_a_flush_is_false_if_a_channel_of_ours_fails(receiver: OTLPReceiver, make: Resolve) -> None:
-    """What a collector refuses has not arrived, though the application's providers are done."""
+def test_flush_is_false_after_a_refusal(receiver: OTLPReceiver, make: Resolve) -> None:
+    """Our refused items have not arrived, though the application's providers succeed."""
     receiver.behave(Status(400))
     borrowed = Borrowed()
     providers = make(logger=borrowed, meter=Unflushable())
@@ -238,8 +232,8 @@ def test_a_flush_is_false_if_a_channel_of_ours_fails(receiver: OTLPReceiver, mak
     assert len(borrowed.asked) == 1
 
 
-def test_a_flush_without_threads_is_false(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
-    """When the interpreter is on its way out the application's providers cannot be asked."""
+def test_flush_without_threads_is_false(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:
+    """At the interpreter's end the application's providers cannot be flushed."""
     borrowed = Borrowed()
     providers = make(borrowed, Unflushable(), Unflushable())
     monkeypatch.setattr(threading.Thread, "start", fail)
@@ -247,10 +241,8 @@ def test_a_flush_without_threads_is_false(monkeypatch: pytest.MonkeyPatch, make:
     assert borrowed.asked == []
 
 
-def test_closing_ends_our_own_channels_together_and_no_borrowed_provider(
-    receiver: OTLPReceiver, make: Resolve
-) -> None:
-    """With a collector that hangs, closing all three signals takes the time limit once."""
+def test_closing_ends_our_channels_together(receiver: OTLPReceiver, make: Resolve) -> None:
+    """A hanging collector costs one time limit; borrowed providers stay open."""
     receiver.behave(Hang())
     providers = make()
     providers.tracer.get_tracer("test").start_span("run").end()
@@ -263,10 +255,8 @@ def test_closing_ends_our_own_channels_together_and_no_borrowed_provider(
     assert providers.flush(time.monotonic()) is False
 
 
-def test_what_was_delivered_stays_delivered_after_closing(
-    receiver: OTLPReceiver, make: Resolve
-) -> None:
-    """A flush after the end tells of what was handed over before it."""
+def test_flush_after_closing_reports_earlier_items(receiver: OTLPReceiver, make: Resolve) -> None:
+    """A flush after the end reports the items handed over before it."""
     providers = make()
     providers.tracer.get_tracer("test").start_span("run").end()
     providers.close(time.monotonic() + LONG)

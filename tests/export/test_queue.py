@@ -27,12 +27,12 @@ LONG = 20.0
 
 
 def soon() -> float:
-    """Return a deadline that no test is to reach."""
+    """Return a deadline that no test reaches."""
     return time.monotonic() + LONG
 
 
 class Collector:
-    """A destination that answers as it is told and keeps what it has accepted."""
+    """A destination with chosen answers, which keeps the items that it accepts."""
 
     name = "http://c"
 
@@ -61,7 +61,7 @@ class Collector:
 
 
 class Parts:
-    """A queue and what it works with."""
+    """A queue, and the parts around it."""
 
     def __init__(self) -> None:
         self.collector = Collector()
@@ -79,13 +79,13 @@ class Parts:
 
 @pytest.fixture
 def parts() -> Iterator[Parts]:
-    """Parts that are closed when the test is over."""
+    """Parts that are closed after the test."""
     parts = Parts()
     yield parts
     for queue in parts.queues:
         close(queue, 0.0)
         if queue._thread is not None:
-            join(queue)  # so that no line of it gets into the next test's log
+            join(queue)  # so that its lines are not in the next test's log
 
 
 def flush(queue: ExportQueue[Any], timeout: float = LONG) -> bool:
@@ -100,20 +100,20 @@ def close(queue: ExportQueue[Any], timeout: float = LONG) -> None:
 
 
 def end(queue: ExportQueue[Any], timeout: float = LONG) -> None:
-    """Close a queue and see its thread end."""
+    """Close a queue, and wait for its thread to end."""
     close(queue, timeout)
     join(queue)
 
 
 def join(queue: ExportQueue[Any]) -> None:
-    """See the thread of a queue end."""
+    """Wait for the thread of a queue to end."""
     assert queue._thread is not None
     queue._thread.join(LONG)
     assert not queue._thread.is_alive()
 
 
 class Gate:
-    """An answer that comes when the test lets it come."""
+    """An answer that comes when the test opens it."""
 
     def __init__(self, result: Result = ACCEPTED) -> None:
         self.result = result
@@ -126,8 +126,8 @@ class Gate:
         return self.result
 
 
-def test_items_arrive_in_their_order_and_are_counted(parts: Parts) -> None:
-    """What is handed over arrives, and a flush says so."""
+def test_items_arrive_in_order(parts: Parts) -> None:
+    """They are counted, and a flush returns true."""
     queue = parts.queue()
     for number in range(10):
         queue.put(number)
@@ -136,14 +136,14 @@ def test_items_arrive_in_their_order_and_are_counted(parts: Parts) -> None:
     assert parts.counters.of("traces", "delivered") == {"": 10}
 
 
-def test_a_flush_of_nothing_is_true_and_makes_no_request(parts: Parts) -> None:
-    """With nothing handed over nothing is missing."""
+def test_flush_of_nothing_is_true(parts: Parts) -> None:
+    """An empty queue makes no request."""
     assert flush(parts.queue(), 0.0) is True
     assert parts.collector.tried == []
 
 
-def test_an_item_goes_when_its_delay_is_over(parts: Parts) -> None:
-    """Without a flush an item waits as long as the delay says, and others go with it."""
+def test_item_is_sent_after_its_delay(parts: Parts) -> None:
+    """Without a flush an item waits for others until the delay is over."""
     queue = parts.queue(QueueLimits(delay=0.1))
     queue.put(1)
     queue.put(2)
@@ -151,8 +151,8 @@ def test_an_item_goes_when_its_delay_is_over(parts: Parts) -> None:
     assert parts.collector.tried == [[1, 2]]
 
 
-def test_a_full_batch_goes_at_once(parts: Parts) -> None:
-    """A batch that is full does not wait for its delay, and none is larger."""
+def test_full_batch_is_sent_at_once(parts: Parts) -> None:
+    """A full batch does not wait, and no batch is larger."""
     queue = parts.queue(QueueLimits(batch=3, delay=3600.0))
     for number in range(7):
         queue.put(number)
@@ -162,8 +162,8 @@ def test_a_full_batch_goes_at_once(parts: Parts) -> None:
     assert parts.collector.tried[2:] == [[6]]
 
 
-def test_a_flush_is_false_when_its_time_is_up_and_true_once_all_is_there(parts: Parts) -> None:
-    """A flush tells how things stand at its end, whenever that is."""
+def test_flush_is_false_at_its_deadline(parts: Parts) -> None:
+    """A later flush is true when all items have arrived."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue()
     queue.put(1)
@@ -173,8 +173,8 @@ def test_a_flush_is_false_when_its_time_is_up_and_true_once_all_is_there(parts: 
 
 
 @pytest.mark.parametrize("result", [REFUSED, Result(Answer.ACCEPTED, "no", rejected=1)])
-def test_a_flush_stays_false_once_something_was_lost(parts: Parts, result: Result) -> None:
-    """What a collector has refused, in whole or in part, is never said to have arrived."""
+def test_flush_stays_false_after_a_loss(parts: Parts, result: Result) -> None:
+    """An item that the collector has refused never counts as arrived."""
     queue = parts.queue()
     parts.collector.answer = lambda _: result
     queue.put(1)
@@ -186,10 +186,8 @@ def test_a_flush_stays_false_once_something_was_lost(parts: Parts, result: Resul
     assert parts.counters.of("traces", "delivered") == {"": 1}
 
 
-def test_a_partial_success_counts_both_parts(
-    parts: Parts, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What was left out is counted as refused, the rest as delivered, with the reason in a line."""
+def test_partial_success_counts_both_parts(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """Rejected items count as refused, the others as delivered, and the log has the reason."""
     queue = parts.queue(LATER)
     parts.collector.answer = lambda _: Result(Answer.ACCEPTED, "too old", rejected=2)
     for number in range(5):
@@ -200,14 +198,14 @@ def test_a_partial_success_counts_both_parts(
     end(queue)
     assert [record.getMessage() for record in caplog.records] == [
         (
-            "http://c refused 2 of the traces: too old. What is refused is counted, and set "
-            "aside where a repository has it; further refusals are told of once an hour."
+            "http://c refused 2 of the traces: too old. Refused items are counted, and kept as "
+            "dead letters if a repository has them; further refusals are logged once an hour."
         )
     ]
 
 
-def test_a_collector_cannot_refuse_more_than_it_got(parts: Parts) -> None:
-    """A collector that miscounts does not make ours wrong."""
+def test_rejected_count_is_bounded(parts: Parts) -> None:
+    """A collector that miscounts does not make our counts wrong."""
     queue = parts.queue()
     parts.collector.answer = lambda _: Result(Answer.ACCEPTED, "", rejected=1000)
     queue.put(1)
@@ -216,10 +214,10 @@ def test_a_collector_cannot_refuse_more_than_it_got(parts: Parts) -> None:
     assert parts.counters.of("traces", "delivered") == {}
 
 
-def test_what_did_not_get_through_is_tried_again_in_its_order(
+def test_items_arrive_in_order_after_an_outage(
     parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After an outage everything arrives, once and in order, with a line at either end."""
+    """Each arrives once, and the log has a line at the begin and the end."""
     answers = iter([UNAVAILABLE, UNAVAILABLE])
     parts.collector.answer = lambda _: next(answers, ACCEPTED)
     queue = parts.queue(QueueLimits(batch=2, delay=0.0))
@@ -234,8 +232,8 @@ def test_what_did_not_get_through_is_tried_again_in_its_order(
     assert over.endswith(" s.")
 
 
-def test_a_poison_item_does_not_cost_its_neighbours(parts: Parts) -> None:
-    """A batch that cannot be encoded is halved until what is wrong with it stands alone."""
+def test_poison_item_costs_no_neighbour(parts: Parts) -> None:
+    """A batch that cannot be encoded is halved until the bad item is alone."""
     parts.collector.answer = lambda batch: UNENCODABLE if 13 in batch else ACCEPTED
     queue = parts.queue(LATER)
     for number in range(20):
@@ -246,8 +244,8 @@ def test_a_poison_item_does_not_cost_its_neighbours(parts: Parts) -> None:
     assert parts.counters.of("traces", "delivered") == {"": 19}
 
 
-def test_what_is_refused_at_the_head_lets_others_pass(parts: Parts) -> None:
-    """Though a batch has nothing else, and nothing was ever accepted before."""
+def test_refused_items_let_others_pass(parts: Parts) -> None:
+    """That holds for a whole batch of them, before any acceptance."""
     refused = Result(Answer.REFUSED, "HTTP 400")
     parts.collector.answer = lambda batch: refused if min(batch) < 4 else ACCEPTED
     queue = parts.queue(QueueLimits(size=100, batch=4, delay=60.0))
@@ -258,8 +256,8 @@ def test_what_is_refused_at_the_head_lets_others_pass(parts: Parts) -> None:
     assert parts.counters.of("traces", "failed") == {"refused": 4}
 
 
-def test_an_outage_in_the_midst_of_halves_loses_nothing(parts: Parts) -> None:
-    """Halves that were not sent when the collector went away are sent later, in their order."""
+def test_outage_between_halves_loses_nothing(parts: Parts) -> None:
+    """The halves that were not sent are sent later, in order."""
     seen = []
 
     def answer(batch: list[Any]) -> Result:
@@ -277,22 +275,22 @@ def test_an_outage_in_the_midst_of_halves_loses_nothing(parts: Parts) -> None:
     assert parts.collector.accepted == list(range(8))
 
 
-def test_the_oldest_are_dropped_from_a_full_queue(parts: Parts) -> None:
-    """A queue that overflows while an export hangs keeps the newest, and counts what it drops."""
+def test_full_queue_drops_the_oldest(parts: Parts) -> None:
+    """While an export hangs, the queue keeps the newest items and counts the dropped ones."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue(QueueLimits(size=3, batch=1, delay=0.0))
-    queue.put("under way")
+    queue.put("in flight")
     assert gate.asked.wait(LONG)
     for number in range(5):
         queue.put(number)
     assert parts.counters.of("traces", "dropped") == {"queue_full": 2}
     gate.opened.set()
     assert flush(queue) is False
-    assert parts.collector.accepted == ["under way", 2, 3, 4]
+    assert parts.collector.accepted == ["in flight", 2, 3, 4]
 
 
-def test_the_oldest_are_dropped_when_a_batch_comes_back_to_a_full_queue(parts: Parts) -> None:
-    """What comes back from a failed export is older than what waits, and goes first."""
+def test_returning_batch_is_dropped_first(parts: Parts) -> None:
+    """The items of a failed export are older than the waiting ones."""
     parts.collector.answer = gate = Gate(UNAVAILABLE)
     queue = parts.queue(QueueLimits(size=3, batch=2, delay=0.0))
     queue.put("a")
@@ -308,8 +306,8 @@ def test_the_oldest_are_dropped_when_a_batch_comes_back_to_a_full_queue(parts: P
     assert parts.counters.of("traces", "dropped") == {"queue_full": 1}
 
 
-def test_closing_sends_what_waits_and_shuts_the_destination_down_once(parts: Parts) -> None:
-    """What waits for its delay goes before the end, and nothing after it."""
+def test_closing_sends_the_last_items(parts: Parts) -> None:
+    """They do not wait for their delay, and the destination is shut down once."""
     queue = parts.queue(LATER)
     queue.put(1)
     close(queue)
@@ -321,8 +319,8 @@ def test_closing_sends_what_waits_and_shuts_the_destination_down_once(parts: Par
     assert flush(queue) is True
 
 
-def test_what_comes_from_a_repository_after_the_end_is_left_to_it(parts: Parts) -> None:
-    """What is sent again is not: whoever sends it knows that it was not taken."""
+def test_closed_queue_leaves_live_items(parts: Parts) -> None:
+    """Items that are sent again are not left: catch-up knows that they were not taken."""
     queue = parts.queue()
     close(queue)
     queue.put(1, RecordRef(10, "etl", "run"))
@@ -333,14 +331,12 @@ def test_what_comes_from_a_repository_after_the_end_is_left_to_it(parts: Parts) 
     assert parts.counters.of("traces", "dropped") == {}
     queue.reopen()
     assert queue.has_overflow is True
-    assert (
-        queue.settled_until(1, generation) is None
-    )  # whoever handed it over does not know that it went
+    assert queue.settled_until(1, generation) is None  # catch-up does not know that it was sent
     assert queue.settled_until(1, queue.generation) == 1
 
 
-def test_no_more_is_settled_than_was_handed_over(parts: Parts) -> None:
-    """What an earlier turn has handed over has positions of its own, which may be further on."""
+def test_settled_position_is_bounded(parts: Parts) -> None:
+    """Items of an earlier turn may have later positions."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue()
     queue.put(1, RecordRef(10, "etl", "run", {queue.name: 40}))
@@ -351,8 +347,8 @@ def test_no_more_is_settled_than_was_handed_over(parts: Parts) -> None:
     assert queue.settled_until(50, queue.generation) == 50
 
 
-def test_an_answer_from_before_a_reopening_is_nobodys(parts: Parts) -> None:
-    """What comes after it is under way all the same, and sent by one thread."""
+def test_answer_of_an_earlier_generation_is_ignored(parts: Parts) -> None:
+    """Items after the reopening are in flight all the same, sent by one thread."""
     parts.collector.answer = before = Gate(UNAVAILABLE)
     queue = parts.queue()
     queue.put(1, RecordRef(10, "etl", "run"))
@@ -369,12 +365,12 @@ def test_an_answer_from_before_a_reopening_is_nobodys(parts: Parts) -> None:
     assert previous.is_alive() is False
     assert queue.ask(lambda held: [entry.item for entry in held.in_flight]) == [2]
     after.opened.set()
-    assert flush(queue, 0.0) is False  # what was left is somebody's to send again
+    assert flush(queue, 0.0) is False  # catch-up sends the overflow again
     assert parts.collector.tried == [[1], [2]]
 
 
-def test_a_queue_that_is_closing_is_not_opened(parts: Parts) -> None:
-    """What waits stays where it is."""
+def test_closing_queue_is_not_reopened(parts: Parts) -> None:
+    """Its items stay in place."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue()
     queue.put(1)
@@ -388,16 +384,16 @@ def test_a_queue_that_is_closing_is_not_opened(parts: Parts) -> None:
     assert parts.collector.accepted == [1, 2]
 
 
-def test_a_record_that_is_not_for_a_queue_passes_it_by(parts: Parts) -> None:
-    """Each channel sends again what it has missed itself."""
+def test_record_of_another_channel_is_ignored(parts: Parts) -> None:
+    """Each channel sends again only the records that it has missed."""
     queue = parts.queue()
     queue.put(1, RecordRef(10, "etl", "run", {"logs http://c": 0}))
     assert flush(queue) is True
     assert (parts.collector.tried, queue.sent_again) == ([], 0)
 
 
-def test_a_queue_whose_closing_was_not_begun_is_not_closed(parts: Parts) -> None:
-    """Closing has two steps, so that all queues send at the same time."""
+def test_closing_has_two_steps(parts: Parts) -> None:
+    """All queues begin to close before one is waited for."""
     queue = parts.queue()
     queue.finish_closing()
     queue.put(1)
@@ -405,8 +401,8 @@ def test_a_queue_whose_closing_was_not_begun_is_not_closed(parts: Parts) -> None
     assert parts.collector.shutdowns == 0
 
 
-def test_nothing_is_taken_in_while_closing(parts: Parts) -> None:
-    """An item that comes while the last ones are sent is dropped, and counted."""
+def test_closing_queue_takes_no_items(parts: Parts) -> None:
+    """A late item is dropped and counted."""
     queue = parts.queue()
     queue.begin_closing(soon())
     queue.put(1)
@@ -415,8 +411,8 @@ def test_nothing_is_taken_in_while_closing(parts: Parts) -> None:
     assert parts.collector.tried == []
 
 
-def test_closing_keeps_its_time_limit_and_counts_what_is_lost(parts: Parts) -> None:
-    """An export that hangs is left behind, and what it does later is counted no second time."""
+def test_closing_keeps_its_time_limit(parts: Parts) -> None:
+    """A hanging export is left behind, and its items are counted once."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue(QueueLimits(batch=2, delay=0.0))
     for number in range(5):
@@ -431,8 +427,8 @@ def test_closing_keeps_its_time_limit_and_counts_what_is_lost(parts: Parts) -> N
     assert parts.counters.of("traces", "delivered") == {}
 
 
-def test_a_batch_that_fails_after_the_end_is_not_tried_again(parts: Parts) -> None:
-    """What was given up at the end stays given up."""
+def test_batch_failing_after_the_end_is_not_repeated(parts: Parts) -> None:
+    """Items given up at the end stay given up."""
     parts.collector.answer = gate = Gate(UNAVAILABLE)
     queue = parts.queue()
     queue.put(1)
@@ -444,8 +440,8 @@ def test_a_batch_that_fails_after_the_end_is_not_tried_again(parts: Parts) -> No
     assert parts.counters.of("traces", "dropped") == {"shutdown": 1}
 
 
-def test_halves_that_are_left_at_the_end_are_not_sent(parts: Parts) -> None:
-    """The thread that comes back after the end sends nothing more."""
+def test_closed_queue_sends_no_halves(parts: Parts) -> None:
+    """A thread that returns after the end sends nothing."""
     gate = Gate(UNENCODABLE)
     parts.collector.answer = gate
     queue = parts.queue(LATER)
@@ -459,8 +455,8 @@ def test_halves_that_are_left_at_the_end_are_not_sent(parts: Parts) -> None:
     assert parts.collector.tried == [[1, 2]]
 
 
-def test_closing_does_not_wait_for_a_collector_that_wants_to_be_left_alone(parts: Parts) -> None:
-    """With a ``Retry-After`` beyond the time limit there is nothing to wait for."""
+def test_closing_does_not_wait_for_retry_after(parts: Parts) -> None:
+    """A ``Retry-After`` beyond the deadline ends the closing."""
     parts.collector.answer = lambda _: Result(Answer.UNAVAILABLE, "busy", retry_after=3600.0)
     queue = parts.queue()
     queue.put(1)
@@ -472,8 +468,8 @@ def test_closing_does_not_wait_for_a_collector_that_wants_to_be_left_alone(parts
     assert len(parts.collector.tried) == 1
 
 
-def test_closing_tries_again_as_long_as_there_is_time(parts: Parts) -> None:
-    """A collector that comes back within the time limit gets what waits."""
+def test_closing_tries_until_its_deadline(parts: Parts) -> None:
+    """A collector that comes back in time gets the last items."""
     answers = iter([UNAVAILABLE, UNAVAILABLE, ACCEPTED])
     parts.collector.answer = lambda _: next(answers)
     queue = parts.queue(LATER)
@@ -483,8 +479,8 @@ def test_closing_tries_again_as_long_as_there_is_time(parts: Parts) -> None:
     assert parts.counters.of("traces", "dropped") == {}
 
 
-def test_a_flush_does_not_hurry_a_collector_that_wants_to_be_left_alone(parts: Parts) -> None:
-    """A ``Retry-After`` is kept even if somebody waits, and the flush tells the truth."""
+def test_flush_keeps_retry_after(parts: Parts) -> None:
+    """The pause is kept though a caller waits, and the flush returns false."""
     answers = iter([Result(Answer.UNAVAILABLE, "busy", retry_after=0.4), ACCEPTED])
     parts.collector.answer = lambda _: next(answers)
     queue = parts.queue()
@@ -495,8 +491,8 @@ def test_a_flush_does_not_hurry_a_collector_that_wants_to_be_left_alone(parts: P
     assert flush(queue) is True
 
 
-def test_a_flush_shortens_a_long_pause(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who waits does not wait for the pauses of a long outage."""
+def test_flush_shortens_a_long_pause(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiting caller does not wait for the pauses of a long outage."""
     monkeypatch.setattr("rocketry_otel._export.queue.pause_after", lambda _: 3600.0)
     answers = iter([UNAVAILABLE, ACCEPTED])
     parts.collector.answer = lambda _: next(answers)
@@ -506,8 +502,8 @@ def test_a_flush_shortens_a_long_pause(parts: Parts, monkeypatch: pytest.MonkeyP
     assert flush(queue) is True
 
 
-def test_the_end_cuts_a_pause_short(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that pauses comes to its end when its queue does."""
+def test_closing_ends_a_pause(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pausing thread ends with its queue."""
     monkeypatch.setattr("rocketry_otel._export.queue.pause_after", lambda _: 3600.0)
     parts.collector.answer = lambda _: UNAVAILABLE
     queue = parts.queue()
@@ -518,8 +514,8 @@ def test_the_end_cuts_a_pause_short(parts: Parts, monkeypatch: pytest.MonkeyPatc
     assert parts.counters.of("traces", "dropped") == {"shutdown": 1}
 
 
-def test_put_returns_while_the_collector_hangs_and_the_queue_is_full(parts: Parts) -> None:
-    """Handing over waits for nothing, however bad things are."""
+def test_put_never_blocks(parts: Parts) -> None:
+    """The collector hangs and the queue is full, and ``put`` returns at once."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue(QueueLimits(size=10, batch=5, delay=0.0))
     for number in range(1000):
@@ -532,10 +528,8 @@ def test_put_returns_while_the_collector_hangs_and_the_queue_is_full(parts: Part
     assert parts.counters.total("traces", "delivered") == 1000 - dropped
 
 
-def test_a_thread_that_cannot_be_started_is_tried_again(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a machine out of threads items wait, and nobody waits for them in vain."""
+def test_failed_thread_start_is_repeated(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without threads items wait, and no caller hangs."""
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -549,10 +543,10 @@ def test_a_thread_that_cannot_be_started_is_tried_again(
     assert parts.collector.accepted == [1]
 
 
-def test_closing_without_a_thread_loses_what_waits(
+def test_closing_without_a_thread_loses_items(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When there can be no thread any more closing does not wait for one."""
+    """If no thread can start, closing does not wait for one."""
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -566,8 +560,8 @@ def test_closing_without_a_thread_loses_what_waits(
     assert parts.collector.shutdowns == 1
 
 
-def test_a_signal_handler_that_logs_in_between_does_not_deadlock(parts: Parts) -> None:
-    """A signal handler may hand over an item while its thread is handing over another."""
+def test_signal_handler_does_not_deadlock(parts: Parts) -> None:
+    """It may hand over an item while its thread is handing over another."""
     queue = parts.queue(LATER)
     with queue._changed:
         queue.put("from the signal handler")
@@ -577,7 +571,7 @@ def test_a_signal_handler_that_logs_in_between_does_not_deadlock(parts: Parts) -
 
 
 @pytest.mark.usefixtures("_interruptible")
-def test_an_interrupted_flush_leaves_the_queue_in_order(parts: Parts) -> None:
+def test_interrupted_flush_leaves_the_queue_usable(parts: Parts) -> None:
     """Ctrl-C ends a flush at once, and the next one works."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue()
@@ -595,16 +589,16 @@ def test_an_interrupted_flush_leaves_the_queue_in_order(parts: Parts) -> None:
 
 
 class FlushingHandler(logging.Handler):
-    """A handler whose lock is held while somebody flushes, as ``logging.shutdown`` does."""
+    """A handler that flushes under its own lock, as ``logging.shutdown`` does."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Do nothing."""
 
 
-def test_a_line_of_ours_does_not_deadlock_with_a_flush_under_a_handlers_lock(
+def test_our_log_line_does_not_deadlock_a_flush(
     parts: Parts,
 ) -> None:
-    """A flush that holds the lock our line waits for still keeps its time limit."""
+    """A flush that holds the lock of a log handler keeps its time limit."""
     handler = FlushingHandler()
     logger = logging.getLogger("rocketry_otel")
     logger.addHandler(handler)
@@ -625,11 +619,11 @@ def test_a_line_of_ours_does_not_deadlock_with_a_flush_under_a_handlers_lock(
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_sends_its_own_items_alone(parts: Parts) -> None:
-    """A child has its own queue and thread, whatever lock its parent held at the fork."""
+def test_forked_child_sends_only_its_items(parts: Parts) -> None:
+    """A child has its own queue and thread, and waits for no lock of its parent."""
     parts.collector.answer = gate = Gate()
     queue = parts.queue(LATER)
-    queue.put("parent's, under way")
+    queue.put("parent's, in flight")
     queue.hurry()
     assert gate.asked.wait(LONG)
     queue.put("parent's, waiting")
@@ -655,4 +649,4 @@ def test_a_forked_child_sends_its_own_items_alone(parts: Parts) -> None:
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert flush(queue) is True
-    assert parts.collector.accepted == ["parent's, under way", "parent's, waiting"]
+    assert parts.collector.accepted == ["parent's, in flight", "parent's, waiting"]

@@ -8,14 +8,14 @@ LIVE = RecordRef(1, "etl", "run")
 AGAIN = RecordRef(1, "etl", "run", {"traces a": 0})
 
 
-def test_a_live_record_is_for_all_channels_and_one_sent_again_for_some() -> None:
-    """Only those that have missed a record send it again."""
+def test_live_record_is_for_all_channels() -> None:
+    """A record is sent again only by the channels that have missed it."""
     assert (LIVE.is_live, LIVE.is_for("traces a"), LIVE.is_for("logs a")) == (True, True, True)
     assert (AGAIN.is_live, AGAIN.is_for("traces a"), AGAIN.is_for("logs a")) == (False, True, False)
 
 
-def test_what_is_handed_over_belongs_to_the_record_at_hand() -> None:
-    """It does until another is entered, and in that thread alone."""
+def test_items_belong_to_the_entered_record() -> None:
+    """That holds until another record is entered, and only in that thread."""
     elsewhere = []
     assert enter(LIVE) is None
     thread = threading.Thread(target=lambda: elsewhere.append(current_record_ref()))

@@ -55,7 +55,7 @@ ACCEPTED = Result(Answer.ACCEPTED)
 
 @pytest.fixture
 def receiver() -> Iterator[OTLPReceiver]:
-    """A receiver, which the environment names where that matters."""
+    """A receiver, named by the environment."""
     with OTLPReceiver() as receiver:
         yield receiver
 
@@ -68,7 +68,7 @@ def session() -> Iterator[WatchedSession]:
 
 
 def post(session: WatchedSession, endpoint: str, timeout: float = 10) -> Result | None:
-    """Post an empty request as the exporter would; return what the session knows of it."""
+    """Post an empty request as the exporter would; return the session's result."""
     error = None
     try:
         session.post(
@@ -127,19 +127,17 @@ def post(session: WatchedSession, endpoint: str, timeout: float = 10) -> Result 
         ),
     ],
 )
-def test_the_answer_over_http_is_the_collectors_own(
+def test_http_answer_is_the_collector_s(
     receiver: OTLPReceiver, session: WatchedSession, fault: Fault | None, expected: Result
 ) -> None:
-    """Each answer of a collector is told as what it is; no redirect is followed."""
+    """Each status has its own result, and no redirect is followed."""
     if fault is not None:
         receiver.behave(fault)
     assert post(session, receiver.http_endpoint) == expected
 
 
-def test_a_collector_that_is_not_there_is_unavailable(
-    receiver: OTLPReceiver, session: WatchedSession
-) -> None:
-    """What people read is the error of the network, not of four libraries around it."""
+def test_missing_collector_is_unavailable(receiver: OTLPReceiver, session: WatchedSession) -> None:
+    """The reason is the network's error, without the four libraries around it."""
     receiver.stop()
     result = post(session, receiver.http_endpoint)
     assert result is not None
@@ -148,10 +146,8 @@ def test_a_collector_that_is_not_there_is_unavailable(
     assert len(result.reason) < 150
 
 
-def test_a_collector_that_hangs_is_unavailable(
-    receiver: OTLPReceiver, session: WatchedSession
-) -> None:
-    """A request ends when its time is up."""
+def test_hanging_collector_is_unavailable(receiver: OTLPReceiver, session: WatchedSession) -> None:
+    """A request ends at its time-out."""
     receiver.behave(Hang())
     result = post(session, receiver.http_endpoint, timeout=0.1)
     assert result is not None
@@ -159,10 +155,8 @@ def test_a_collector_that_hangs_is_unavailable(
     assert "Read timed out" in result.reason
 
 
-def test_a_connection_that_was_closed_meanwhile_is_no_outage(
-    receiver: OTLPReceiver, session: WatchedSession
-) -> None:
-    """A reset is answered with one more try at once."""
+def test_closed_connection_is_no_outage(receiver: OTLPReceiver, session: WatchedSession) -> None:
+    """After a reset the request is sent once more at once."""
     receiver.behave(lambda number, _: Reset() if number == 0 else PartialSuccess(0))
     assert post(session, receiver.http_endpoint) == ACCEPTED
     assert len(receiver.requests) == 2
@@ -173,8 +167,8 @@ def test_a_connection_that_was_closed_meanwhile_is_no_outage(
     [b'{"partialSuccess":{}}', b"OK", b"", b"\xff\xff"],
     ids=["JSON", "text", "nothing", "rubbish"],
 )
-def test_whatever_a_collector_says_with_its_yes_is_a_yes(body: bytes) -> None:
-    """Some servers answer other than protobuf: they have taken the batch all the same."""
+def test_acceptance_may_have_any_body(body: bytes) -> None:
+    """Some servers do not answer with protobuf, and have accepted the batch all the same."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     with socket.create_server(("127.0.0.1", 0)) as server, WatchedSession("traces") as session:
 
@@ -192,10 +186,8 @@ def test_whatever_a_collector_says_with_its_yes_is_a_yes(body: bytes) -> None:
         thread.join()
 
 
-def test_the_certificates_of_otel_variables_win(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Variables of the HTTP library that name other certificates do not replace those given."""
+def test_otel_certificate_variables_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The HTTP library's own variables do not replace them."""
     certificates = make_certificates(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.stranger_ca_file))
     with (
@@ -220,7 +212,7 @@ def pause_for(value: str | None) -> float | None:
     [("1e-9", 0.5), ("120", 120.0), ("1.5", 1.5), ("86400", 300.0), ("9" * 500, 300.0)],
 )
 def test_retry_after_in_seconds_is_bounded(value: str, seconds: float) -> None:
-    """A pause lasts half a second at least and five minutes at most."""
+    """A pause lasts from half a second to five minutes."""
     assert pause_for(value) == seconds
 
 
@@ -229,14 +221,14 @@ def test_retry_after_in_seconds_is_bounded(value: str, seconds: float) -> None:
 def test_retry_after_with_a_date_is_bounded(
     offset: float, least: float, most: float, *, has_zone: bool
 ) -> None:
-    """The time until then counts; a date without a zone is in GMT, as HTTP has it."""
+    """The pause ends at the date; without a zone it is in GMT, as in HTTP."""
     seconds = pause_for(http_date(offset, has_zone=has_zone))
     assert seconds is not None
     assert least <= seconds <= most
 
 
 def http_date(offset: float, *, has_zone: bool = True) -> str:
-    """Return a date that is ``offset`` seconds away, as a header has it."""
+    """Return the date ``offset`` seconds from now, in the form of a header."""
     when = datetime.now(timezone.utc) + timedelta(seconds=offset)
     if has_zone:
         return format_datetime(when, usegmt=True)
@@ -251,7 +243,7 @@ def http_date(offset: float, *, has_zone: bool = True) -> str:
     ],
 )
 def test_retry_after_without_a_pause_is_none(value: str | None) -> None:
-    """A header that asks for no pause, or cannot be understood, leaves the usual pause."""
+    """A header without a pause, or with a bad value, leaves the usual pause."""
     assert pause_for(value) is None
 
 
@@ -264,11 +256,11 @@ def test_retry_info_without_a_pause_is_none(receiver: OTLPReceiver, seconds: int
 
 
 class Sent(Exception):
-    """An error with another one inside, as the HTTP library has them."""
+    """An error with another one inside, as in the HTTP library."""
 
 
-def test_the_root_of_an_error_is_found_even_in_a_circle() -> None:
-    """Errors wrap one another in arguments and in ``reason``; the innermost is shown."""
+def test_root_of_a_circular_error_is_found() -> None:
+    """Errors wrap one another in arguments and ``reason``; the innermost is shown."""
     root = OSError(111, "refused")
     middle = Sent("middle")
     middle.reason = root  # type: ignore[attr-defined]
@@ -278,22 +270,20 @@ def test_the_root_of_an_error_is_found_even_in_a_circle() -> None:
     assert responses._root(one) in {one, other}
 
 
-def test_an_error_is_shown_in_one_short_line() -> None:
-    """Whatever an error says, a line of the log stays a line."""
+def test_error_is_shown_in_one_line() -> None:
+    """A long error with line breaks stays one line of the log."""
     assert shown(ValueError("a\n  b")) == "ValueError: a b"
     assert shown(ValueError("x" * 1000)) == "ValueError: " + "x" * 285 + "..."
     assert len(shown(ValueError("x" * 1000))) == 300
 
 
-# ------------------------------------------------------------------------------- hostile words
+# ------------------------------------------------------------------------------- hostile text
 
 OK_HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
-def test_a_long_message_is_cut_and_its_number_kept(
-    receiver: OTLPReceiver, session: WatchedSession
-) -> None:
-    """A message of 8 MB becomes a line over either protocol; the number of refused items counts."""
+def test_long_message_is_cut(receiver: OTLPReceiver, session: WatchedSession) -> None:
+    """A message of 8 MB becomes one line; the number of refused items counts."""
     receiver.behave(PartialSuccess(3, "no\n" * 2_700_000))
     for result in (post(session, receiver.http_endpoint), call_like_the_exporter(receiver)):
         assert result is not None
@@ -310,10 +300,10 @@ def call_like_the_exporter(receiver: OTLPReceiver) -> Result | None:
 @pytest.mark.parametrize(
     "fault", [Raw(OK_HEAD, b"x" * 65536, 16_384), PartialSuccess(3, "no" * 9_000_000)]
 )
-def test_an_answer_without_end_is_left(
+def test_endless_answer_is_an_acceptance(
     receiver: OTLPReceiver, session: WatchedSession, fault: Fault
 ) -> None:
-    """Of an answer of 1 GB no more than a bounded part is read; it is a yes all the same."""
+    """Only a bounded part of an answer of 1 GB is read."""
     receiver.behave(fault)
     tracemalloc.start()
     try:
@@ -325,14 +315,14 @@ def test_an_answer_without_end_is_left(
     assert peak < 8 * responses.LONGEST_ANSWER
 
 
-def test_a_grpc_answer_without_end_is_a_yes(receiver: OTLPReceiver) -> None:
-    """A response message comes with a yes alone, and so its batch is not sent again."""
+def test_endless_grpc_answer_is_an_acceptance(receiver: OTLPReceiver) -> None:
+    """Only an acceptance has a message, so its batch is not sent again."""
     receiver.behave(PartialSuccess(3, "no" * 9_000_000))
     assert call_like_the_exporter(receiver) == ACCEPTED
 
 
-def test_an_error_page_without_end_is_left(receiver: OTLPReceiver, session: WatchedSession) -> None:
-    """The head of the answer is all that is used, and the next request has a new connection."""
+def test_endless_error_page_is_left(receiver: OTLPReceiver, session: WatchedSession) -> None:
+    """Only the head is used, and the next request has a new connection."""
     receiver.behave(Raw(b"HTTP/1.1 503 Busy\r\n\r\n", b"x" * 65536, 16_384))
     assert post(session, receiver.http_endpoint) == Result(Answer.UNAVAILABLE, "HTTP 503 Busy")
     receiver.behave(Ok())
@@ -356,10 +346,8 @@ def test_an_error_page_without_end_is_left(receiver: OTLPReceiver, session: Watc
     ids=["header", "interim answers", "body", "error page", "chunks"],
 )
 @pytest.mark.parametrize("has_tls", [False, True], ids=["plain", "TLS"])
-def test_an_answer_that_drips_ends_with_the_time_out(
-    fault: Fault, tmp_path: Path, *, has_tls: bool
-) -> None:
-    """The time-out is for the whole answer, not for each of its bytes."""
+def test_slow_answer_ends_at_the_time_out(fault: Fault, tmp_path: Path, *, has_tls: bool) -> None:
+    """The time-out covers the whole answer, not each byte."""
     certificates = make_certificates(tmp_path) if has_tls else None
     server = certificates.server if certificates else None
     with OTLPReceiver(tls=server, grpc=False) as receiver, WatchedSession("traces") as session:
@@ -374,10 +362,10 @@ def test_an_answer_that_drips_ends_with_the_time_out(
     assert "timed out" in result.reason.lower()
 
 
-def test_an_answer_by_a_proxy_ends_with_the_time_out(
+def test_answer_by_a_proxy_ends_at_the_time_out(
     receiver: OTLPReceiver, session: WatchedSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests go through the proxy that the environment names, within the same limits."""
+    """Requests go through the environment's proxy, within the same limits."""
     monkeypatch.setenv("HTTP_PROXY", receiver.http_endpoint)
     for _ in range(2):
         assert post(session, "http://collector.example") == ACCEPTED
@@ -387,7 +375,7 @@ def test_an_answer_by_a_proxy_ends_with_the_time_out(
     assert "timed out" in result.reason.lower()
 
 
-def test_a_head_without_end_is_left(receiver: OTLPReceiver, session: WatchedSession) -> None:
+def test_endless_head_is_left(receiver: OTLPReceiver, session: WatchedSession) -> None:
     """Interim answers are read up to a limit of bytes."""
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"
     receiver.behave(Raw(b"", interim * 10_000, 10_000))
@@ -397,8 +385,8 @@ def test_a_head_without_end_is_left(receiver: OTLPReceiver, session: WatchedSess
     assert "the answer is too long" in result.reason
 
 
-def test_a_body_that_the_collector_does_not_read_ends_with_the_time_out() -> None:
-    """The time-out is for the request, too."""
+def test_unread_request_ends_at_the_time_out() -> None:
+    """The time-out covers the request, too."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         WatchedSession("traces") as session,
@@ -410,10 +398,10 @@ def test_a_body_that_the_collector_does_not_read_ends_with_the_time_out() -> Non
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_an_answer_that_unpacks_without_end_is_left(
+def test_endless_compressed_answer_is_accepted(
     receiver: OTLPReceiver, session: WatchedSession, encoding: str
 ) -> None:
-    """A small answer may unpack to a large one: it counts as a yes without words."""
+    """A small answer may unpack to a huge one; it counts as an acceptance without a message."""
     pack = gzip.compress if encoding == "gzip" else zlib.compress
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\n\r\n" % encoding.encode()
     message = ExportTraceServiceResponse(
@@ -436,10 +424,10 @@ def test_an_answer_that_unpacks_without_end_is_left(
         Redirect("/a\x1b[2J\x08b"),
     ],
 )
-def test_no_control_character_is_shown(
+def test_control_characters_are_not_shown(
     receiver: OTLPReceiver, session: WatchedSession, fault: Fault
 ) -> None:
-    """The words of a collector cannot begin a line of the log or move a terminal's cursor."""
+    """A collector's message cannot begin a log line or move a terminal's cursor."""
     receiver.behave(fault)
     for result in (post(session, receiver.http_endpoint), call(receiver.grpc_endpoint)):
         assert result is not None
@@ -459,7 +447,7 @@ def test_cookies_are_not_kept(receiver: OTLPReceiver, session: WatchedSession) -
 
 
 def call(endpoint: str, timeout: float = 10, options: Any = ()) -> Result | None:
-    """Call the service as the exporter would; return what the stub knows of it."""
+    """Call the service as the exporter would; return the stub's result."""
     with grpc.insecure_channel(endpoint.removeprefix("http://"), options) as channel:
         stub = WatchedStub(TraceServiceStub(channel))
         try:
@@ -499,10 +487,10 @@ def call(endpoint: str, timeout: float = 10, options: Any = ()) -> Result | None
         (Hang(), Result(Answer.UNAVAILABLE, "gRPC DEADLINE_EXCEEDED: Deadline Exceeded")),
     ],
 )
-def test_the_answer_over_grpc_is_the_collectors_own(
+def test_grpc_answer_is_the_collector_s(
     receiver: OTLPReceiver, fault: Fault | None, expected: Result
 ) -> None:
-    """Each status of a collector is told as what it is."""
+    """Each status has its own result."""
     if fault is not None:
         receiver.behave(fault)
     timeout = 0.2 if isinstance(fault, Hang) else 10
@@ -510,10 +498,8 @@ def test_the_answer_over_grpc_is_the_collectors_own(
 
 
 @pytest.mark.parametrize("how", ["dead", "resetting"])
-def test_a_collector_that_cannot_be_reached_over_grpc_is_unavailable(
-    receiver: OTLPReceiver, how: str
-) -> None:
-    """No connection, and one that breaks, are worth another try."""
+def test_unreachable_grpc_is_unavailable(receiver: OTLPReceiver, how: str) -> None:
+    """A missing or broken connection is tried again."""
     receiver.behave(Reset())
     if how == "dead":
         receiver.stop()
@@ -523,8 +509,8 @@ def test_a_collector_that_cannot_be_reached_over_grpc_is_unavailable(
     assert result.reason.startswith("gRPC UNAVAILABLE: ")
 
 
-def test_a_channel_that_was_closed_meanwhile_is_unavailable() -> None:
-    """A call that comes after the end is no poison: its batch is not halved."""
+def test_closed_grpc_channel_is_unavailable() -> None:
+    """A call after the end does not halve its batch."""
     channel = grpc.insecure_channel("127.0.0.1:1")
     stub = WatchedStub(TraceServiceStub(channel))
     channel.close()
@@ -536,7 +522,7 @@ def test_a_channel_that_was_closed_meanwhile_is_unavailable() -> None:
 
 
 class Servicer(TraceServiceServicer):
-    """A service that ends each call with the trailing metadata that it is given."""
+    """A service that ends each call with the given trailing metadata."""
 
     metadata: tuple[Any, ...] = ()
 
@@ -565,8 +551,8 @@ OTHER_DETAIL.Pack(status_pb2.Status(message="something else"))
     ],
     ids=["none", "rubbish", "empty", "other details"],
 )
-def test_details_of_a_status_that_ask_for_nothing_are_left_alone(metadata: Any) -> None:
-    """Whatever a proxy puts into a status, the batch is tried again."""
+def test_status_details_without_pause_are_ignored(metadata: Any) -> None:
+    """A proxy may put any details there; the batch is tried again."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     with ThreadPoolExecutor(1) as executor:
@@ -581,8 +567,8 @@ def test_details_of_a_status_that_ask_for_nothing_are_left_alone(metadata: Any) 
     assert result == Result(Answer.UNAVAILABLE, "gRPC UNAVAILABLE: busy")
 
 
-def test_a_message_beyond_a_grpc_servers_limit_can_be_halved() -> None:
-    """GRPC has one status for a quota and for a size: only the latter is worth halving."""
+def test_too_large_grpc_message_can_be_halved() -> None:
+    """One status of gRPC is for quota and size; only a size is worth halving."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     with ThreadPoolExecutor(1) as executor:
@@ -599,5 +585,5 @@ def test_a_message_beyond_a_grpc_servers_limit_can_be_halved() -> None:
         server.stop(None).wait()
     result = caught.value.result
     assert result.answer is Answer.REFUSED
-    assert result.certain is False  # some refuse whatever comes
+    assert result.certain is False  # some destinations refuse everything
     assert "larger than max" in result.reason

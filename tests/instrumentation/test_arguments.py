@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("rocketry.task")
 
 
-def test_a_repository_may_be_named_by_its_url(telemetry: TelemetryCapture, tmp_path: Path) -> None:
-    """It is opened as that of the environment is, and wins over it."""
+def test_url_names_the_repository(telemetry: TelemetryCapture, tmp_path: Path) -> None:
+    """It is opened like the environment's URL, and wins over it."""
     app = make_app()
     settings = Settings(repo="csv:///nowhere/tasks.csv")
     handler = instrument(
@@ -37,8 +37,8 @@ def test_a_repository_may_be_named_by_its_url(telemetry: TelemetryCapture, tmp_p
     assert (tmp_path / "tasks.csv").read_text().count("\n") == 3
 
 
-def test_a_url_is_taken_up_again(telemetry: TelemetryCapture, tmp_path: Path) -> None:
-    """After ``uninstrument`` the same URL is the same repository: no record is written twice."""
+def test_same_url_is_the_same_repository(telemetry: TelemetryCapture, tmp_path: Path) -> None:
+    """After ``uninstrument`` no record is written twice."""
     app = make_app()
     url = f"csv://{tmp_path}/tasks.csv"
     first = instrument(app, repo=url, **telemetry.providers)
@@ -49,7 +49,7 @@ def test_a_url_is_taken_up_again(telemetry: TelemetryCapture, tmp_path: Path) ->
 
 
 def test_a_bad_url_changes_nothing() -> None:
-    """The error names the URL, and Rocketry is left as it was."""
+    """The error names the URL, and Rocketry stays as it was."""
     app = make_app()
     before = list(LOGGER.handlers)
     with pytest.raises(RepositoryURLError, match="tasks"):
@@ -73,10 +73,10 @@ def test_a_bad_url_changes_nothing() -> None:
         ("enrich", {}, "enrich must be a function .*, not dict"),
     ],
 )
-def test_an_argument_of_another_type_changes_nothing(
+def test_wrong_argument_changes_nothing(
     argument: str, value: Any, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """One error names the argument and what it must be; no repository has been opened."""
+    """One error names the argument and its type; no repository has been opened."""
     monkeypatch.setenv("ROCKETRY_OTEL_REPO", f"sqlite:///{tmp_path}/tasks.db")
     app = make_app()
     before = list(LOGGER.handlers)
@@ -95,14 +95,14 @@ def test_an_argument_of_another_type_changes_nothing(
         ({"tracer_provider": 1}, "tracer_provider must be .*, not int"),
     ],
 )
-def test_a_handler_checks_its_arguments(arguments: dict[str, Any], message: str) -> None:
-    """A handler that is put in place by hand takes a repository, and no URL."""
+def test_handler_checks_its_arguments(arguments: dict[str, Any], message: str) -> None:
+    """A handler put in place by hand takes a repository, not a URL."""
     with pytest.raises(TypeError, match=message):
         OTelRepoHandler(**{"repo": MemoryRepo(model=TaskEventRecord), **arguments})
 
 
-def test_an_object_like_a_repository_is_one(telemetry: TelemetryCapture) -> None:
-    """An object with the methods of a repository is one, whatever its class."""
+def test_object_like_a_repository_is_accepted(telemetry: TelemetryCapture) -> None:
+    """Its methods count, not its class."""
 
     class Kept:
         model = dict

@@ -41,7 +41,7 @@ class EvilError(Exception):
 
 
 def encoded(telemetry: TelemetryCapture) -> tuple[Any, Any]:
-    """Encode all that was captured as one batch for each signal, as an exporter would."""
+    """Encode all captured signals as one batch each, as an exporter would."""
     resource = Resource.get_empty()
     logs = [ReadableLogRecord(record, resource) for record in telemetry.log_records]
     spans = encode_spans(telemetry.spans)
@@ -91,8 +91,8 @@ records = st.fixed_dictionaries(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(records, min_size=1, max_size=4))
-def test_nothing_in_a_record_raises_or_costs_its_neighbours(odd: list[dict[str, Any]]) -> None:
-    """Whatever records hold, all that goes out encodes as one batch, and nothing is missing."""
+def test_odd_record_costs_no_neighbour(odd: list[dict[str, Any]]) -> None:
+    """Records with any content encode as one batch, and nothing is missing."""
     with capture_telemetry() as telemetry:
         handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
         # The repository and the formatter may raise, as with Red Bird's own handler.
@@ -122,10 +122,10 @@ def test_nothing_in_a_record_raises_or_costs_its_neighbours(odd: list[dict[str, 
         assert count == logged + 1
 
 
-def test_an_exception_of_10_mb_is_sent_shortened_and_stored_whole(
+def test_huge_exception_is_sent_shortened(
     telemetry: TelemetryCapture,
 ) -> None:
-    """A collector would refuse the whole batch around it."""
+    """It is stored whole; a collector would refuse the whole batch around it."""
     handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
     handler.handle(task_record("fail", exc_info=raised(ValueError("x" * 10_000_000))))
     spans, logs = encoded(telemetry)
@@ -140,10 +140,10 @@ class Breaking(SpanProcessor):
         raise RuntimeError("a processor of the user's")
 
 
-def test_a_broken_processor_costs_no_other_signal(
+def test_broken_processor_costs_no_other_signal(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Log records and metrics still go out, the loss is counted, and the fault is logged once."""
+    """Log records and metrics are sent, the loss is counted, and the fault is logged once."""
     telemetry.tracer_provider.add_span_processor(Breaking())
     handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
     for number in range(2):
@@ -161,10 +161,10 @@ def test_a_broken_processor_costs_no_other_signal(
         "_delivery.pipeline.resolve",
     ],
 )
-def test_a_fault_of_ours_never_reaches_the_task(
+def test_our_fault_never_reaches_the_task(
     step: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even then the record is stored, and what is lost is counted."""
+    """The record is stored all the same, and the loss is counted."""
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("a fault of ours")
@@ -181,7 +181,7 @@ def test_a_fault_of_ours_never_reaches_the_task(
 def test_given_up_and_repeated_runs_are_counted(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both stand in the bridge's own metrics with their reason, and ``active`` stays exact."""
+    """Both are in the bridge's metrics with their reason, and ``active`` stays exact."""
     monkeypatch.setattr("rocketry_otel._model.runs.OPEN_RUNS_LIMIT", 1)
     handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
     handler._bridge._tracker._limit = 1
@@ -202,8 +202,8 @@ def test_given_up_and_repeated_runs_are_counted(
     assert telemetry.log_records[3].trace_id == telemetry.spans[0].context.trace_id
 
 
-def test_records_of_one_run_are_encoded_the_same_each_time() -> None:
-    """Two handlers that see the same records send the same bytes."""
+def test_run_is_encoded_the_same_each_time() -> None:
+    """Two handlers with the same records send the same bytes."""
 
     def send(replay: Callable[[Any], None]) -> bytes:
         with capture_telemetry() as telemetry:
@@ -229,12 +229,12 @@ def bridge_of(telemetry: TelemetryCapture, repo: Any = None) -> tuple[OTelRepoHa
 
 
 def nanoseconds(seconds: float) -> int:
-    """Return the time of a record as events have it."""
+    """Return the time of a record as in events."""
     return int(seconds * 1e9)
 
 
-def test_a_run_that_goes_on_is_found_with_its_context(telemetry: TelemetryCapture) -> None:
-    """Made when it is asked for, and the very one of its records; none after it has ended."""
+def test_open_run_is_found_with_its_context(telemetry: TelemetryCapture) -> None:
+    """The context is made at the first call; after the ending the run is not found."""
     handler, bridge = bridge_of(telemetry)
     assert bridge.open_run("etl", "r1") is None
     handler.handle(task_record("run", run_id="r1"))
@@ -248,8 +248,8 @@ def test_a_run_that_goes_on_is_found_with_its_context(telemetry: TelemetryCaptur
     assert bridge.open_run("etl", "r2") is None
 
 
-def test_a_run_is_found_before_anything_was_sent(telemetry: TelemetryCapture) -> None:
-    """A handler whose first record was taken over finds its providers then."""
+def test_run_is_found_before_the_first_signal(telemetry: TelemetryCapture) -> None:
+    """A handler whose first record was taken over then finds its providers."""
     handler, bridge = bridge_of(telemetry)
     handler.take_over({"task_name": "etl", "action": "run", "created": START, "run_id": "r1"})
     assert bridge.pipeline.providers is None
@@ -257,8 +257,8 @@ def test_a_run_is_found_before_anything_was_sent(telemetry: TelemetryCapture) ->
     assert bridge.pipeline.providers is not None
 
 
-def test_a_launch_links_the_run_and_is_remembered_with_it(telemetry: TelemetryCapture) -> None:
-    """Its links are the run record's, its context is there for the body; both are used once."""
+def test_launch_gives_links_and_context(telemetry: TelemetryCapture) -> None:
+    """The run record gets its links, the body its context; both are used once."""
     handler, bridge = bridge_of(telemetry)
     context = Context({"by": "launcher"})
     bridge.pending_launches.put("etl", "r1", Launch(context, (RunLink(10, 11, "dependency"),)))
@@ -274,8 +274,8 @@ def test_a_launch_links_the_run_and_is_remembered_with_it(telemetry: TelemetryCa
     assert [len(span.links) for span in telemetry.spans] == [1, 0, 0]
 
 
-def test_what_a_body_added_stands_before_what_a_hook_says(telemetry: TelemetryCapture) -> None:
-    """Of one key the hook counts; what an application puts on the record does not."""
+def test_hook_overrides_the_body(telemetry: TelemetryCapture) -> None:
+    """Both add attributes; those that an application puts on the record do not count."""
     handler, bridge = bridge_of(telemetry)
     handler.enrich(None, lambda *_: {"c": "hook"})
     handler.handle(task_record("run", run_id="r1"))
@@ -300,8 +300,8 @@ def test_what_a_body_added_stands_before_what_a_hook_says(telemetry: TelemetryCa
     assert read_events(stored.events) == (RunEvent("second", 2),)
 
 
-def test_the_newest_run_of_a_task_is_known_live(telemetry: TelemetryCapture) -> None:
-    """When it last began, and the newest that ended as awaited, with the ids of its span."""
+def test_latest_run_is_known_live(telemetry: TelemetryCapture) -> None:
+    """Its last beginning and its newest awaited ending have the ids of its span."""
     handler, bridge = bridge_of(telemetry)
     assert bridge.latest_runs.beginning("etl") == 0
     assert bridge.latest_runs.ending(Awaited("etl", ("success", "fail"))) is None
@@ -319,8 +319,8 @@ def test_the_newest_run_of_a_task_is_known_live(telemetry: TelemetryCapture) -> 
     assert bridge.latest_runs.ending(Awaited("other", ("success",))) is None
 
 
-def test_the_newest_run_of_an_earlier_process_is_known(telemetry: TelemetryCapture) -> None:
-    """From the repository, so that a run after a restart links to what ended before it."""
+def test_latest_run_is_known_after_a_restart(telemetry: TelemetryCapture) -> None:
+    """The repository has it, so a later run links to an earlier ending."""
     repo = MemoryRepo(model=TaskEventRecord)
     earlier, _ = bridge_of(telemetry, repo)
     earlier.handle(task_record("run", run_id="r1"))
@@ -334,10 +334,10 @@ def test_the_newest_run_of_an_earlier_process_is_known(telemetry: TelemetryCaptu
     )
 
 
-def test_newest_runs_are_remembered_in_bounded_memory(
+def test_latest_runs_are_bounded(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tasks that come and go under new names do not pile up: the repository knows them all."""
+    """Tasks under ever new names do not pile up; the repository has all of them."""
     monkeypatch.setattr("rocketry_otel._instrumentation.latest_runs._LIMIT", 3)
     handler, bridge = bridge_of(telemetry)
     for number in range(10):
@@ -353,8 +353,8 @@ class Unreadable(MemoryRepo):
         raise OSError("unreadable")
 
 
-def test_an_unreadable_repository_costs_only_links_and_seeds(telemetry: TelemetryCapture) -> None:
-    """What is known live is known all the same, and nothing is raised."""
+def test_unreadable_repository_costs_only_links(telemetry: TelemetryCapture) -> None:
+    """Live runs are known all the same, and nothing is raised."""
     handler, bridge = bridge_of(telemetry, Unreadable(model=TaskEventRecord))
     assert bridge.latest_runs.beginning("etl") == 0
     assert bridge.latest_runs.ending(Awaited("etl", ("success",))) is None
@@ -364,10 +364,10 @@ def test_an_unreadable_repository_costs_only_links_and_seeds(telemetry: Telemetr
     assert bridge.latest_runs.beginning("etl") == nanoseconds(START)
 
 
-def test_an_ending_whose_run_cannot_be_looked_up_is_no_link(
+def test_ending_without_its_run_is_no_link(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link that leads nowhere is worse than none."""
+    """A link that leads nowhere is worse than a missing link."""
     repo = MemoryRepo(model=TaskEventRecord)
     repo.add(TaskEventRecord(task_name="etl", action="success", created=START))
     _, bridge = bridge_of(telemetry, repo)
@@ -381,12 +381,12 @@ def test_an_ending_whose_run_cannot_be_looked_up_is_no_link(
     assert bridge.latest_runs.ending(awaited) is None
 
 
-def test_a_start_that_fails_is_logged_and_raises_nothing(
+def test_failed_start_raises_nothing(
     telemetry: TelemetryCapture,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The scheduler starts, whatever is wrong with telemetry."""
+    """It is logged, and the scheduler starts."""
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("a fault of ours")
@@ -399,8 +399,8 @@ def test_a_start_that_fails_is_logged_and_raises_nothing(
     ]
 
 
-def test_a_start_shows_no_task_that_is_left_out(telemetry: TelemetryCapture) -> None:
-    """Its numbers stay on the machine as its spans do."""
+def test_start_shows_no_excluded_task(telemetry: TelemetryCapture) -> None:
+    """Its numbers stay on the machine, as its spans do."""
     repo = MemoryRepo(model=TaskEventRecord)
     repo.add(TaskEventRecord(task_name="etl", action="success", created=START))
     handler = OTelRepoHandler(repo, settings=Settings(exclude="etl"), **telemetry.providers)
@@ -422,7 +422,7 @@ class BrokenLogs(LogRecordProcessor):
 def test_each_signal_fails_alone(
     signal: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others go out, and the loss is counted under its own name."""
+    """The others are sent, and the loss is counted under the signal's name."""
     handler, bridge = bridge_of(telemetry)
     monkeypatch.setattr(logging.getLogger("rocketry_otel"), "disabled", True)
     if signal == "logs":
@@ -442,7 +442,7 @@ def test_each_signal_fails_alone(
 
 
 def test_providers_are_found_once(telemetry: TelemetryCapture) -> None:
-    """Of two threads that need them at the same moment the second finds those of the first."""
+    """The second of two threads gets the providers of the first."""
     handler, bridge = bridge_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
     found = bridge.pipeline.providers

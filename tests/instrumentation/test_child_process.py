@@ -34,7 +34,7 @@ BEGAN = parse_event({"task_name": "etl", "action": "run", "run_id": "r1", "creat
 
 @pytest.fixture(autouse=True)
 def _no_child_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let this process be a child that has not begun, and forget it afterwards."""
+    """Let this process be a child at its beginning, and forget it afterwards."""
     monkeypatch.setattr(ChildSide, "_only", None)
     before = set(shutdown._open)
     yield
@@ -43,21 +43,21 @@ def _no_child_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def providers_of(telemetry: TelemetryCapture) -> Providers:
-    """Return the captured providers, as those of the application."""
+    """Return the captured providers as those of the application."""
     three = Providers(**{name[: -len("_provider")]: it for name, it in telemetry.providers.items()})
     three.borrowed.extend(telemetry.providers.values())
     return three
 
 
 def handler_of(telemetry: TelemetryCapture) -> OTelRepoHandler:
-    """Return a handler that has found its providers, as a parent has before it forks."""
+    """Return a handler with its providers, as a parent has before it forks."""
     handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)
     handler.handle(task_record("run", "other", run_id="r0"))
     return handler
 
 
-def test_the_record_that_begins_the_run_is_noted_and_left_as_it_is() -> None:
-    """Its ids are those that the parent will find."""
+def test_run_record_is_remembered_unchanged() -> None:
+    """The parent computes the same ids from it."""
     records = ChildRecords()
     assert records.began is None
     record = task_record("run", run_id="r1", process=7)
@@ -69,8 +69,8 @@ def test_the_record_that_begins_the_run_is_noted_and_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("action", ["success", "fail", "terminate", "inaction", "crash"])
-def test_the_record_that_ends_the_run_takes_along_what_was_added(action: str) -> None:
-    """Under one name of ours, as the JSON that a repository keeps."""
+def test_ending_carries_annotations(action: str) -> None:
+    """They have one name of ours, in the JSON of a repository."""
     records = ChildRecords()
     records.filter(task_record("run", run_id="r1"))
     records.annotations.set_attribute("rows", 5)
@@ -83,8 +83,8 @@ def test_the_record_that_ends_the_run_takes_along_what_was_added(action: str) ->
     assert event.events == (RunEvent("done", 7, (("k", 1),)),)
 
 
-def test_a_child_sends_its_exception_along() -> None:
-    """Rocketry takes the exception off the record, and a text of it may be of any form."""
+def test_ending_carries_the_exception() -> None:
+    """Rocketry removes the exception, and its text may have any form."""
     records = ChildRecords()
     error = ValueError("two\n\nlines")
     record = task_record("fail", run_id="r1", exc_info=raised(error))
@@ -97,8 +97,8 @@ def test_a_child_sends_its_exception_along() -> None:
     assert event.exception.stacktrace.startswith("Traceback (most recent call last):")
 
 
-def test_an_ending_to_which_nothing_was_added_is_left_as_it_is() -> None:
-    """No field appears that was not there, and one of the user's stays."""
+def test_ending_without_annotations_is_unchanged() -> None:
+    """No field appears, and a field of the user stays."""
     records = ChildRecords()
     records.filter(task_record("run", run_id="r1"))
     record = task_record("success", run_id="r1", attributes="the user's")
@@ -108,8 +108,8 @@ def test_an_ending_to_which_nothing_was_added_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("action", [None, "note"])
-def test_other_records_pass_untouched(action: str | None) -> None:
-    """What a body logs is none of ours, and does not begin another run."""
+def test_other_records_pass_unchanged(action: str | None) -> None:
+    """A log line of the body does not begin another run."""
     records = ChildRecords()
     records.filter(task_record("run", run_id="r1"))
     began = records.began
@@ -122,8 +122,8 @@ def test_other_records_pass_untouched(action: str | None) -> None:
     assert records.began is began
 
 
-def test_each_run_begins_with_nothing_added() -> None:
-    """A forked child inherits what its parent's filter has seen, and begins anew."""
+def test_each_run_begins_without_annotations() -> None:
+    """A forked child drops the state of its parent's filter."""
     records = ChildRecords()
     records.filter(task_record("run", run_id="r1"))
     records.annotations.set_attribute("rows", 5)
@@ -136,10 +136,8 @@ def test_each_run_begins_with_nothing_added() -> None:
 
 
 @pytest.mark.parametrize("keeps_run_id", [True, False])
-def test_ids_are_those_that_the_parent_will_have(
-    telemetry: TelemetryCapture, *, keeps_run_id: bool
-) -> None:
-    """From the run record alone, and as the parent's repository keeps run ids or not."""
+def test_child_ids_equal_the_parent_s(telemetry: TelemetryCapture, *, keeps_run_id: bool) -> None:
+    """They come from the run record, with the run id if the repository keeps it."""
     side = ChildSide(providers_of(telemetry), Settings())
     ids, context = side.context_of(BEGAN, keeps_run_id=keeps_run_id)
     assert ids == ids_of("etl", "r1" if keeps_run_id else None, BEGAN.created)
@@ -149,23 +147,23 @@ def test_ids_are_those_that_the_parent_will_have(
     assert not span.is_remote
 
 
-def test_the_sampler_of_the_child_decides_as_that_of_the_parent() -> None:
-    """A body is not sampled where its run is not."""
+def test_child_sampler_decides_as_the_parent_s() -> None:
+    """A body is sampled only if its run is."""
     with capture_telemetry(sampler=ALWAYS_OFF) as telemetry:
         side = ChildSide(providers_of(telemetry), Settings())
         _, context = side.context_of(BEGAN, keeps_run_id=True)
         assert not get_current_span(context).get_span_context().trace_flags.sampled
 
 
-def test_a_run_without_a_name_has_ids_too(telemetry: TelemetryCapture) -> None:
-    """Nothing in a record makes a child stumble."""
+def test_run_without_a_name_has_ids(telemetry: TelemetryCapture) -> None:
+    """No record makes a child fail."""
     side = ChildSide(providers_of(telemetry), Settings())
     ids, _ = side.context_of(BEGAN._replace(task_name=None), keeps_run_id=True)
     assert ids == ids_of("", "r1", BEGAN.created)
 
 
-def test_a_forked_child_uses_the_providers_of_its_parent(telemetry: TelemetryCapture) -> None:
-    """But for the meter provider, whose sums are the parent's; its bridge is not closed."""
+def test_forked_child_uses_its_parent_s_providers(telemetry: TelemetryCapture) -> None:
+    """The meter provider is left out, and the parent's bridge is not closed."""
     handler = handler_of(telemetry)
     bridge = handler._bridge
     assert bridge.pipeline in shutdown._open
@@ -181,14 +179,14 @@ def test_a_forked_child_uses_the_providers_of_its_parent(telemetry: TelemetryCap
 
 @pytest.mark.parametrize("global_providers", [True, False])
 @pytest.mark.parametrize("unconnected", [True, False])
-def test_a_child_without_providers_finds_its_own(
+def test_child_without_providers_finds_its_own(
     telemetry: TelemetryCapture,
     monkeypatch: pytest.MonkeyPatch,
     *,
     global_providers: bool,
     unconnected: bool,
 ) -> None:
-    """One that was spawned, or forked before the first record, and makes them global if it may."""
+    """A spawned or early child makes them global if it may."""
     made_global: list[Providers] = []
     monkeypatch.setattr(child_process, "make_global", made_global.append)
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
@@ -202,7 +200,7 @@ def test_a_child_without_providers_finds_its_own(
 
 
 class Slow(SpanProcessor):
-    """Takes its time to flush, and says how much it was given."""
+    """A provider with a slow flush, which keeps its time limit."""
 
     def __init__(self, takes: float = 0.0) -> None:
         self.takes = takes
@@ -221,8 +219,8 @@ class Clock:
         return self.now
 
 
-def test_flushing_and_closing_share_one_time_limit(telemetry: TelemetryCapture) -> None:
-    """What flushing has used up is not waited for once more when the child ends."""
+def test_flush_and_close_share_a_time_limit(telemetry: TelemetryCapture) -> None:
+    """The time of the flush is not spent again at the child's end."""
     slow = Slow(0.3)
     telemetry.tracer_provider.add_span_processor(slow)
     side = ChildSide(providers_of(telemetry), Settings(shutdown_timeout=30.0))
@@ -233,8 +231,8 @@ def test_flushing_and_closing_share_one_time_limit(telemetry: TelemetryCapture) 
     assert slow.given[1] <= 29_700 < slow.given[0] <= 30_000
 
 
-def test_a_child_waits_no_longer_than_it_may(telemetry: TelemetryCapture) -> None:
-    """Time that is up is up: nothing is left for the end, and never less than nothing."""
+def test_child_wait_is_bounded(telemetry: TelemetryCapture) -> None:
+    """After the time is up, no time is left for the end, and never less than zero."""
     telemetry.tracer_provider.add_span_processor(Slow(0.5))
     side = ChildSide(providers_of(telemetry), Settings(shutdown_timeout=0.05))
     began = time.monotonic()
@@ -243,10 +241,10 @@ def test_a_child_waits_no_longer_than_it_may(telemetry: TelemetryCapture) -> Non
     assert side.shutdown_timeout == 0.0
 
 
-def test_time_is_used_up_though_flushing_fails(
+def test_failed_flush_uses_up_its_time(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault in between does not give the child more time to end."""
+    """An error gives the child no more time to end."""
     clock = Clock()
     monkeypatch.setattr(child_process, "time", clock)
     side = ChildSide(providers_of(telemetry), Settings(shutdown_timeout=3.0))
@@ -261,10 +259,10 @@ def test_time_is_used_up_though_flushing_fails(
     assert side.shutdown_timeout == 2.0
 
 
-def test_providers_that_were_set_late_are_flushed_too(
+def test_late_providers_are_flushed(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The body may have set its own globally; placeholders and those known are left alone."""
+    """The body may have set its own globally; placeholders and known ones are left alone."""
     late, late_logs = TracerProvider(shutdown_on_exit=False), LoggerProvider(shutdown_on_exit=False)
     in_force: dict[str, Any] = {"tracer": trace.ProxyTracerProvider()}
     in_force["logger"] = _logs.get_logger_provider()
@@ -291,16 +289,16 @@ def test_providers_that_were_set_late_are_flushed_too(
     assert providers.borrowed == [*before, late, late_logs]
 
 
-def test_a_side_that_was_closed_is_forgotten(telemetry: TelemetryCapture) -> None:
-    """The end of the child does not close it once more."""
+def test_closed_side_is_forgotten(telemetry: TelemetryCapture) -> None:
+    """The end of the child does not close it a second time."""
     side = ChildSide(providers_of(telemetry), Settings())
     shutdown.remember(side)
     side.close(1.0)
     assert side not in shutdown._open
 
 
-def test_a_child_s_record_becomes_the_parent_s_span(telemetry: TelemetryCapture) -> None:
-    """What a body added in a child stands on the span that the parent makes, and in its record."""
+def test_child_record_becomes_the_parent_s_span(telemetry: TelemetryCapture) -> None:
+    """Annotations of the body are on the span, and in the parent's record."""
     handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)
     logger = logging.Logger("rocketry.task._process")
     logger.addFilter(records := ChildRecords())
@@ -317,8 +315,8 @@ def test_a_child_s_record_becomes_the_parent_s_span(telemetry: TelemetryCapture)
     assert handler.repo.filter_by(action="success").last().attributes == '{"rows": 5}'
 
 
-def test_a_record_that_cannot_be_read_is_let_through() -> None:
-    """Whatever is wrong with it, the parent gets it, and the task goes on."""
+def test_unreadable_record_is_let_through() -> None:
+    """The parent gets it, and the task goes on."""
     records = ChildRecords()
     record = task_record("run", run_id="r1", args=("does not fit",))
     assert records.filter(record) is True

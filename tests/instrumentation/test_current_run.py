@@ -10,7 +10,7 @@ from rocketry_otel._model.ids import RunIds
 
 
 def test_no_run_does_nothing() -> None:
-    """Code that may run outside of a task needs no condition, and can still ask."""
+    """Code outside of a task can call all methods without a condition."""
     run = current_run()
     assert not run
     run.set_attribute("rows", 1)
@@ -18,8 +18,8 @@ def test_no_run_does_nothing() -> None:
     assert (run.task_name, run.run_id, run.trace_id, run.span_id) == ("", None, "", "")
 
 
-def test_a_run_says_what_it_is() -> None:
-    """Names and ids are those of the run, the ids as hexadecimal digits of their full width."""
+def test_run_has_name_and_ids() -> None:
+    """The ids have hexadecimal digits in their full width."""
     run = CurrentRun("etl", "r1", RunIds(10, 11), Annotations())
     assert (run.task_name, run.run_id) == ("etl", "r1")
     assert (run.trace_id, run.span_id) == (f"{10:032x}", f"{11:016x}")
@@ -27,8 +27,8 @@ def test_a_run_says_what_it_is() -> None:
     assert repr(run) == "CurrentRun(task_name='etl', run_id='r1')"
 
 
-def test_the_run_is_found_in_its_own_context_alone() -> None:
-    """What is set around one body is not seen by any other."""
+def test_run_is_found_only_in_its_context() -> None:
+    """Another body does not see it."""
     run = CurrentRun("etl", None, RunIds(1, 2), Annotations())
     context = contextvars.copy_context()
     context.run(_current.set, run)
@@ -36,8 +36,8 @@ def test_the_run_is_found_in_its_own_context_alone() -> None:
     assert not current_run()
 
 
-def test_what_is_added_is_kept_for_the_span() -> None:
-    """Attributes and events, with the time of now, wait where the span will be made from."""
+def test_annotations_are_kept_for_the_span() -> None:
+    """Attributes and events, with the current time, wait until the span is made."""
     annotations = Annotations()
     run = CurrentRun("etl", "r1", RunIds(1, 2), annotations)
     run.set_attribute("rows", 1)

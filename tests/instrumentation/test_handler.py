@@ -34,8 +34,8 @@ def handler_of(telemetry: TelemetryCapture, model: Any = TaskEventRecord, **kwar
     return OTelRepoHandler(MemoryRepo(model=model), **telemetry.providers, **kwargs)
 
 
-def test_it_is_a_repo_handler(telemetry: TelemetryCapture) -> None:
-    """It can stand wherever Red Bird's handler can."""
+def test_handler_is_a_repo_handler(telemetry: TelemetryCapture) -> None:
+    """It can replace any handler of Red Bird."""
     repo = MemoryRepo(model=TaskEventRecord)
     handler = OTelRepoHandler(repo, level=logging.INFO, **telemetry.providers)
     assert isinstance(handler, RepoHandler)
@@ -43,8 +43,8 @@ def test_it_is_a_repo_handler(telemetry: TelemetryCapture) -> None:
     assert handler.level == logging.INFO
 
 
-def test_a_record_is_stored_with_its_ids(telemetry: TelemetryCapture) -> None:
-    """A model with room for them gets ids, execution and the parts of the exception."""
+def test_record_is_stored_with_its_ids(telemetry: TelemetryCapture) -> None:
+    """A model with room gets ids, execution and the parts of the exception."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1", process=7, thread=8))
     handler.handle(
@@ -72,8 +72,8 @@ def test_a_record_is_stored_with_its_ids(telemetry: TelemetryCapture) -> None:
     assert failed.trace_id == began.trace_id
 
 
-def test_a_return_value_is_stripped(telemetry: TelemetryCapture) -> None:
-    """What a child process returned is neither stored nor sent, even by a model of any field."""
+def test_return_value_is_stripped(telemetry: TelemetryCapture) -> None:
+    """A child's return value is neither stored nor sent, also with a model of any field."""
     handler = handler_of(telemetry, dict)
     record = task_record("success", run_id="r1", __return__="secret")
     handler.handle(record)
@@ -83,7 +83,7 @@ def test_a_return_value_is_stripped(telemetry: TelemetryCapture) -> None:
     assert "secret" not in telemetry.spans[0].to_json() + repr(vars(telemetry.log_records[0]))
 
 
-def test_the_record_itself_is_left_as_it_is(telemetry: TelemetryCapture) -> None:
+def test_record_itself_is_unchanged(telemetry: TelemetryCapture) -> None:
     """Other handlers see the record that was logged."""
     handler = handler_of(telemetry)
     record = task_record("run", run_id="r1")
@@ -93,10 +93,10 @@ def test_the_record_itself_is_left_as_it_is(telemetry: TelemetryCapture) -> None
 
 
 @pytest.mark.parametrize("as_dict", [True, False])
-def test_a_formatter_may_return_fields_or_a_record(
+def test_formatter_can_return_fields_or_a_record(
     telemetry: TelemetryCapture, *, as_dict: bool
 ) -> None:
-    """As Red Bird means it: what the formatter made is what is stored."""
+    """As with Red Bird, the result of the formatter is stored."""
 
     class Formatter(logging.Formatter):
         def format(self, record: logging.LogRecord) -> Any:
@@ -109,10 +109,10 @@ def test_a_formatter_may_return_fields_or_a_record(
     assert [record.task_name for record in handler.repo.filter_by().all()] == ["renamed"]
 
 
-def test_an_error_of_the_formatter_is_raised_and_the_telemetry_goes_out(
+def test_formatter_error_is_raised(
     telemetry: TelemetryCapture,
 ) -> None:
-    """As with Red Bird's handler the caller sees it; the span is there all the same."""
+    """As with Red Bird the caller sees it; the span is sent all the same."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
     with pytest.raises(TypeError):
@@ -121,10 +121,10 @@ def test_an_error_of_the_formatter_is_raised_and_the_telemetry_goes_out(
     assert telemetry.log_records[1].body == "Task 'etl' status: 'success'"
 
 
-def test_an_error_of_the_repository_is_raised_and_the_next_record_works(
+def test_repository_error_is_raised(
     telemetry: TelemetryCapture,
 ) -> None:
-    """The guard against records from within is lifted again."""
+    """The next record is handled, so the guard against inner records is gone."""
 
     class Failing(MemoryRepo):
         def insert(self, item: Any) -> None:
@@ -144,16 +144,16 @@ def test_an_error_of_the_repository_is_raised_and_the_next_record_works(
     "name",
     ["opentelemetry.sdk", "urllib3.connectionpool", "requests", "grpc._channel", "rocketry_otel"],
 )
-def test_what_exporters_log_is_not_handled(name: str, telemetry: TelemetryCapture) -> None:
-    """A handler that stands at the root would be fed its own noise without end."""
+def test_exporter_logs_are_not_handled(name: str, telemetry: TelemetryCapture) -> None:
+    """A handler on the root logger would feed itself without end."""
     handler = handler_of(telemetry)
     assert not handler.filter(task_record("run", name=name))
     handler.handle(task_record(None, None, name=name))
     assert not telemetry.log_records
 
 
-def test_what_the_repository_logs_is_not_handled(telemetry: TelemetryCapture) -> None:
-    """A repository that logs while it writes does not make its handler write again."""
+def test_repository_logs_are_not_handled(telemetry: TelemetryCapture) -> None:
+    """A repository that logs during a write does not cause another write."""
     logger = logging.Logger("root")
 
     class Chatty(MemoryRepo):
@@ -168,8 +168,8 @@ def test_what_the_repository_logs_is_not_handled(telemetry: TelemetryCapture) ->
     assert [record.body for record in telemetry.log_records] == ["Task 'etl' status: 'run'"]
 
 
-def test_a_record_without_a_name_is_handled(telemetry: TelemetryCapture) -> None:
-    """Not every record is made by a logger."""
+def test_record_without_a_name_is_handled(telemetry: TelemetryCapture) -> None:
+    """Some records are not made by a logger."""
     handler = handler_of(telemetry)
     fields = {"task_name": "etl", "action": "run", "created": START, "msg": "m"}
     handler.handle(logging.makeLogRecord(fields))
@@ -177,7 +177,7 @@ def test_a_record_without_a_name_is_handled(telemetry: TelemetryCapture) -> None
     assert len(telemetry.log_records) == 1
 
 
-def test_a_users_filter_is_obeyed(telemetry: TelemetryCapture) -> None:
+def test_user_filter_is_obeyed(telemetry: TelemetryCapture) -> None:
     """``addFilter`` works as on any handler."""
     handler = handler_of(telemetry)
     handler.addFilter(lambda record: record.task_name == "etl")
@@ -186,8 +186,8 @@ def test_a_users_filter_is_obeyed(telemetry: TelemetryCapture) -> None:
     assert [record.task_name for record in handler.repo.filter_by().all()] == ["etl"]
 
 
-def test_excluded_tasks_are_stored_and_not_sent(telemetry: TelemetryCapture) -> None:
-    """The repository gets everything, exporters what the patterns let through."""
+def test_excluded_task_is_stored_and_not_sent(telemetry: TelemetryCapture) -> None:
+    """The repository gets all records, exporters only those that the patterns allow."""
     settings = Settings(include="etl-*, report", exclude="*-secret")
     handler = handler_of(telemetry, settings=settings)
     names = ["etl-a", "report", "etl-secret", "other"]
@@ -206,16 +206,14 @@ def test_excluded_tasks_are_stored_and_not_sent(telemetry: TelemetryCapture) -> 
     ("name", "kind"),
     [("internal", SpanKind.INTERNAL), ("consumer", SpanKind.CONSUMER), ("server", SpanKind.SERVER)],
 )
-def test_the_kind_of_spans_can_be_set(
-    name: str, kind: SpanKind, telemetry: TelemetryCapture
-) -> None:
-    """For backends that list only spans of certain kinds."""
+def test_span_kind_can_be_set(name: str, kind: SpanKind, telemetry: TelemetryCapture) -> None:
+    """Some backends list only spans of certain kinds."""
     handler = handler_of(telemetry, settings=Settings(span_kind=name))
     handler.handle(task_record("success", run_id="r1"))
     assert telemetry.span("etl").kind is kind
 
 
-def test_the_environment_is_read_and_a_bad_value_is_an_error_at_once(
+def test_bad_environment_raises_at_once(
     monkeypatch: pytest.MonkeyPatch, telemetry: TelemetryCapture
 ) -> None:
     """Settings come from the environment unless they are given."""
@@ -229,10 +227,8 @@ def test_the_environment_is_read_and_a_bad_value_is_an_error_at_once(
 @pytest.mark.parametrize(
     "model", [MinimalRecord, MinimalRunRecord, LogRecord, TaskEventRecord, dict]
 )
-def test_the_trace_id_of_a_run_can_be_had_from_its_stored_records(
-    model: Any, telemetry: TelemetryCapture
-) -> None:
-    """Whatever the model keeps, beginning and ending lead to the trace that was sent."""
+def test_trace_id_is_found_from_stored_records(model: Any, telemetry: TelemetryCapture) -> None:
+    """With any model, beginning and ending lead to the trace that was sent."""
     handler = handler_of(telemetry, model)
     handler.handle(task_record("run", run_id="r0", created=START - 9))
     handler.handle(task_record("success", run_id="r0", created=START - 8))
@@ -246,7 +242,7 @@ def test_the_trace_id_of_a_run_can_be_had_from_its_stored_records(
     assert handler.trace_id_of({"message": "no task event"}) is None
 
 
-def test_an_ending_alone_leads_to_its_own_trace(telemetry: TelemetryCapture) -> None:
+def test_single_ending_has_its_own_trace(telemetry: TelemetryCapture) -> None:
     """A failed setup has a trace too, and its stored record leads there."""
     handler = handler_of(telemetry, MinimalRunRecord)
     handler.handle(task_record("fail", run_id=None))
@@ -254,8 +250,8 @@ def test_an_ending_alone_leads_to_its_own_trace(telemetry: TelemetryCapture) -> 
     assert handler.trace_id_of(record) == f"{telemetry.span('etl').context.trace_id:032x}"
 
 
-def test_an_ending_finds_its_beginning_in_the_repository(telemetry: TelemetryCapture) -> None:
-    """A handler that took over in the middle of a run closes it all the same."""
+def test_ending_finds_its_stored_beginning(telemetry: TelemetryCapture) -> None:
+    """A handler that takes over during a run closes that run."""
     repo = MemoryRepo(model=TaskEventRecord)
     first = OTelRepoHandler(repo, **telemetry.providers)
     first.handle(task_record("run", run_id="r1", created=START))
@@ -268,8 +264,8 @@ def test_an_ending_finds_its_beginning_in_the_repository(telemetry: TelemetryCap
     assert telemetry.spans[-1].start_time == int((START + 9) * 1e9)
 
 
-def test_an_unreadable_repository_costs_only_the_beginning(telemetry: TelemetryCapture) -> None:
-    """A crash whose run cannot be looked up is shown all the same."""
+def test_unreadable_repository_costs_the_beginning(telemetry: TelemetryCapture) -> None:
+    """A crash without its run is shown all the same."""
 
     class Unreadable(MemoryRepo):
         def query_data(self, query: Any) -> Any:
@@ -282,10 +278,10 @@ def test_an_unreadable_repository_costs_only_the_beginning(telemetry: TelemetryC
     assert "rocketry.end_estimated" not in span.attributes
 
 
-def test_a_handler_that_rocketry_does_not_read_says_so_once(
+def test_unread_handler_warns_once(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The handbook's recipe adds it behind the memory handler: the cure is told, once."""
+    """The handbook's recipe adds it behind the memory handler; the warning has the cure."""
     logger = logging.getLogger("rocketry.task")
     handler = handler_of(telemetry)
     logger.handlers = [RepoHandler(MemoryRepo(model=TaskEventRecord)), handler]
@@ -299,10 +295,10 @@ def test_a_handler_that_rocketry_does_not_read_says_so_once(
 
 
 @pytest.mark.parametrize("place", ["alone", "first", "nowhere", "cut off"])
-def test_a_handler_in_its_place_says_nothing(
+def test_handler_in_its_place_does_not_warn(
     place: str, telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No warning where Rocketry reads it, nor where it cannot be told."""
+    """That holds where Rocketry reads it, and where this is unknown."""
     logger = logging.getLogger("rocketry.task")
     handler = handler_of(telemetry)
     behind = RepoHandler(MemoryRepo(model=TaskEventRecord))
@@ -315,8 +311,8 @@ def test_a_handler_in_its_place_says_nothing(
     assert not [record for record in caplog.records if record.name == "rocketry_otel"]
 
 
-def test_a_closed_handler_that_stays_in_use_goes_on(telemetry: TelemetryCapture) -> None:
-    """``logging.config.dictConfig`` closes every handler, those of other loggers too."""
+def test_closed_handler_goes_on(telemetry: TelemetryCapture) -> None:
+    """``logging.config.dictConfig`` closes every handler, also those of other loggers."""
     handler = handler_of(telemetry)
     logging.getLogger("rocketry.task").handlers = [handler]
     handler.handle(task_record("run", run_id="r1"))
@@ -327,8 +323,8 @@ def test_a_closed_handler_that_stays_in_use_goes_on(telemetry: TelemetryCapture)
     assert handler._bridge.pipeline.counters.of("logs", "dropped") == {}
 
 
-def test_while_logging_closes_a_handler_tasks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has the handler's lock then, for which each record waits."""
+def test_closing_does_not_stop_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``logging`` holds the handler's lock during a close, and each record needs that lock."""
     with OTLPReceiver(grpc=False) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord))
@@ -345,13 +341,13 @@ def test_while_logging_closes_a_handler_tasks_go_on(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(handler._pipeline, "flush", lambda _: (log("flush"), flush(20)))
         logging.shutdown([ref(handler)])
         assert [record.run_id for record in handler.repo.filter_by().all()] == ["flush", "close"]
-        # And it is nobody's afterwards.
+        # Afterwards the lock is free.
         log("afterwards")
         handler._bridge.pipeline.close(20)
 
 
-def test_at_the_end_of_the_program_it_is_closed_for_good(telemetry: TelemetryCapture) -> None:
-    """Records that come later still are stored, lose their telemetry, and are counted."""
+def test_program_end_closes_for_good(telemetry: TelemetryCapture) -> None:
+    """Later records are stored, lose their telemetry, and are counted."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
     handler._bridge.pipeline.close(1.0)
@@ -362,7 +358,7 @@ def test_at_the_end_of_the_program_it_is_closed_for_good(telemetry: TelemetryCap
 
 
 def test_own_providers_go_on_after_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads and connections are let go of, and made anew when there is more to send."""
+    """Threads and connections end, and are made again for later items."""
     with OTLPReceiver(grpc=False) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord))
@@ -375,10 +371,10 @@ def test_own_providers_go_on_after_a_close(monkeypatch: pytest.MonkeyPatch) -> N
         handler._bridge.pipeline.close(5.0)
 
 
-def test_whatever_comes_out_of_an_exporter_the_next_record_is_handled(
+def test_exit_in_an_exporter_leaves_the_handler_whole(
     telemetry: TelemetryCapture,
 ) -> None:
-    """A signal handler that exits in the midst of a record leaves the handler whole."""
+    """A signal handler may exit during a record; the next record is handled."""
 
     class Leaving(SpanProcessor):
         def on_end(self, span: Any) -> None:
@@ -392,7 +388,7 @@ def test_whatever_comes_out_of_an_exporter_the_next_record_is_handled(
     assert [record.run_id for record in handler.repo.filter_by().all()] == ["r1", "r2"]
 
 
-def test_a_record_of_another_class_is_copied_as_it_is(telemetry: TelemetryCapture) -> None:
+def test_record_of_another_class_is_copied(telemetry: TelemetryCapture) -> None:
     """An application's own class of records may keep fields elsewhere."""
 
     class Slotted(logging.LogRecord):
@@ -409,8 +405,8 @@ def test_a_record_of_another_class_is_copied_as_it_is(telemetry: TelemetryCaptur
     assert [one.message for one in handler.repo.filter_by().all()] == ["hello there"]
 
 
-def test_a_name_that_is_no_text_is_a_name(telemetry: TelemetryCapture) -> None:
-    """Not even one that raises when it is shown keeps a record from being handled."""
+def test_task_name_may_be_any_object(telemetry: TelemetryCapture) -> None:
+    """Even a name that raises when it is shown stops no record."""
 
     class Evil:
         def __str__(self) -> str:
@@ -424,10 +420,10 @@ def test_a_name_that_is_no_text_is_a_name(telemetry: TelemetryCapture) -> None:
     assert len(telemetry.log_records) == 1
 
 
-def test_a_formatter_of_the_users_leaves_the_stored_record_whole(
+def test_user_formatter_keeps_the_stored_record_whole(
     telemetry: TelemetryCapture,
 ) -> None:
-    """What is sent again later needs the message and the traceback, whoever has formatted."""
+    """To send it again later takes the message and the traceback."""
 
     class Short(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
@@ -441,8 +437,8 @@ def test_a_formatter_of_the_users_leaves_the_stored_record_whole(
     assert record.exc_text.endswith("ValueError: boom")
 
 
-def test_a_trace_id_of_the_users_own_is_replaced(telemetry: TelemetryCapture) -> None:
-    """A filter that puts a request's id there does not hide the run's trace."""
+def test_user_trace_id_is_replaced(telemetry: TelemetryCapture) -> None:
+    """A filter that sets a request's id does not hide the run's trace."""
     handler = handler_of(telemetry)
     handler.handle(task_record("success", run_id="r1", trace_id="request-7"))
     (record,) = handler.repo.filter_by().all()
@@ -451,23 +447,23 @@ def test_a_trace_id_of_the_users_own_is_replaced(telemetry: TelemetryCapture) ->
     assert len(handler.trace_id_of(lookalike) or "") == 32
 
 
-def test_a_handler_that_handled_nothing_has_nothing_to_flush(telemetry: TelemetryCapture) -> None:
-    """It is true at once, and closing is no work."""
+def test_unused_handler_flushes_at_once(telemetry: TelemetryCapture) -> None:
+    """The flush returns true, and closing takes no time."""
     handler = handler_of(telemetry)
     assert handler.flush() is True
     handler.close()
     assert handler.flush(0.0) is True
 
 
-def test_flush_asks_the_applications_providers(telemetry: TelemetryCapture) -> None:
-    """With providers that were given it is true if they say so in time."""
+def test_flush_reaches_the_application_s_providers(telemetry: TelemetryCapture) -> None:
+    """With given providers it is true if they succeed in time."""
     handler = handler_of(telemetry)
     handler.handle(task_record("success", run_id="r1"))
     assert handler.flush(5.0) is True
 
 
-def test_threads_may_share_a_handler(telemetry: TelemetryCapture) -> None:
-    """Runs in many threads at once each keep their own span."""
+def test_threads_can_share_a_handler(telemetry: TelemetryCapture) -> None:
+    """Runs in many threads each have their own span."""
     handler = handler_of(telemetry)
     barrier = threading.Barrier(8)
 
@@ -488,8 +484,8 @@ def test_threads_may_share_a_handler(telemetry: TelemetryCapture) -> None:
     assert len(handler.repo.filter_by().all()) == 800
 
 
-def test_what_hooks_add_is_sent_and_stored(telemetry: TelemetryCapture) -> None:
-    """The name, the attributes; each hook gets the task, the record's fields and the outcome."""
+def test_hook_results_are_sent_and_stored(telemetry: TelemetryCapture) -> None:
+    """Each hook gets the task, the record's fields and the outcome."""
     seen: list[Any] = []
 
     def name_span(task: Any, record: Any, outcome: str) -> str:
@@ -511,10 +507,10 @@ def test_what_hooks_add_is_sent_and_stored(telemetry: TelemetryCapture) -> None:
     assert ended.attributes == '{"rocketry.span_name": "etl: success", "team": "data"}'
 
 
-def test_a_hook_that_raises_costs_nothing_else(
+def test_raising_hook_costs_nothing_else(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The run is stored and sent under its own name; the failure is counted and logged once."""
+    """The run is stored and sent under its own name; the error is counted and logged once."""
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("a hook of the user's")
@@ -536,7 +532,7 @@ def test_a_hook_that_raises_costs_nothing_else(
     assert [record.getMessage().split()[2] for record in caplog.records] == ["enrich", "name_span"]
 
 
-def test_a_replayed_or_second_ending_is_not_enriched_again(telemetry: TelemetryCapture) -> None:
+def test_second_ending_is_not_enriched_again(telemetry: TelemetryCapture) -> None:
     """Hooks are called once for each run."""
     seen: list[str] = []
 
@@ -552,8 +548,8 @@ def test_a_replayed_or_second_ending_is_not_enriched_again(telemetry: TelemetryC
     assert seen == ["fail"]
 
 
-def test_added_columns_need_a_model_with_room(telemetry: TelemetryCapture) -> None:
-    """Another model gets nothing it does not know, and the live span says all the same."""
+def test_model_without_room_gets_no_columns(telemetry: TelemetryCapture) -> None:
+    """The live span has the values all the same."""
     handler = handler_of(telemetry, MinimalRunRecord)
     handler.enrich(None, lambda *_: {"team": "data"})
     handler.handle(task_record("success", run_id="r1"))
@@ -562,7 +558,7 @@ def test_added_columns_need_a_model_with_room(telemetry: TelemetryCapture) -> No
     assert "attributes" not in record.dict()
 
 
-def test_unhooking_a_session_that_is_gone_is_no_work(telemetry: TelemetryCapture) -> None:
+def test_unhook_skips_a_deleted_session(telemetry: TelemetryCapture) -> None:
     """A handler outlives the sessions that it was hooked into."""
     handler = handler_of(telemetry)
     handler._hooks.append((None, lambda: None))
@@ -571,7 +567,7 @@ def test_unhooking_a_session_that_is_gone_is_no_work(telemetry: TelemetryCapture
 
 
 class AnyRecord(BaseModel):
-    """A record of a model that needs neither a task nor an action."""
+    """A record of a model without a required task or action."""
 
     created: float
     name: str
@@ -581,10 +577,8 @@ class AnyRecord(BaseModel):
 
 
 @pytest.mark.parametrize("model", [AnyRecord, dict])
-def test_a_record_without_an_action_is_stored_where_the_model_takes_it(
-    model: Any, telemetry: TelemetryCapture
-) -> None:
-    """On whatever logger the handler is, the rows are those of Red Bird's own handler."""
+def test_record_without_action_is_stored(model: Any, telemetry: TelemetryCapture) -> None:
+    """If the model accepts it, the row is that of Red Bird's own handler, on any logger."""
     handler, plain = handler_of(telemetry, model), RepoHandler(MemoryRepo(model=model))
     for name, task_name in (("rocketry.scheduler", None), ("rocketry.task", "etl")):
         record = task_record(None, task_name, name=name)
@@ -597,9 +591,7 @@ def test_a_record_without_an_action_is_stored_where_the_model_takes_it(
 
 
 @pytest.mark.parametrize("model", [TaskEventRecord, MinimalRecord])
-def test_a_record_that_the_model_refuses_is_no_error(
-    model: Any, telemetry: TelemetryCapture
-) -> None:
+def test_record_refused_by_the_model_is_sent(model: Any, telemetry: TelemetryCapture) -> None:
     """A body that logs to its task's logger goes on, and its line is sent."""
     app = make_app(logger_repo=MemoryRepo(model=model))
     task = app.session.create_task(func=lambda: task.logger.info("half"), name="etl")
@@ -610,10 +602,10 @@ def test_a_record_that_the_model_refuses_is_no_error(
     assert [record.body for record in telemetry.log_records][1] == "half"
 
 
-def test_an_error_of_the_repository_is_raised_without_an_action_too(
+def test_repository_error_is_raised_without_action(
     telemetry: TelemetryCapture,
 ) -> None:
-    """What the model takes and the repository cannot write reaches the caller."""
+    """If the model accepts a record and the write fails, the caller sees the error."""
 
     class Full(MemoryRepo):
         def insert(self, item: Any) -> None:

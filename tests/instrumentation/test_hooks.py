@@ -47,7 +47,7 @@ PROCESS = logging.getLogger("rocketry.task._process")
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave no filter, no child and no watched session behind."""
+    """Leave no filter, no child and no watched session."""
     monkeypatch.setattr(ChildSide, "_only", None)
     filters = PROCESS.filters
     PROCESS.filters = []
@@ -60,7 +60,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Parts:
-    """An instrumented application, its hooks and a task of it."""
+    """An instrumented application, its hooks and one of its tasks."""
 
     def __init__(self, telemetry: TelemetryCapture, execution: Any = "main", **settings: Any):
         self.app: Rocketry = make_app(execution=execution)
@@ -94,7 +94,7 @@ def send(generator: Any, *exc_info: Any) -> None:
 
 
 @pytest.mark.parametrize("execution", ["main", "async", "thread"])
-def test_the_body_runs_inside_its_run(execution: Any, telemetry: TelemetryCapture) -> None:
+def test_body_runs_inside_its_run(execution: Any, telemetry: TelemetryCapture) -> None:
     """The run's span is current there, ``current_run`` names it, and nothing leaks out."""
     seen: dict[str, Any] = {}
 
@@ -121,9 +121,7 @@ def test_the_body_runs_inside_its_run(execution: Any, telemetry: TelemetryCaptur
 
 
 @pytest.mark.parametrize("execution", ["async", "thread"])
-def test_runs_of_one_task_that_overlap_are_told_apart(
-    execution: Any, telemetry: TelemetryCapture
-) -> None:
+def test_overlapping_runs_are_kept_apart(execution: Any, telemetry: TelemetryCapture) -> None:
     """Each body is in its own run, though all of them go on at once."""
     seen: list[tuple[int, int]] = []
     all_there = threading.Barrier(3)
@@ -149,10 +147,8 @@ def test_runs_of_one_task_that_overlap_are_told_apart(
 
 
 @pytest.mark.parametrize("execution", ["main", "async", "thread"])
-def test_baggage_of_the_launcher_reaches_the_body(
-    execution: Any, telemetry: TelemetryCapture
-) -> None:
-    """What is set around the scheduler is there, in a thread with its empty context too."""
+def test_launcher_baggage_reaches_the_body(execution: Any, telemetry: TelemetryCapture) -> None:
+    """It also reaches a thread with an empty context."""
     seen: list[Any] = []
     parts = Parts(telemetry, execution)
     parts.app.session.create_task(func=lambda: seen.append(dict(baggage.get_all())), name="body")
@@ -165,8 +161,8 @@ def test_baggage_of_the_launcher_reaches_the_body(
     assert dict(baggage.get_all()) == {}
 
 
-def test_baggage_of_the_body_s_own_context_stays(telemetry: TelemetryCapture) -> None:
-    """The launcher's is for contexts that have none."""
+def test_body_baggage_stays(telemetry: TelemetryCapture) -> None:
+    """The launcher's baggage is only for contexts without baggage."""
     parts = Parts(telemetry)
     launch = Launch(baggage.set_baggage("tenant", "launcher"), ())
     parts.bridge.pending_launches.put("etl", "r1", launch)
@@ -181,8 +177,8 @@ def test_baggage_of_the_body_s_own_context_stays(telemetry: TelemetryCapture) ->
         detach(token)
 
 
-def test_after_the_body_all_is_as_before(telemetry: TelemetryCapture) -> None:
-    """Context and run are those of before, and the span is made from what was added."""
+def test_context_is_restored_after_the_body(telemetry: TelemetryCapture) -> None:
+    """The run is restored too, and the span has the annotations."""
     parts = Parts(telemetry)
     parts.begin()
     before = get_current()
@@ -201,8 +197,8 @@ def test_after_the_body_all_is_as_before(telemetry: TelemetryCapture) -> None:
     assert [event.name for event in span.events] == ["done"]
 
 
-def test_a_body_that_raised_is_left_in_the_same_way(telemetry: TelemetryCapture) -> None:
-    """Rocketry tells the hook of the error; context and run are those of before."""
+def test_context_is_restored_after_an_error(telemetry: TelemetryCapture) -> None:
+    """Rocketry throws the error into the hook."""
     parts = Parts(telemetry)
     parts.begin()
     generator = parts.hooks.around(parts.task)
@@ -212,10 +208,10 @@ def test_a_body_that_raised_is_left_in_the_same_way(telemetry: TelemetryCapture)
     assert not current_run()
 
 
-def test_a_hook_that_is_thrown_away_ends_in_silence(
+def test_discarded_hook_ends_silently(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When another hook fails Rocketry drops ours, in whatever context: nothing is undone."""
+    """If another hook fails, Rocketry drops ours in any context, and nothing is undone."""
     parts = Parts(telemetry)
     parts.begin()
     generator = parts.hooks.around(parts.task)
@@ -228,10 +224,10 @@ def test_a_hook_that_is_thrown_away_ends_in_silence(
     assert not caplog.records
 
 
-def test_a_body_goes_on_though_its_run_cannot_be_set(
+def test_body_runs_without_its_run(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Telemetry never hurts the task."""
+    """An error while the run is set never hurts the task."""
 
     class Odd:
         @property
@@ -248,10 +244,10 @@ def test_a_body_goes_on_though_its_run_cannot_be_set(
     ]
 
 
-def test_a_body_has_ended_though_its_run_cannot_be_undone(
+def test_failed_restore_raises_nothing(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Gone on with in another context, as no Rocketry of today does, it raises nothing."""
+    """A body that ends in another context, as in no Rocketry of today, raises nothing."""
     parts = Parts(telemetry)
     parts.begin()
     generator = parts.hooks.around(parts.task)
@@ -271,15 +267,15 @@ def outside(parts: Parts) -> None:
     send(generator)
 
 
-def test_a_task_that_is_left_out_has_no_run_around_its_body(telemetry: TelemetryCapture) -> None:
-    """Nothing of it is to leave the machine."""
+def test_excluded_task_has_no_run(telemetry: TelemetryCapture) -> None:
+    """Nothing of it leaves the machine."""
     parts = Parts(telemetry, exclude="etl")
     parts.begin()
     outside(parts)
 
 
-def test_a_run_that_nobody_knows_is_none(telemetry: TelemetryCapture) -> None:
-    """Its record never came, or its ending did; after the handler was closed there is none."""
+def test_unknown_run_is_no_run(telemetry: TelemetryCapture) -> None:
+    """Its record is missing, it has ended, or the handler is closed."""
     parts = Parts(telemetry)
     outside(parts)
     parts.task._run_stack.append(TaskRun(start=START, task=None, run_id="r0"))
@@ -289,8 +285,8 @@ def test_a_run_that_nobody_knows_is_none(telemetry: TelemetryCapture) -> None:
     outside(parts)
 
 
-def test_what_another_hook_added_is_kept(telemetry: TelemetryCapture) -> None:
-    """A body that is entered a second time goes on with what there is."""
+def test_earlier_annotations_are_kept(telemetry: TelemetryCapture) -> None:
+    """A body that is entered a second time keeps them."""
     parts = Parts(telemetry)
     parts.begin()
     for number in range(2):
@@ -305,8 +301,8 @@ def test_what_another_hook_added_is_kept(telemetry: TelemetryCapture) -> None:
     assert (attributes["k0"], attributes["k1"]) == (0, 1)
 
 
-def test_the_run_of_a_body_is_found_in_its_own_thread_or_task() -> None:
-    """Of several on the stack: the thread's own, the asyncio task's own, the main one's."""
+def test_body_finds_the_run_of_its_thread() -> None:
+    """Of several runs on the stack, thread, asyncio task or main thread decide."""
     app = make_app()
     thread = threading.current_thread()
     other = threading.Thread()
@@ -329,8 +325,8 @@ def test_the_run_of_a_body_is_found_in_its_own_thread_or_task() -> None:
     assert _run_id_of(task) is None
 
 
-def test_a_launch_is_noted_for_its_first_record(telemetry: TelemetryCapture) -> None:
-    """With the context of who launched it, and under the id that Rocketry's function gives."""
+def test_launch_waits_for_its_first_record(telemetry: TelemetryCapture) -> None:
+    """It has the launcher's context, under the id of Rocketry's function."""
     parts = Parts(telemetry)
     token = attach(baggage.set_baggage("tenant", "acme"))
     try:
@@ -344,8 +340,8 @@ def test_a_launch_is_noted_for_its_first_record(telemetry: TelemetryCapture) -> 
     assert launch.links == ()
 
 
-def test_a_users_own_run_ids_stay(telemetry: TelemetryCapture) -> None:
-    """The function that the session had is asked, and is there again afterwards."""
+def test_user_run_ids_stay(telemetry: TelemetryCapture) -> None:
+    """The session's own function is called, and is restored afterwards."""
     app = make_app()
 
     def number(task: Any, params: Any = None) -> Any:
@@ -361,10 +357,10 @@ def test_a_users_own_run_ids_stay(telemetry: TelemetryCapture) -> None:
     assert app.session.config.func_run_id is number
 
 
-def test_a_launch_that_cannot_be_noted_is_a_launch(
+def test_launch_works_after_our_error(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The id comes back whatever a condition of the user's does."""
+    """The id comes back, though a condition of the user raises."""
 
     class Odd:
         @property
@@ -379,8 +375,8 @@ def test_a_launch_that_cannot_be_noted_is_a_launch(
     assert not parts.bridge.pending_launches._launches
 
 
-def test_a_run_links_to_what_it_waited_for(telemetry: TelemetryCapture) -> None:
-    """The run that ended last before it; the next one, which nobody waited for, to none."""
+def test_run_links_to_its_dependency(telemetry: TelemetryCapture) -> None:
+    """It links to the run that ended last before it; a run without a dependency has no link."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="load")
     app.session.create_task(func=apps.succeed, name="report", start_cond=after_success("load"))
@@ -393,8 +389,8 @@ def test_a_run_links_to_what_it_waited_for(telemetry: TelemetryCapture) -> None:
     assert telemetry.span("load").links == ()
 
 
-def test_a_run_links_to_the_span_that_asked_for_it(telemetry: TelemetryCapture) -> None:
-    """And not to what it could have waited for; asked for outside of a span, to nothing."""
+def test_requested_run_links_to_the_caller_s_span(telemetry: TelemetryCapture) -> None:
+    """A dependency adds no link then; a request outside of a span gives no link."""
     parts = Parts(telemetry)
     app = parts.app
     report = app.session.create_task(func=apps.succeed, name="report")
@@ -415,7 +411,7 @@ def test_a_run_links_to_the_span_that_asked_for_it(telemetry: TelemetryCapture) 
 
 
 def test_links_can_be_turned_off(telemetry: TelemetryCapture) -> None:
-    """Neither kind is made then, and ``task.run`` is Rocketry's own."""
+    """Runs have no links, and ``task.run`` is Rocketry's own."""
     parts = Parts(telemetry, links=False)
     report = parts.app.session.create_task(func=apps.succeed, name="report")
     report.start_cond = after_success("etl")
@@ -427,8 +423,8 @@ def test_links_can_be_turned_off(telemetry: TelemetryCapture) -> None:
     assert telemetry.span("report").links == ()
 
 
-def test_the_start_shows_what_the_repository_knows(telemetry: TelemetryCapture) -> None:
-    """The last success of each task, before any has run again; and cycles are counted."""
+def test_start_shows_the_last_successes(telemetry: TelemetryCapture) -> None:
+    """They come from the repository before any new run; cycles are counted."""
     parts = Parts(telemetry)
     record = {"task_name": "etl", "action": "success", "created": START}
     parts.handler.repo.add(parts.handler.repo.model(**record))
@@ -439,8 +435,8 @@ def test_the_start_shows_what_the_repository_knows(telemetry: TelemetryCapture) 
     assert point.value == 2
 
 
-def test_hooks_come_and_go(telemetry: TelemetryCapture) -> None:
-    """The first around the body, the others behind those that are there; all go again."""
+def test_hooks_are_installed_and_removed(telemetry: TelemetryCapture) -> None:
+    """The hook around the body comes first, the others come last."""
 
     def theirs() -> None: ...
 
@@ -461,8 +457,8 @@ def test_hooks_come_and_go(telemetry: TelemetryCapture) -> None:
     assert app.session.config.func_run_id is own
 
 
-def test_what_the_user_changed_meanwhile_stays(telemetry: TelemetryCapture) -> None:
-    """Hooks that are gone already are no fault, and a later function of the user's is kept."""
+def test_user_changes_stay(telemetry: TelemetryCapture) -> None:
+    """Missing hooks raise nothing, and a later function of the user is kept."""
     parts = Parts(telemetry)
     session = parts.app.session
     session.hooks.task_execute.clear()
@@ -477,7 +473,7 @@ def test_what_the_user_changed_meanwhile_stays(telemetry: TelemetryCapture) -> N
 
 
 def test_hooks_travel_to_a_spawned_child(telemetry: TelemetryCapture) -> None:
-    """Pickled with the baggage of who launches it, without the session, and watching again."""
+    """They are pickled with the launcher's baggage and without the session, and watch again."""
     parts = Parts(telemetry, exclude="other")
     token = attach(baggage.set_baggage("tenant", "acme", baggage.set_baggage("odd", lambda: 0)))
     try:
@@ -495,21 +491,21 @@ def test_hooks_travel_to_a_spawned_child(telemetry: TelemetryCapture) -> None:
     assert [type(one) for one in PROCESS.filters] == [ChildRecords]
     pickle.loads(pickled)  # noqa: S301
     assert len(PROCESS.filters) == 1
-    # There is no session there whose tasks could be shown.
+    # A child has no session whose tasks could be shown.
     generator = there.started()
     next(generator)
     send(generator)
     assert telemetry.metric_points("rocketry.task.last_success") == []
 
 
-def test_what_can_be_pickled_is_known_beforehand() -> None:
-    """Baggage may hold any object; one that cannot travel stays behind."""
+def test_unpicklable_baggage_stays_behind() -> None:
+    """Baggage may hold any object."""
     assert _can_be_pickled("text")
     assert not _can_be_pickled(threading.Lock())
 
 
 def test_hooks_without_a_bridge_do_nothing(telemetry: TelemetryCapture) -> None:
-    """A handler that is gone leaves hooks that cost nothing and raise nothing."""
+    """The hooks of a deleted handler cost nothing and raise nothing."""
     parts = Parts(telemetry)
     parts.begin()
     parts.hooks._key = "gone"
@@ -523,8 +519,8 @@ def test_hooks_without_a_bridge_do_nothing(telemetry: TelemetryCapture) -> None:
     assert telemetry.metric_points("rocketry.scheduler.cycles") == []
 
 
-def test_tasks_with_a_logger_of_their_own_are_watched_too(telemetry: TelemetryCapture) -> None:
-    """The records of their children go over another logger."""
+def test_task_with_its_own_logger_is_watched(telemetry: TelemetryCapture) -> None:
+    """The records of its children go over another logger."""
     parts = Parts(telemetry)
     parts.task.logger_name = "rocketry.task.own"
     own = logging.getLogger("rocketry.task.own._process")
@@ -556,10 +552,10 @@ def _no_propagation() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_no_propagation")
-def test_a_body_in_a_child_runs_inside_the_run_that_the_parent_makes(
+def test_child_body_runs_inside_the_parent_s_run(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ids, baggage and what is added are the parent's; what the body made is flushed."""
+    """Ids, baggage and annotations are the parent's; spans of the body are flushed."""
     parts = Parts(telemetry)
     parts.handler.handle(task_record("run", "other", run_id="r0"))
     records = in_child(parts)
@@ -593,8 +589,8 @@ def test_a_body_in_a_child_runs_inside_the_run_that_the_parent_makes(
 
 
 @pytest.mark.usefixtures("_no_propagation")
-def test_baggage_of_a_forked_child_is_that_of_its_context(telemetry: TelemetryCapture) -> None:
-    """It has inherited the launcher's context, and needs nothing that was pickled."""
+def test_forked_child_has_the_launcher_s_baggage(telemetry: TelemetryCapture) -> None:
+    """It has the launcher's context, and needs no pickled baggage."""
     parts = Parts(telemetry)
     parts.handler.handle(task_record("run", "other", run_id="r0"))
     in_child(parts)
@@ -610,10 +606,10 @@ def test_baggage_of_a_forked_child_is_that_of_its_context(telemetry: TelemetryCa
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_a_child_whose_run_was_not_seen_to_begin_has_none(
+def test_child_without_run_record_has_no_run(
     telemetry: TelemetryCapture, *, filtered: bool
 ) -> None:
-    """Without the record there is nothing to know the run by."""
+    """The run's ids come from this record."""
     parts = Parts(telemetry)
     parts.task.logger_name = PROCESS.name
     if not filtered:
@@ -622,8 +618,8 @@ def test_a_child_whose_run_was_not_seen_to_begin_has_none(
     assert ChildSide._only is None
 
 
-def test_links_are_of_the_run_s_record(telemetry: TelemetryCapture) -> None:
-    """They are stored with the record that begins the run, which is when they are known."""
+def test_links_are_stored_with_the_run_record(telemetry: TelemetryCapture) -> None:
+    """They are known when the run begins."""
     parts = Parts(telemetry)
     link = RunLink(10, 11, "request")
     parts.bridge.pending_launches.put("etl", "r1", Launch(get_current(), (link,)))
@@ -634,8 +630,8 @@ def test_links_are_of_the_run_s_record(telemetry: TelemetryCapture) -> None:
     )
 
 
-def test_a_task_that_makes_its_own_run_ids_is_linked_too(telemetry: TelemetryCapture) -> None:
-    """Rocketry then asks the task's function, and not the session's; the id stays as it is."""
+def test_task_with_its_own_run_ids_has_links(telemetry: TelemetryCapture) -> None:
+    """Rocketry calls the task's function, and the id stays as it is."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="load")
     app.session.create_task(
@@ -655,8 +651,8 @@ def test_a_task_that_makes_its_own_run_ids_is_linked_too(telemetry: TelemetryCap
     assert not handler._bridge.pending_launches._launches
 
 
-def test_each_launch_is_noted_once(telemetry: TelemetryCapture) -> None:
-    """Whichever function gives the id, whether one session is instrumented or two."""
+def test_each_launch_is_kept_once(telemetry: TelemetryCapture) -> None:
+    """Either function may give the id, with one or two instrumented sessions."""
     first, second = Parts(telemetry), Parts(telemetry)
     own = first.app.session.create_task(
         func=apps.succeed, name="own", func_run_id=lambda *_, **__: "r2"
@@ -670,8 +666,8 @@ def test_each_launch_is_noted_once(telemetry: TelemetryCapture) -> None:
     assert [name for name, _ in noted] == ["etl", "own", "etl"]
 
 
-def test_the_last_session_gives_the_class_of_tasks_back(telemetry: TelemetryCapture) -> None:
-    """As long as one is watched the ids of its tasks are noted; then Rocketry is as it was."""
+def test_last_session_restores_the_task_class(telemetry: TelemetryCapture) -> None:
+    """The ids are kept as long as one session is watched."""
     original = Task.get_run_id
     handler = OTelRepoHandler(apps_repo(), **telemetry.providers)
     sessions = [make_app().session, make_app().session]
@@ -685,7 +681,7 @@ def test_the_last_session_gives_the_class_of_tasks_back(telemetry: TelemetryCapt
     assert Task.get_run_id is original
 
 
-def test_the_queues_are_sent_when_the_scheduler_ends(
+def test_scheduler_end_sends_the_queues(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process may be replaced or killed next."""
@@ -702,7 +698,7 @@ def test_the_queues_are_sent_when_the_scheduler_ends(
     assert flushed == [5.0]
 
 
-def test_hooks_that_are_gone_are_told_of_no_launch(telemetry: TelemetryCapture) -> None:
+def test_deleted_hooks_keep_no_launch(telemetry: TelemetryCapture) -> None:
     """A task's own function gives its id all the same."""
     parts = Parts(telemetry)
     parts.task.func_run_id = lambda *_, **__: "own"

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("rocketry.task")
 
 
-def test_it_takes_the_place_of_the_memory_handler(telemetry: TelemetryCapture) -> None:
-    """Rocketry then reads what we write, and handlers of other kinds stay where they were."""
+def test_handler_replaces_the_memory_handler(telemetry: TelemetryCapture) -> None:
+    """Rocketry then reads our repository, and handlers of other kinds stay in place."""
     app = make_app()
     before, after = logging.NullHandler(), logging.NullHandler()
     LOGGER.handlers = [before, *LOGGER.handlers, after]
@@ -40,8 +40,8 @@ def test_it_takes_the_place_of_the_memory_handler(telemetry: TelemetryCapture) -
     assert app.session.get_repo() is handler.repo
 
 
-def test_a_second_call_changes_nothing(telemetry: TelemetryCapture) -> None:
-    """The same handler comes back, whether application or session is named."""
+def test_second_call_changes_nothing(telemetry: TelemetryCapture) -> None:
+    """It returns the same handler, for application or session."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
     assert instrument(app) is handler
@@ -49,8 +49,8 @@ def test_a_second_call_changes_nothing(telemetry: TelemetryCapture) -> None:
     assert LOGGER.handlers == [handler]
 
 
-def test_a_bare_session_can_be_instrumented(telemetry: TelemetryCapture) -> None:
-    """A session has no handler yet, and a logger that lets nothing through."""
+def test_bare_session_can_be_instrumented(telemetry: TelemetryCapture) -> None:
+    """It has no handler yet, and its logger drops the records."""
     LOGGER.setLevel(logging.NOTSET)
     session = Session(execution="main")
     handler = instrument(session, **telemetry.providers)
@@ -62,8 +62,8 @@ def test_a_bare_session_can_be_instrumented(telemetry: TelemetryCapture) -> None
     assert telemetry.span("etl").attributes["rocketry.execution"] == "main"
 
 
-def test_the_default_session_is_not_taken_for_another(telemetry: TelemetryCapture) -> None:
-    """Every session has a class attribute that holds Rocketry's default one."""
+def test_default_session_is_not_used(telemetry: TelemetryCapture) -> None:
+    """Every session has a class attribute that holds Rocketry's default session."""
     default = Session(execution="main")
     default.set_as_default()
     other = Session(execution="main", task_logger_basename="rocketry.task.other")
@@ -76,8 +76,8 @@ def test_the_default_session_is_not_taken_for_another(telemetry: TelemetryCaptur
         logging.getLogger("rocketry.task.other").handlers = []
 
 
-def test_the_logger_lets_info_through(telemetry: TelemetryCapture) -> None:
-    """Neither a level nor logging.config's habit of disabling loggers keeps records away."""
+def test_logger_lets_info_through(telemetry: TelemetryCapture) -> None:
+    """A high level or a disabled logger, as after ``logging.config``, stops no record."""
     app = make_app()
     LOGGER.setLevel(logging.ERROR)
     LOGGER.disabled = True
@@ -86,16 +86,16 @@ def test_the_logger_lets_info_through(telemetry: TelemetryCapture) -> None:
     assert not LOGGER.disabled
 
 
-def test_a_lower_level_is_kept(telemetry: TelemetryCapture) -> None:
-    """A logger that lets more through goes on to do so."""
+def test_lower_level_is_kept(telemetry: TelemetryCapture) -> None:
+    """A logger with a lower level keeps it."""
     app = make_app()
     LOGGER.setLevel(logging.DEBUG)
     instrument(app, **telemetry.providers)
     assert LOGGER.level == logging.DEBUG
 
 
-def test_records_that_are_there_are_carried_over(telemetry: TelemetryCapture) -> None:
-    """What Rocketry's memory repository held is in ours, with its ids, and is not sent."""
+def test_existing_records_are_carried_over(telemetry: TelemetryCapture) -> None:
+    """Records of Rocketry's memory repository are in ours with their ids, and not sent."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
     run_tasks(app, "etl")
@@ -110,8 +110,8 @@ def test_records_that_are_there_are_carried_over(telemetry: TelemetryCapture) ->
     assert app.session["etl"].logger.filter_by(action="success").all() == [records[1]]
 
 
-def test_a_run_that_began_before_is_closed_after(telemetry: TelemetryCapture) -> None:
-    """A scheduler that is instrumented while a task runs shows the whole run."""
+def test_run_begun_before_is_closed(telemetry: TelemetryCapture) -> None:
+    """A scheduler that is instrumented during a run shows the whole run."""
     app = make_app(execution="async")
     handlers: list[OTelRepoHandler] = []
     app.session.create_task(
@@ -123,10 +123,8 @@ def test_a_run_that_began_before_is_closed_after(telemetry: TelemetryCapture) ->
     assert (span.start_time, span.end_time) == (int(began.created * 1e9), int(ended.created * 1e9))
 
 
-def test_the_repository_that_the_application_was_given_is_used(
-    telemetry: TelemetryCapture, tmp_path: Path
-) -> None:
-    """``Rocketry(logger_repo=...)`` is the user's word; nothing is written twice."""
+def test_application_s_repository_is_used(telemetry: TelemetryCapture, tmp_path: Path) -> None:
+    """``Rocketry(logger_repo=...)`` is the user's choice, and nothing is written twice."""
     repo = CSVFileRepo(filename=tmp_path / "tasks.csv", model=TaskEventRecord)
     app = make_app(logger_repo=repo)
     handler = instrument(app, **telemetry.providers)
@@ -137,13 +135,13 @@ def test_the_repository_that_the_application_was_given_is_used(
     assert [record.action for record in repo.filter_by().all()] == ["run", "success"]
 
 
-def test_a_memory_repository_of_another_model_is_the_users(telemetry: TelemetryCapture) -> None:
+def test_memory_repository_of_other_model_is_kept(telemetry: TelemetryCapture) -> None:
     """Rocketry itself inserts only memory repositories of its own two models."""
     repo = MemoryRepo(model=TaskEventRecord)
     assert instrument(make_app(logger_repo=repo), **telemetry.providers).repo is repo
 
 
-def test_the_environment_names_the_repository(
+def test_environment_names_the_repository(
     telemetry: TelemetryCapture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It wins over the application's own, whose handler stays behind ours."""
@@ -159,7 +157,7 @@ def test_the_environment_names_the_repository(
     assert len(users.filter_by().all()) == 2
 
 
-def test_an_argument_names_the_repository(
+def test_argument_names_the_repository(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It wins over the environment."""
@@ -168,15 +166,15 @@ def test_an_argument_names_the_repository(
     assert instrument(make_app(), repo=repo, **telemetry.providers).repo is repo
 
 
-def test_settings_may_name_the_repository(telemetry: TelemetryCapture, tmp_path: Path) -> None:
-    """Settings that are given stand in the place of the environment."""
+def test_settings_name_the_repository(telemetry: TelemetryCapture, tmp_path: Path) -> None:
+    """Given settings replace those of the environment."""
     settings = Settings(repo=f"csv://{tmp_path}/tasks.csv")
     handler = instrument(make_app(), settings=settings, **telemetry.providers)
     assert handler.settings is settings
     assert isinstance(handler.repo, CSVFileRepo)
 
 
-def test_without_any_word_it_is_a_bounded_memory_repository(telemetry: TelemetryCapture) -> None:
+def test_default_is_a_bounded_memory_repository(telemetry: TelemetryCapture) -> None:
     """Rocketry's own would grow without end."""
     handler = instrument(make_app(), **telemetry.providers)
     assert isinstance(handler.repo, MemoryRepo)
@@ -187,10 +185,10 @@ def test_without_any_word_it_is_a_bounded_memory_repository(telemetry: Telemetry
     ("name", "value", "error"),
     [("REPO", "nowhere://x", RepositoryURLError), ("SPAN_KIND", "x", SettingsError)],
 )
-def test_a_bad_environment_changes_nothing(
+def test_bad_environment_changes_nothing(
     name: str, value: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error comes at once, and Rocketry is left as it was."""
+    """The error comes at once, and Rocketry stays as it was."""
     app = make_app()
     before = list(LOGGER.handlers)
     monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", value)
@@ -199,8 +197,8 @@ def test_a_bad_environment_changes_nothing(
     assert LOGGER.handlers == before
 
 
-def test_a_handler_that_was_added_by_hand_is_put_in_front(telemetry: TelemetryCapture) -> None:
-    """The handbook's recipe leaves it behind the memory handler: instrument puts it right."""
+def test_handler_added_by_hand_is_put_in_front(telemetry: TelemetryCapture) -> None:
+    """The handbook's recipe leaves it behind the memory handler."""
     app = make_app()
     handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)
     LOGGER.addHandler(handler)
@@ -209,10 +207,10 @@ def test_a_handler_that_was_added_by_hand_is_put_in_front(telemetry: TelemetryCa
     assert app.session.get_repo() is handler.repo
 
 
-def test_a_plain_handler_behind_the_memory_handler_stays_and_is_told_of(
+def test_plain_handler_behind_ours_is_logged(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It goes on to write; that Rocketry does not read it is said, with the cure."""
+    """It still writes; the log line has the cure, because Rocketry does not read it."""
     app = make_app()
     theirs = RepoHandler(MemoryRepo(model=MinimalRecord, collection=[]))
     theirs.repo = CSVFileRepo(filename="never-written.csv", model=MinimalRecord)
@@ -223,8 +221,8 @@ def test_a_plain_handler_behind_the_memory_handler_stays_and_is_told_of(
     assert "instrument(app, repo=that_repository)" in caplog.text
 
 
-def test_a_new_application_on_the_same_logger(telemetry: TelemetryCapture) -> None:
-    """Each ``Rocketry()`` inserts another memory handler; ours comes to the front again."""
+def test_new_application_on_the_same_logger(telemetry: TelemetryCapture) -> None:
+    """Each ``Rocketry()`` inserts another memory handler, and ours comes to the front again."""
     handler = instrument(make_app(), **telemetry.providers)
     second = Rocketry(execution="main")
     assert LOGGER.handlers[0] is not handler
@@ -232,8 +230,8 @@ def test_a_new_application_on_the_same_logger(telemetry: TelemetryCapture) -> No
     assert LOGGER.handlers == [handler]
 
 
-def test_uninstrument_leaves_rocketry_a_handler_to_read(telemetry: TelemetryCapture) -> None:
-    """A plain handler with the same repository stands in its place, and nothing more is sent."""
+def test_uninstrument_leaves_a_plain_handler(telemetry: TelemetryCapture) -> None:
+    """It has the same repository, and nothing more is sent."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
     handler.setLevel(logging.INFO)
@@ -252,10 +250,10 @@ def test_uninstrument_leaves_rocketry_a_handler_to_read(telemetry: TelemetryCapt
     assert LOGGER.handlers == [plain]
 
 
-def test_it_can_be_instrumented_again_with_the_same_variable(
+def test_same_variable_is_the_same_repository(
     telemetry: TelemetryCapture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ``uninstrument`` left is taken up again: no record is written twice."""
+    """After ``uninstrument`` no record is written twice."""
     monkeypatch.setenv("ROCKETRY_OTEL_REPO", f"csv://{tmp_path}/tasks.csv")
     app = make_app()
     first = instrument(app, **telemetry.providers)
@@ -268,10 +266,10 @@ def test_it_can_be_instrumented_again_with_the_same_variable(
     assert [record.action for record in second.repo.filter_by().all()] == ["run", "success"]
 
 
-def test_what_two_applications_have_seen_is_carried_over_once(
+def test_shared_records_are_carried_over_once(
     telemetry: TelemetryCapture,
 ) -> None:
-    """Each has put a memory handler there, and both have seen the same."""
+    """Each application has a memory handler, and both have the same records."""
     make_app()
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
@@ -281,8 +279,8 @@ def test_what_two_applications_have_seen_is_carried_over_once(
     assert LOGGER.handlers == [handler]
 
 
-def test_a_second_application_carries_nothing_over(telemetry: TelemetryCapture) -> None:
-    """What it has seen since it came the handler has seen too."""
+def test_second_application_carries_nothing_over(telemetry: TelemetryCapture) -> None:
+    """The handler already has the records since its start."""
     first = make_app()
     handler = instrument(first, **telemetry.providers)
     second = make_app()
@@ -292,7 +290,7 @@ def test_a_second_application_carries_nothing_over(telemetry: TelemetryCapture) 
     assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
 
 
-def test_records_that_cannot_be_carried_over_leave_all_as_it_was(
+def test_failed_carry_over_changes_nothing(
     telemetry: TelemetryCapture,
 ) -> None:
     """The error comes at once, and Rocketry goes on with its own handler."""
@@ -310,7 +308,7 @@ def test_records_that_cannot_be_carried_over_leave_all_as_it_was(
     assert LOGGER.handlers == before
 
 
-def test_a_minimal_memory_repository_of_an_application_is_the_users(
+def test_minimal_memory_repository_is_kept(
     telemetry: TelemetryCapture,
 ) -> None:
     """``Rocketry()`` itself makes none of that model; a bare session does."""
@@ -318,7 +316,7 @@ def test_a_minimal_memory_repository_of_an_application_is_the_users(
     assert instrument(make_app(logger_repo=repo), **telemetry.providers).repo is repo
 
 
-def test_what_else_is_given_to_a_second_call_is_said_to_be_unused(
+def test_second_call_logs_unused_arguments(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A test that forgot to uninstrument finds out why it captures nothing."""
@@ -330,14 +328,14 @@ def test_what_else_is_given_to_a_second_call_is_said_to_be_unused(
 
 
 @pytest.mark.parametrize("app", [None, "app", logging])
-def test_what_is_no_application_is_refused(app: Any) -> None:
-    """With an error that says what is needed."""
+def test_other_object_is_refused(app: Any) -> None:
+    """The error names the types that are accepted."""
     with pytest.raises(TypeError, match="a Rocketry or a Session is needed, not "):
         instrument(app)
 
 
-def test_it_can_be_instrumented_again(telemetry: TelemetryCapture) -> None:
-    """The repository of before is then the one that the application was given."""
+def test_instrument_works_again(telemetry: TelemetryCapture) -> None:
+    """The repository of before is now the application's own."""
     app = make_app()
     first = instrument(app, **telemetry.providers)
     uninstrument(app)
@@ -347,10 +345,8 @@ def test_it_can_be_instrumented_again(telemetry: TelemetryCapture) -> None:
 
 
 @pytest.mark.parametrize("execution", ["main", "async", "thread"])
-def test_the_execution_mode_is_known_though_a_task_has_none_of_its_own(
-    execution: Any, telemetry: TelemetryCapture
-) -> None:
-    """A task without one has the session's."""
+def test_default_execution_mode_is_known(execution: Any, telemetry: TelemetryCapture) -> None:
+    """A task without its own mode has the session's."""
     app = make_app(execution=execution)
     handler = instrument(app, **telemetry.providers)
     app.session.create_task(func=apps.succeed, name="etl")
@@ -358,8 +354,8 @@ def test_the_execution_mode_is_known_though_a_task_has_none_of_its_own(
     assert {record.execution for record in handler.repo.filter_by().all()} == {execution}
 
 
-def test_hooks_of_the_user_are_given_the_real_task(telemetry: TelemetryCapture) -> None:
-    """Whatever the application knows of a task can stand on the spans of its runs."""
+def test_user_hooks_get_the_real_task(telemetry: TelemetryCapture) -> None:
+    """All that the application knows of a task can be on the spans of its runs."""
     app = make_app()
     task = app.session.create_task(func=apps.succeed, name="etl", priority=7)
     seen: list[Any] = []
@@ -379,8 +375,8 @@ def test_hooks_of_the_user_are_given_the_real_task(telemetry: TelemetryCapture) 
 
 
 @pytest.mark.parametrize("hook", ["name_span", "enrich"])
-def test_hooks_of_the_user_can_be_given_later(hook: str, telemetry: TelemetryCapture) -> None:
-    """A second call with one sets it, a second call without any keeps it."""
+def test_user_hooks_can_be_set_later(hook: str, telemetry: TelemetryCapture) -> None:
+    """A second call with a hook sets it, and one without keeps it."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
     handler = instrument(app, **telemetry.providers)
@@ -395,10 +391,10 @@ def test_hooks_of_the_user_can_be_given_later(hook: str, telemetry: TelemetryCap
     }[hook]
 
 
-def test_a_second_application_on_the_same_logger_is_hooked_into_too(
+def test_second_application_has_hooks(
     telemetry: TelemetryCapture,
 ) -> None:
-    """Each once; ``uninstrument`` takes all of them away."""
+    """Each is hooked into once, and ``uninstrument`` removes all hooks."""
     apps_ = [make_app(), make_app()]
     for app in [*apps_, *apps_]:
         instrument(app, **telemetry.providers)
@@ -408,10 +404,10 @@ def test_a_second_application_on_the_same_logger_is_hooked_into_too(
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_ours_may_be_the_global_providers_after_instrument_alone(
+def test_only_instrument_makes_providers_global(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch, *, allowed: bool
 ) -> None:
-    """When they are found, at the first record; the bare handler never does it."""
+    """They are found at the first record; a handler put in place by hand sets none."""
     made_global: list[Any] = []
     monkeypatch.setattr("rocketry_otel._delivery.pipeline.make_global", made_global.append)
     bare = OTelRepoHandler(MemoryRepo(model=TaskEventRecord), **telemetry.providers)

@@ -41,7 +41,7 @@ LOAD = ids_of("load", "r1", 1)
 
 
 def awaited_by(condition: Any) -> list[Awaited]:
-    """Return all that a condition waits for."""
+    """Return all endings that a condition waits for."""
     return list(awaited(condition))
 
 
@@ -57,8 +57,8 @@ def awaited_by(condition: Any) -> list[Awaited]:
     ],
     ids=str,
 )
-def test_a_dependency_waits_for_its_task(condition: Any, actions: tuple[str, ...]) -> None:
-    """Each condition of the kind names the task and the endings that let the run start."""
+def test_dependency_waits_for_its_task(condition: Any, actions: tuple[str, ...]) -> None:
+    """Each such condition names the task and the endings that let the run start."""
     assert awaited_by(condition) == [Awaited("load", actions)]
 
 
@@ -74,8 +74,8 @@ def test_a_dependency_waits_for_its_task(condition: Any, actions: tuple[str, ...
     ],
     ids=str,
 )
-def test_a_dependency_on_several_waits_for_each(condition: Any, actions: tuple[str, ...]) -> None:
-    """All of them or any of them: each is one that may have let the run start."""
+def test_dependency_on_several_waits_for_each(condition: Any, actions: tuple[str, ...]) -> None:
+    """With all of them or any of them, each may have let the run start."""
     assert awaited_by(condition) == [Awaited("a", actions), Awaited("b", actions)]
 
 
@@ -102,12 +102,12 @@ def test_a_dependency_on_several_waits_for_each(condition: Any, actions: tuple[s
     ids=str,
 )
 def test_conditions_are_combined(condition: Any, names: list[str]) -> None:
-    """What stands below ``~`` is not waited for, but below two it is; times are no tasks."""
+    """A part below ``~`` is not waited for, but below two it is; times are no tasks."""
     assert [one.task_name for one in awaited_by(condition)] == names
 
 
-def test_a_task_may_be_named_by_its_function_or_be_a_task() -> None:
-    """As Rocketry finds it: by the name that ``app.task`` gave the function, or the task's own."""
+def test_task_is_found_by_function_or_object() -> None:
+    """As in Rocketry, the name is that of ``app.task`` or of the task itself."""
     app = make_app()
 
     @app.task(name="named")
@@ -119,18 +119,18 @@ def test_a_task_may_be_named_by_its_function_or_be_a_task() -> None:
 
 
 @pytest.mark.parametrize("task", [object(), 5, apps.succeed])
-def test_what_is_no_task_is_not_waited_for(task: object) -> None:
+def test_other_object_is_not_waited_for(task: object) -> None:
     """Rocketry itself finds no task there."""
     assert awaited_by(after_success(task)) == []
 
 
 def linked(condition: Any, since: int, endings: dict[str, tuple[RunIds, int]]) -> Any:
-    """Return the links to runs that ended as given, by task."""
+    """Return the links to runs with the given endings, by task."""
     return dependency_links(condition, since, lambda one: endings.get(one.task_name))
 
 
-def test_a_run_links_to_what_ended_since_it_last_began() -> None:
-    """One that ended before that has had its run already; at the same moment too."""
+def test_run_links_only_to_new_endings() -> None:
+    """An ending before or at the last beginning belongs to an earlier run."""
     condition = after_success("load")
     for since, links in [
         (0, (RunLink(LOAD.trace_id, LOAD.span_id, "dependency"),)),
@@ -143,7 +143,7 @@ def test_a_run_links_to_what_ended_since_it_last_began() -> None:
 
 
 def test_each_run_is_linked_once() -> None:
-    """However often a condition names it; two runs are two links, in the order of the tasks."""
+    """A condition may name it often; two runs are two links, in the order of the tasks."""
     other = ids_of("other", "r1", 1)
     condition = after_any_success("other", "load") & after_finish("load")
     assert linked(condition, 0, {"load": (LOAD, 5), "other": (other, 4)}) == (
@@ -152,7 +152,7 @@ def test_each_run_is_linked_once() -> None:
     )
 
 
-def test_the_endings_asked_for_are_those_of_the_condition() -> None:
+def test_condition_chooses_the_endings() -> None:
     """A failure is no reason for ``after_success``, nor a success for ``after_fail``."""
     asked: list[Awaited] = []
     condition = after_success("a") & after_fail("b") & after_finish("c")
@@ -160,8 +160,8 @@ def test_the_endings_asked_for_are_those_of_the_condition() -> None:
     assert asked == [Awaited("a", SUCCESS), Awaited("b", FAIL), Awaited("c", FINISH)]
 
 
-def test_there_are_no_more_links_than_a_record_is_read_with() -> None:
-    """A task that waits for 200 others has the same 128 links live and in a replay."""
+def test_links_are_limited_to_128() -> None:
+    """A task that waits for 200 others has the same links live and in a replay."""
     names = [f"t{number}" for number in range(200)]
     endings = {name: (ids_of(name, None, 1), 1) for name in names}
     links = linked(after_all_success(*names), 0, endings)
@@ -171,13 +171,13 @@ def test_there_are_no_more_links_than_a_record_is_read_with() -> None:
 
 
 class Watched(Task):
-    """A class of tasks of its own: what is watched here changes no other."""
+    """A class of tasks, watched without a change to any other class."""
 
     def execute(self) -> None:
         """Do nothing."""
 
     def run(self, _params: Any = None, **kwargs: Any) -> str:
-        """Ask for a run."""
+        """Request a run."""
         super().run(_params, **kwargs)
         return "asked"
 
@@ -204,39 +204,37 @@ def span(number: int) -> Any:
 
 
 def taken(requests: Requests, task: Task) -> tuple[bool, RunLink | None]:
-    """Do what happens at a launch: Rocketry takes the request, and then asks for the run's id."""
+    """Act as at a launch: Rocketry takes the request, and then calls for the run's id."""
     task._get_direct_params()
     return requests.take(task)
 
 
 def link(number: int) -> RunLink:
-    """Return the link to a span that asked for a run."""
+    """Return the link to a span that requested a run."""
     return RunLink(number, number, "request")
 
 
-def test_a_request_inside_a_span_leads_to_it(requests: Requests, session: Session) -> None:
-    """And the request itself is what it was before: parameters, return value, name."""
+def test_request_inside_a_span_links_to_it(requests: Requests, session: Session) -> None:
+    """Parameters, return value and name of the request are unchanged."""
     task = Watched(name="etl", session=session)
     with span(7):
         assert task.run({"a": 1}, b=2) == "asked"
     assert task.batches == [Parameters(a=1, b=2)]
-    assert Watched.run.__doc__ == "Ask for a run."
+    assert Watched.run.__doc__ == "Request a run."
     assert taken(requests, task) == (True, link(7))
     assert taken(requests, task) == (False, None)
 
 
-def test_a_request_outside_of_a_span_is_a_request_all_the_same(
-    requests: Requests, session: Session
-) -> None:
-    """Its run has no link, not even to what it could have waited for."""
+def test_request_outside_of_a_span_has_no_link(requests: Requests, session: Session) -> None:
+    """Its run does not link to a dependency either."""
     assert not trace.get_current_span().get_span_context().is_valid
     task = Watched(name="etl", session=session)
     task.run()
     assert taken(requests, task) == (True, None)
 
 
-def test_requests_are_taken_in_their_order(requests: Requests, session: Session) -> None:
-    """Each run that was asked for leads to the span that asked for it, task by task."""
+def test_requests_are_taken_in_order(requests: Requests, session: Session) -> None:
+    """Each requested run links to its own span, task by task."""
     first, second = (Watched(name=name, session=session) for name in "ab")
     for number in (1, 2):
         with span(number):
@@ -253,8 +251,8 @@ def test_requests_are_taken_in_their_order(requests: Requests, session: Session)
     assert taken(requests, second) == (True, link(3))
 
 
-def test_a_request_that_was_refused_is_none(requests: Requests, session: Session) -> None:
-    """What ``run`` raises is raised, and no run is expected."""
+def test_refused_request_does_not_count(requests: Requests, session: Session) -> None:
+    """An error of ``run`` is raised, and no run is expected."""
     task = Watched(name="etl", session=session)
     with span(7), pytest.raises(TypeError):
         task.run(1, 2)  # type: ignore[call-arg]
@@ -262,7 +260,7 @@ def test_a_request_that_was_refused_is_none(requests: Requests, session: Session
 
 
 def test_batches_set_by_hand_are_no_requests(requests: Requests, session: Session) -> None:
-    """Nobody knows who asked; a request that waits behind them keeps its span."""
+    """Their caller is unknown; a request behind them keeps its span."""
     task = Watched(name="etl", session=session)
     task.batches = [Parameters()]
     with span(7):
@@ -271,8 +269,8 @@ def test_batches_set_by_hand_are_no_requests(requests: Requests, session: Sessio
     assert taken(requests, task) == (True, link(7))
 
 
-def test_requests_that_were_taken_back_lead_nowhere(requests: Requests, session: Session) -> None:
-    """A later request leads to its own span, and a run that nobody asked for to none."""
+def test_withdrawn_requests_give_no_links(requests: Requests, session: Session) -> None:
+    """A later request links to its own span, and another run has no link."""
     task = Watched(name="etl", session=session)
     with span(1):
         task.run()
@@ -284,8 +282,8 @@ def test_requests_that_were_taken_back_lead_nowhere(requests: Requests, session:
     assert taken(requests, task) == (False, None)
 
 
-def test_spans_are_remembered_for_a_bounded_number(requests: Requests, session: Session) -> None:
-    """Of very many requests the newest 1,000 lead somewhere, each to its own span."""
+def test_requests_are_bounded(requests: Requests, session: Session) -> None:
+    """Of very many requests the newest 1,000 each link to their own span."""
     task = Watched(name="etl", session=session)
     for number in range(1, 1003):
         with span(number):
@@ -298,8 +296,8 @@ def test_spans_are_remembered_for_a_bounded_number(requests: Requests, session: 
     ]
 
 
-def test_tasks_that_are_gone_leave_nothing_behind(requests: Requests, session: Session) -> None:
-    """Neither the task nor what it was asked for stays, so a new task starts with nothing."""
+def test_deleted_task_leaves_no_request(requests: Requests, session: Session) -> None:
+    """A new task at the same address starts without requests."""
     task = Watched(name="etl", session=session)
     task.run()
     gone = weakref.ref(task)
@@ -311,8 +309,8 @@ def test_tasks_that_are_gone_leave_nothing_behind(requests: Requests, session: S
     assert requests._asked == {}
 
 
-def test_equal_tasks_are_told_apart(requests: Requests, session: Session) -> None:
-    """Two tasks are equal to pydantic if all that they hold is; here they are two."""
+def test_equal_tasks_are_kept_apart(requests: Requests, session: Session) -> None:
+    """Two tasks with equal fields are equal to pydantic; here they are two."""
     one = Watched(name="etl", session=session)
     session.tasks.clear()
     other = Watched(name="etl", session=session)
@@ -332,8 +330,8 @@ def test_tasks_of_other_sessions_are_not_watched(requests: Requests) -> None:
     assert requests._asked == {}
 
 
-def test_the_last_session_gives_the_class_back(session: Session) -> None:
-    """As long as one is watched its requests are known; then ``run`` is the class's own."""
+def test_last_session_restores_the_class(session: Session) -> None:
+    """As long as one session is watched, its requests are known."""
     original = Watched.run
     requests = Requests()
     second = make_app().session
@@ -353,10 +351,8 @@ def test_the_last_session_gives_the_class_back(session: Session) -> None:
     assert Watched.run is original
 
 
-def test_a_class_that_somebody_else_wrapped_is_left_as_it_is(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Taking ours away would take theirs away too; watched again, no request counts twice."""
+def test_wrapped_class_is_unchanged(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removing our wrapper would remove the other one; watched again, no request counts twice."""
     monkeypatch.setattr(Watched, "run", Watched.run)
     requests = Requests()
     requests.watch(Watched, session)

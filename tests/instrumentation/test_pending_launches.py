@@ -13,12 +13,12 @@ from rocketry_otel._model.annotations import RunLink
 
 
 def launch(number: int) -> Launch:
-    """Return a launch that can be told from others."""
+    """Return a launch that differs from others."""
     return Launch(Context({"n": number}), (RunLink(number + 1, 1, "dependency"),))
 
 
-def test_a_launch_is_taken_once() -> None:
-    """The first record of its run finds it, and nothing stays behind."""
+def test_launch_is_taken_once() -> None:
+    """The first record of its run takes it, and nothing is left."""
     pending_launches = PendingLaunches()
     assert pending_launches.take("etl", "r1") is None
     pending_launches.put("etl", "r1", launch(1))
@@ -29,8 +29,8 @@ def test_a_launch_is_taken_once() -> None:
     assert not pending_launches._launches
 
 
-def test_launches_of_one_id_are_taken_in_their_order() -> None:
-    """A function of the user's may give the same id, or none, to several runs."""
+def test_launches_of_one_id_are_taken_in_order() -> None:
+    """A function of the user may give the same id, or none, to several runs."""
     pending_launches = PendingLaunches()
     for number in range(3):
         pending_launches.put("etl", None, launch(number))
@@ -51,17 +51,17 @@ def test_launches_of_one_id_are_taken_in_their_order() -> None:
         ("a\x00", "\ud800", ("a\\x00", "\\ud800")),
     ],
 )
-def test_a_launch_is_found_by_what_the_record_says(
+def test_launch_is_found_by_the_record(
     task_name: object, run_id: object, as_recorded: tuple[str, str]
 ) -> None:
-    """Names and ids of whatever type are found as the text that an event has of them."""
+    """Names and ids of any type are found by the text of the event."""
     pending_launches = PendingLaunches()
     pending_launches.put(task_name, run_id, launch(1))
     assert pending_launches.take(*as_recorded) == launch(1)
 
 
-def test_runs_that_never_begin_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the limit the oldest launch is forgotten, under many ids or under one."""
+def test_launches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit the oldest launch is dropped, under many ids or under one."""
     monkeypatch.setattr("rocketry_otel._instrumentation.pending_launches._MOST", 3)
     pending_launches = PendingLaunches()
     for number in range(5):
@@ -76,8 +76,8 @@ def test_runs_that_never_begin_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -
     ]  # fmt: skip
 
 
-def test_a_lock_that_was_held_at_a_fork_does_not_hold_up_the_child() -> None:
-    """The child has a lock of its own, and what was launched before the fork."""
+def test_lock_held_at_a_fork_blocks_no_child() -> None:
+    """The child has its own lock, and the launches before the fork."""
     pending_launches = PendingLaunches()
     pending_launches.put("etl", "r1", launch(1))
     with pending_launches._lock:
@@ -92,7 +92,7 @@ def test_a_lock_that_was_held_at_a_fork_does_not_hold_up_the_child() -> None:
 
 
 def test_forks_keep_no_launches_alive() -> None:
-    """What is to start afresh in a child goes when its handler goes."""
+    """The registration for a fork ends with its handler."""
     pending_launches = PendingLaunches()
     gone = weakref.ref(pending_launches)
     del pending_launches
@@ -100,7 +100,7 @@ def test_forks_keep_no_launches_alive() -> None:
     assert gone() is None
 
 
-def test_threads_may_put_and_take_at_once() -> None:
+def test_threads_can_put_and_take_at_once() -> None:
     """Each run gets its own launch, and every launch is taken."""
     pending_launches = PendingLaunches()
     barrier = threading.Barrier(8)

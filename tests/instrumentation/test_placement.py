@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("rocketry.task")
 
-# Rocketry's word for a logger without a repository, which is what is done here on purpose.
+# Rocketry's warning about a logger without a repository, which this test makes on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:Logger .*rocketry.task:UserWarning")
 
 
 @pytest.fixture(autouse=True)
 def _same_loggers() -> Iterator[None]:
-    """Undo what configuring logging and deleting loggers does beyond the task logger."""
+    """Undo the changes of logging beyond the task logger."""
     known, root = logging.Logger.manager.loggerDict, logging.getLogger()
     deleted = {name: one for name, one in known.items() if name.startswith("rocketry.task")}
     loggers = [one for one in known.values() if isinstance(one, logging.Logger)]
@@ -83,7 +83,7 @@ def configure_without_handlers() -> None:
 
 
 def configure_others() -> None:
-    """Configure logging anew, and so disable the loggers that are not named."""
+    """Configure logging anew, which disables the loggers that are not named."""
     logging.config.dictConfig({"version": 1})
 
 
@@ -99,17 +99,17 @@ def delete_loggers() -> None:
 
 
 def raise_level() -> None:
-    """Let the logger of the tasks pass on errors alone."""
+    """Let the logger of the tasks pass on only errors."""
     LOGGER.setLevel(logging.ERROR)
 
 
 def empty() -> None:
-    """Take all handlers away."""
+    """Remove all handlers."""
     LOGGER.handlers.clear()
 
 
 def remove_ours() -> None:
-    """Take our handler away, and leave one of another kind."""
+    """Remove our handler, and leave one of another kind."""
     LOGGER.handlers = [logging.NullHandler()]
 
 
@@ -126,7 +126,7 @@ TAKEN_BY_OTHERS: list[Callable[..., None]] = [
 
 
 def app_with(setup: Callable[..., None]) -> Rocketry:
-    """Return an application with a task and something to do at its start."""
+    """Return an application with a task and a hook at its start."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
     app.setup(setup)
@@ -134,10 +134,10 @@ def app_with(setup: Callable[..., None]) -> Rocketry:
 
 
 @pytest.mark.parametrize("setup", TAKEN_BY_OTHERS)
-def test_a_setup_hook_cannot_end_telemetry(
+def test_setup_hook_cannot_end_telemetry(
     setup: Callable[..., None], telemetry: TelemetryCapture
 ) -> None:
-    """Whatever it does to the logger, the runs after it are stored and sent."""
+    """It may change the logger; later runs are stored and sent."""
     app = app_with(setup)
     instrument(app, **telemetry.providers)
     run_tasks(app, "etl")
@@ -150,10 +150,10 @@ def test_a_setup_hook_cannot_end_telemetry(
 
 
 @pytest.mark.parametrize("setup", [set_repo, replace_list])
-def test_the_repository_of_a_setup_hook_is_used(
+def test_repository_of_a_setup_hook_is_used(
     setup: Callable[..., None], telemetry: TelemetryCapture
 ) -> None:
-    """The handler that ``instrument`` returned writes to what the application has chosen."""
+    """The handler of ``instrument`` writes to the application's choice."""
     app = app_with(setup)
     handler = instrument(app, repo=MemoryRepo(model=TaskEventRecord), **telemetry.providers)
     run_tasks(app, "etl")
@@ -166,10 +166,10 @@ def test_the_repository_of_a_setup_hook_is_used(
 
 
 @pytest.mark.parametrize("is_instrumented_first", [True, False])
-def test_a_startup_task_is_sent_from_the_chosen_repository(
+def test_startup_task_uses_the_chosen_repository(
     telemetry: TelemetryCapture, *, is_instrumented_first: bool
 ) -> None:
-    """Tasks of the start run after all hooks of it, in whichever order those were added."""
+    """Tasks of the start run after all its hooks, in any order of these."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="first", on_startup=True)
     if is_instrumented_first:
@@ -181,7 +181,7 @@ def test_a_startup_task_is_sent_from_the_chosen_repository(
     assert telemetry.span("first").attributes["rocketry.action"] == "success"
 
 
-def test_each_start_of_a_scheduler_is_a_new_one(telemetry: TelemetryCapture) -> None:
+def test_each_scheduler_start_is_new(telemetry: TelemetryCapture) -> None:
     """A set-up hook runs at each start, and may set a repository each time."""
     app = app_with(set_repo)
     handler = instrument(app, **telemetry.providers)
@@ -192,10 +192,10 @@ def test_each_start_of_a_scheduler_is_a_new_one(telemetry: TelemetryCapture) -> 
 
 
 @pytest.mark.parametrize("take", TAKEN_BY_OTHERS)
-def test_a_running_scheduler_puts_the_handler_back(
+def test_running_scheduler_puts_the_handler_back(
     take: Callable[..., None], telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The next cycle finds that it is gone; one line says why and where records are now."""
+    """The next cycle notices it; one line has the cause and the repository."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
     arguments = [app.session["etl"].logger] if take is set_repo else []
@@ -219,8 +219,8 @@ def restore(handler: logging.Handler) -> None:
         root.addHandler(handler)
 
 
-def test_a_run_that_goes_on_keeps_its_trace(telemetry: TelemetryCapture) -> None:
-    """It begins in one repository and ends in another: one span, with what its body added."""
+def test_open_run_keeps_its_trace(telemetry: TelemetryCapture) -> None:
+    """It begins in one repository and ends in another, as one span with its annotations."""
     app = make_app(execution="async")
 
     def body() -> None:
@@ -242,10 +242,10 @@ def test_a_run_that_goes_on_keeps_its_trace(telemetry: TelemetryCapture) -> None
     assert [point.value for point in points] == [0]
 
 
-def test_our_own_providers_go_on_with_a_durable_repository(
+def test_own_providers_go_on_with_a_new_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits for the first repository and what comes from the second both arrive."""
+    """Items of the first repository and records of the second both arrive."""
     with OTLPReceiver() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         app = make_app()
@@ -267,10 +267,8 @@ def test_our_own_providers_go_on_with_a_durable_repository(
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_process_tasks_run_after_logging_was_configured(
-    start: str, telemetry: TelemetryCapture
-) -> None:
-    """Loggers that are not named are disabled, also the one that a child sends records by."""
+def test_process_task_runs_after_configuration(start: str, telemetry: TelemetryCapture) -> None:
+    """Loggers that are not named are disabled, also the one for a child's records."""
     with apps.start_method(start):
         app = make_app(execution="process")
         app.session.create_task(func=apps.succeed, name="etl")
@@ -281,10 +279,10 @@ def test_process_tasks_run_after_logging_was_configured(
 
 
 @pytest.mark.parametrize("take", [empty, lambda: LOGGER.removeHandler(LOGGER.handlers[0])])
-def test_an_emptied_list_is_left_empty(
+def test_emptied_list_stays_empty(
     take: Callable[[], None], telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody meant it: one warning names the way that is meant for it."""
+    """It counts as intended; one warning names the proper way."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
     handler = instrument(app, **telemetry.providers)
@@ -299,10 +297,10 @@ def test_an_emptied_list_is_left_empty(
 
 
 @pytest.mark.parametrize("take", [remove_ours, raise_level])
-def test_a_second_removal_is_for_good(
+def test_second_removal_is_final(
     take: Callable[[], None], telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody fights over a logger: the second time for one cause is the last."""
+    """The handler is put back once for each cause."""
     handler = instrument(make_app(), **telemetry.providers)
     placement = handler.placement
     assert placement is not None
@@ -315,8 +313,8 @@ def test_a_second_removal_is_for_good(
     assert "uninstrument" in line.getMessage()
 
 
-def test_two_causes_are_two_times(telemetry: TelemetryCapture) -> None:
-    """Each cause has its one time in a run of the scheduler."""
+def test_each_cause_counts_once(telemetry: TelemetryCapture) -> None:
+    """Two causes put the handler back twice in a run of the scheduler."""
     handler = instrument(make_app(), **telemetry.providers)
     placement = handler.placement
     assert placement is not None
@@ -326,22 +324,22 @@ def test_two_causes_are_two_times(telemetry: TelemetryCapture) -> None:
         assert handler in LOGGER.handlers
 
 
-def test_instrument_takes_a_lost_place_anew(telemetry: TelemetryCapture) -> None:
-    """The former handler is closed, and leaves no hook behind."""
+def test_instrument_replaces_a_removed_handler(telemetry: TelemetryCapture) -> None:
+    """The removed handler is closed, and leaves no hook."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
-    former = instrument(app, **telemetry.providers)
+    removed = instrument(app, **telemetry.providers)
     LOGGER.handlers = []
     handler = instrument(app, **telemetry.providers)
-    assert handler is not former
+    assert handler is not removed
     assert len(app.session.hooks.task_execute) == 1
     run_tasks(app, "etl")
     assert telemetry.span("etl").attributes["rocketry.action"] == "success"
     assert LOGGER.handlers == [handler]
 
 
-def test_uninstrument_ends_a_handler_that_is_gone(telemetry: TelemetryCapture) -> None:
-    """It takes the hooks away, though the logger has the handler no more."""
+def test_uninstrument_ends_a_removed_handler(telemetry: TelemetryCapture) -> None:
+    """It removes the hooks, though the logger has lost the handler."""
     app = make_app()
     instrument(app, **telemetry.providers)
     LOGGER.handlers = []
@@ -351,10 +349,10 @@ def test_uninstrument_ends_a_handler_that_is_gone(telemetry: TelemetryCapture) -
     uninstrument(app)
 
 
-def test_a_fault_of_ours_does_not_stop_the_scheduler(
+def test_our_fault_does_not_stop_the_scheduler(
     telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A repository that cannot be looked at costs telemetry, and one line."""
+    """A repository that raises costs telemetry and one line."""
 
     def raise_error(self: OTelRepoHandler, repo: Any) -> None:
         raise RuntimeError("no")
@@ -367,8 +365,8 @@ def test_a_fault_of_ours_does_not_stop_the_scheduler(
     assert "The handler could not be put back" in caplog.text
 
 
-def test_the_same_repository_needs_no_other_bridge(telemetry: TelemetryCapture) -> None:
-    """A plain handler around the repository that is in use gives way to ours."""
+def test_same_repository_keeps_the_bridge(telemetry: TelemetryCapture) -> None:
+    """A plain handler around the repository in use gives way to ours."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
     bridge = handler._bridge
@@ -378,8 +376,8 @@ def test_the_same_repository_needs_no_other_bridge(telemetry: TelemetryCapture) 
     assert handler._bridge is bridge
 
 
-def test_a_child_process_places_nothing(telemetry: TelemetryCapture) -> None:
-    """The hooks that travel there leave the placement behind: a child has no handler."""
+def test_child_process_has_no_placement(telemetry: TelemetryCapture) -> None:
+    """The pickled hooks leave it out, because a child has no handler."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
     hooks = pickle.loads(pickle.dumps(handler._hooks[0][0]))  # noqa: S301  # our own

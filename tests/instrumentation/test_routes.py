@@ -45,10 +45,8 @@ def names_in(telemetry: TelemetryCapture) -> list[Any]:
 
 
 @pytest.mark.parametrize("model", [LogRecord, RunRecord, MinimalRecord])
-def test_a_repository_that_the_user_holds_is_the_users(
-    model: Any, telemetry: TelemetryCapture
-) -> None:
-    """Also if it is of the class and the model of Rocketry's own."""
+def test_repository_in_a_variable_is_the_user_s(model: Any, telemetry: TelemetryCapture) -> None:
+    """That holds also for the class and the model of Rocketry's own."""
     mine = MemoryRepo(model=model)
     app = app_with(logger_repo=mine)
     handler = instrument(app, **telemetry.providers)
@@ -58,8 +56,8 @@ def test_a_repository_that_the_user_holds_is_the_users(
     assert len(telemetry.spans) == 1
 
 
-def test_a_repository_that_nobody_holds_is_rocketrys(telemetry: TelemetryCapture) -> None:
-    """It would grow without end: one of ours takes its place, with what it has kept."""
+def test_unreferenced_repository_is_rocketry_s(telemetry: TelemetryCapture) -> None:
+    """It would grow without end, so one of ours replaces it and keeps its records."""
     app = app_with()
     run_tasks(app, "etl")
     assert len(app.session.get_repo().filter_by().all()) == 2
@@ -68,10 +66,10 @@ def test_a_repository_that_nobody_holds_is_rocketrys(telemetry: TelemetryCapture
     assert len(handler.repo.filter_by().all()) == 2
 
 
-def test_a_second_application_begins_with_no_history(
+def test_second_application_has_no_history(
     telemetry: TelemetryCapture, other: TelemetryCapture
 ) -> None:
-    """A notebook cell that is run again runs its tasks again, each time into its providers."""
+    """A notebook cell that is run again runs its tasks again, each time with its providers."""
     ran = []
     for capture in (telemetry, other):
         app = make_app()
@@ -84,10 +82,10 @@ def test_a_second_application_begins_with_no_history(
     assert LOGGER.handlers == [handler]
 
 
-def test_applications_on_one_logger_share_history_and_handler(
+def test_applications_on_a_logger_share_the_handler(
     telemetry: TelemetryCapture, other: TelemetryCapture
 ) -> None:
-    """As without us; each has its own providers, settings and hooks for its own runs."""
+    """They share history as without us; each has its own providers, settings and hooks."""
     first = app_with("a")
     handler = instrument(first, **telemetry.providers)
     second = app_with("b")
@@ -106,7 +104,7 @@ def test_applications_on_one_logger_share_history_and_handler(
 
 
 @pytest.mark.parametrize("execution", ["main", "async", "thread", "process"])
-def test_runs_of_equal_names_go_to_the_application_that_launched_them(
+def test_run_goes_to_the_launching_application(
     execution: Any, telemetry: TelemetryCapture, other: TelemetryCapture
 ) -> None:
     """Two applications may have a task of one name; the body is in the run's trace."""
@@ -120,10 +118,10 @@ def test_runs_of_equal_names_go_to_the_application_that_launched_them(
         assert len(capture.log_records) == 2
 
 
-def test_loggers_of_their_own_have_handlers_of_their_own(
+def test_separate_loggers_have_separate_handlers(
     telemetry: TelemetryCapture, other: TelemetryCapture
 ) -> None:
-    """Nothing is shared then."""
+    """They share nothing."""
     first = app_with("a")
     logger = logging.getLogger("elsewhere.task")
     second = app_with("b", config={"task_logger_basename": "elsewhere.task"})
@@ -137,10 +135,8 @@ def test_loggers_of_their_own_have_handlers_of_their_own(
     logger.handlers = []
 
 
-def test_a_repository_of_another_application_goes_on_to_be_written(
-    telemetry: TelemetryCapture, tmp_path: Path
-) -> None:
-    """As without us: Rocketry reads the newest, and each handler writes."""
+def test_other_repository_is_still_written(telemetry: TelemetryCapture, tmp_path: Path) -> None:
+    """As without us, Rocketry reads the newest one, and each handler writes."""
     kept = CSVFileRepo(filename=tmp_path / "kept.csv", model=TaskEventRecord)
     handler = instrument(app_with("a", logger_repo=kept), **telemetry.providers)
     mine = MemoryRepo(model=RunRecord)
@@ -156,7 +152,7 @@ def test_a_repository_of_another_application_goes_on_to_be_written(
 def test_one_url_is_one_repository(
     telemetry: TelemetryCapture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second application takes up the history that its variable names."""
+    """The second application continues the history of its variable."""
     monkeypatch.setenv("ROCKETRY_OTEL_REPO", f"csv://{tmp_path}/tasks.csv")
     handler = instrument(app_with("a"), **telemetry.providers)
     repo = handler.repo
@@ -170,7 +166,7 @@ def test_one_url_is_one_repository(
     assert len(LOGGER.handlers) == 2
 
 
-def test_an_argument_names_the_repository_of_all(telemetry: TelemetryCapture) -> None:
+def test_argument_names_the_repository_of_all(telemetry: TelemetryCapture) -> None:
     """The same repository again changes nothing."""
     mine = MemoryRepo(model=TaskEventRecord)
     handler = instrument(app_with("a"), **telemetry.providers)
@@ -182,15 +178,15 @@ def test_an_argument_names_the_repository_of_all(telemetry: TelemetryCapture) ->
     assert LOGGER.handlers == [handler]
 
 
-def test_a_bare_session_shares_the_repository_that_is_there(telemetry: TelemetryCapture) -> None:
-    """It brings none of its own, and Rocketry reads the one on the logger."""
+def test_bare_session_shares_the_repository(telemetry: TelemetryCapture) -> None:
+    """It has no repository of its own, and Rocketry reads the one on the logger."""
     handler = instrument(app_with("a"), **telemetry.providers)
     repo = handler.repo
     assert instrument(Session(execution="main"), **telemetry.providers) is handler
     assert handler.repo is repo
 
 
-def test_equal_providers_and_settings_share_a_bridge(
+def test_equal_settings_share_a_bridge(
     telemetry: TelemetryCapture, other: TelemetryCapture
 ) -> None:
     """Threads and connections are made once for each destination."""
@@ -207,10 +203,10 @@ def test_equal_providers_and_settings_share_a_bridge(
     assert handler.delivery.traces.delivered == 0
 
 
-def test_an_application_that_is_gone_leaves_nothing(
+def test_deleted_application_leaves_nothing(
     telemetry: TelemetryCapture, other: TelemetryCapture
 ) -> None:
-    """What its runs had of their own is closed when the next application comes."""
+    """Its own threads and connections are closed when the next application comes."""
     keep = app_with("a")
     handler = instrument(keep, **telemetry.providers)
     gone = app_with("b")
@@ -226,10 +222,10 @@ def test_an_application_that_is_gone_leaves_nothing(
         assert len(handler._hooks) == 2
 
 
-def test_a_record_of_an_unknown_task_goes_to_the_first(
+def test_record_of_unknown_task_goes_to_the_first(
     telemetry: TelemetryCapture, other: TelemetryCapture
 ) -> None:
-    """So does a record without a task, and one that raises when it is looked at."""
+    """So does a record without a task, and one that raises."""
     keep = [app_with("a"), app_with("b")]
     handler = instrument(keep[0], **telemetry.providers)
     keep.append(app_with("b"))
@@ -243,7 +239,7 @@ def test_a_record_of_an_unknown_task_goes_to_the_first(
     assert isinstance(handler, RepoHandler)
 
 
-def test_hooks_of_the_user_are_not_shared(telemetry: TelemetryCapture) -> None:
+def test_user_hooks_are_not_shared(telemetry: TelemetryCapture) -> None:
     """Another application with the same providers keeps the names of its own spans."""
     keep = [app_with("a")]
     handler = instrument(keep[0], name_span=lambda *_: "named", **telemetry.providers)

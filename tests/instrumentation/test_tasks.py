@@ -12,15 +12,15 @@ from tests.support.apps import make_app
 
 
 def session_with(*names: str, execution: str = "main") -> Session:
-    """Return a session that has tasks of these names."""
+    """Return a session with tasks of these names."""
     session = make_app(execution=execution).session
     for name in names:
         session.create_task(func=apps.succeed, name=name)
     return session
 
 
-def test_a_task_is_found_by_its_name() -> None:
-    """In whichever session it is; an unknown name gives nothing."""
+def test_task_is_found_by_its_name() -> None:
+    """Any session may have it; an unknown name gives ``None``."""
     directory = TaskDirectory()
     first, second = session_with("a"), session_with("b", execution="thread")
     directory.add(first)
@@ -31,8 +31,8 @@ def test_a_task_is_found_by_its_name() -> None:
     assert directory.execution_of("c") is None
 
 
-def test_a_task_that_changes_is_seen_as_it_is() -> None:
-    """Another mode, another name, or gone: nothing that was found before is believed."""
+def test_changed_task_is_seen() -> None:
+    """Another mode, another name or a removal is noticed."""
     directory = TaskDirectory()
     session = session_with("a")
     directory.add(session)
@@ -54,8 +54,8 @@ def test_sessions_are_not_kept_alive() -> None:
     assert directory.execution_of("a") is None
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks that come and go under new names do not pile up."""
+def test_remembered_tasks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks under ever new names do not pile up."""
     monkeypatch.setattr(tasks, "_REMEMBERED", 2)
     directory = TaskDirectory()
     session = session_with("a", "b", "c")
@@ -65,8 +65,8 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(directory._found) <= 2
 
 
-def test_a_task_itself_is_found_for_hooks() -> None:
-    """The one that the session has under this name now; none without a session."""
+def test_task_object_is_found_for_hooks() -> None:
+    """It is the session's task of this name now; without a session it is ``None``."""
     directory = TaskDirectory()
     assert directory.find("a") is None
     assert directory.execution_of("a") is None

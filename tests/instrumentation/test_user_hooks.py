@@ -22,20 +22,20 @@ class Evil:
 
 
 def broken(*_: Any) -> Any:
-    """Be a hook that raises."""
+    """Raise, as a broken hook does."""
     raise RuntimeError("a hook of the user's")
 
 
-def test_without_hooks_it_is_nothing() -> None:
-    """It is false, so that nobody has to call it; either hook makes it true."""
+def test_no_hooks_are_false() -> None:
+    """No call is needed then; either hook makes it true."""
     assert not UserHooks()
     assert UserHooks(name_span=broken)
     assert UserHooks(enrich=broken)
     assert UserHooks().of(EVENT, FIELDS, Counters()) == {}
 
 
-def test_hooks_are_given_the_task_the_record_and_how_it_ended() -> None:
-    """Each is an ordinary callable with three arguments; what they return is what is added."""
+def test_hooks_get_task_record_and_outcome() -> None:
+    """Each is a callable with three arguments, and its result is added."""
     seen: list[Any] = []
     task = object()
 
@@ -58,8 +58,8 @@ def test_hooks_are_given_the_task_the_record_and_how_it_ended() -> None:
     assert counters.of("traces", "hook_error") == {}
 
 
-def test_a_task_that_nobody_knows_is_none() -> None:
-    """A handler put in place by hand knows no tasks, and a task may be gone."""
+def test_unknown_task_is_none() -> None:
+    """A handler put in place by hand knows no tasks, and a task may be deleted."""
     seen: list[object] = []
     UserHooks(enrich=lambda task, *_: seen.append(task)).of(EVENT, FIELDS, Counters())  # type: ignore[arg-type, return-value]
     UserHooks(enrich=lambda task, *_: seen.append(task), task_of=broken).of(  # type: ignore[arg-type, return-value]
@@ -68,8 +68,8 @@ def test_a_task_that_nobody_knows_is_none() -> None:
     assert seen == [None, None]
 
 
-def test_what_a_record_lacks_is_empty_text() -> None:
-    """Hooks get texts, whatever a record lacks."""
+def test_missing_field_is_an_empty_text() -> None:
+    """Hooks always get texts."""
     seen: list[object] = []
 
     def name_span(task: object, record: Mapping[str, object], outcome: str) -> str:
@@ -81,20 +81,20 @@ def test_what_a_record_lacks_is_empty_text() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_a_hook_that_names_nothing_leaves_the_name(nothing: Any) -> None:
-    """A span is never called ``None``, nor nothing at all."""
+def test_empty_name_leaves_the_name(nothing: Any) -> None:
+    """A span is never called ``None``, nor an empty text."""
     counters = Counters()
     assert UserHooks(lambda *_: nothing, lambda *_: None).of(EVENT, FIELDS, counters) == {}  # type: ignore[arg-type, return-value]
     assert counters.of("traces", "hook_error") == {}
 
 
-def test_a_name_that_is_no_text_becomes_one() -> None:
-    """What a hook returns as the name is shown as text."""
+def test_name_becomes_a_text() -> None:
+    """Any result of the hook is shown as text."""
     assert UserHooks(lambda *_: 5).of(EVENT, FIELDS, Counters()) == {"rocketry.span_name": "5"}  # type: ignore[arg-type, return-value]
 
 
 def test_hooks_cannot_change_the_record() -> None:
-    """What the repository is about to write is none of theirs; to try is a fault of the hook."""
+    """An attempt is an error of the hook; the repository writes the record unchanged."""
     fields = dict(FIELDS)
     counters = Counters()
 
@@ -107,8 +107,8 @@ def test_hooks_cannot_change_the_record() -> None:
 
 
 @pytest.mark.parametrize("odd", [5, [1], "text", [("a", 1), 5]], ids=str)
-def test_what_is_no_mapping_adds_nothing(odd: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A hook that returns something else has failed, and nothing of it is half added."""
+def test_other_result_adds_nothing(odd: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A hook that returns no mapping has failed, and no part of its result is added."""
     counters = Counters()
     user_hooks = UserHooks(lambda *_: "named", lambda *_: odd)
     assert user_hooks.of(EVENT, FIELDS, counters) == {"rocketry.span_name": "named"}
@@ -119,10 +119,8 @@ def test_what_is_no_mapping_adds_nothing(odd: Any, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("hook", ["name_span", "enrich"])
-def test_a_hook_that_raises_costs_not_the_other(
-    hook: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is logged once with its traceback, counted each time, and the other hook works."""
+def test_raising_hook_does_not_stop_the_other(hook: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once with its traceback and counted each time."""
     hooks: dict[str, Any] = {
         "name_span": lambda *_: "named",
         "enrich": lambda *_: {"team": "data"},
@@ -141,8 +139,8 @@ def test_a_hook_that_raises_costs_not_the_other(
     assert str(record.exc_info[1]) == "a hook of the user's"
 
 
-def test_both_hooks_may_raise(caplog: pytest.LogCaptureFixture) -> None:
-    """Each is logged once and counted under its own name; a name that cannot be shown too."""
+def test_both_hooks_can_raise(caplog: pytest.LogCaptureFixture) -> None:
+    """Each is logged once and counted by name, also for a name that cannot be shown."""
     user_hooks = UserHooks(lambda *_: Evil(), broken)  # type: ignore[arg-type, return-value]
     counters = Counters()
     for _ in range(2):

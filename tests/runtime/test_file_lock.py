@@ -20,8 +20,8 @@ sys.stdin.read()
 """
 
 
-def test_only_one_holds_it(tmp_path: Path) -> None:
-    """Whoever comes second is told so at once, and gets it when the first lets go."""
+def test_lock_has_one_holder(tmp_path: Path) -> None:
+    """A second process gets false at once, and the lock after its release."""
     first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert (first.acquire(), first.acquire(), second.acquire()) == (True, True, False)
     assert (first.is_held, second.is_held) == (True, False)
@@ -32,8 +32,8 @@ def test_only_one_holds_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_that_is_killed_holds_it_no_more(tmp_path: Path) -> None:
-    """However a process ends, nobody waits for it."""
+def test_killed_process_releases_the_lock(tmp_path: Path) -> None:
+    """The lock is free after any end of a process."""
     path = tmp_path / "lock"
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as holder:
@@ -48,8 +48,8 @@ def test_a_process_that_is_killed_holds_it_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_that_outlives_its_parent_does_not_hold_it(tmp_path: Path) -> None:
-    """A lock is its parent's alone: letting go there frees it though a child goes on."""
+def test_surviving_child_does_not_hold_the_lock(tmp_path: Path) -> None:
+    """The parent's release frees the lock though a child goes on."""
     parent = FileLock(tmp_path / "lock")
     assert parent.acquire() is True
     unheld = FileLock(tmp_path / "other")
@@ -74,18 +74,16 @@ def test_a_child_that_outlives_its_parent_does_not_hold_it(tmp_path: Path) -> No
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_a_file_that_is_missing_is_made_only_if_wanted(tmp_path: Path) -> None:
-    """To look whether somebody is there leaves no trace."""
+def test_missing_file_is_made_only_on_demand(tmp_path: Path) -> None:
+    """A look for other processes leaves no file."""
     lock = FileLock(tmp_path / "lock")
     with pytest.raises(FileNotFoundError):
         lock.acquire(create=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_lock_itself_leaves_no_file_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file system without locks says so, and nothing is held."""
+def test_lock_error_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks raises, and nothing is held."""
 
     def fail(*_: object) -> None:
         raise OSError("no locks available")
@@ -99,8 +97,8 @@ def test_an_error_of_the_lock_itself_leaves_no_file_open(
     assert lock.is_held is False
 
 
-def test_a_lock_knows_whether_others_see_it(tmp_path: Path) -> None:
-    """A file that was removed or replaced shows nobody that this process lives."""
+def test_lock_notices_a_replaced_file(tmp_path: Path) -> None:
+    """Other processes cannot see a lock on a removed or replaced file."""
     lock = FileLock(tmp_path / "lock")
     assert lock.is_in_place() is False
     lock.acquire()

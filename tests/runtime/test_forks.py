@@ -23,7 +23,7 @@ class Thing:
 
 
 def in_child(said: list[str]) -> str:
-    """Fork, and return what was said in the child."""
+    """Fork, and return the child's output."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -35,8 +35,8 @@ def in_child(said: list[str]) -> str:
         return pipe.read()
 
 
-def test_methods_are_called_in_the_child_alone_in_their_order() -> None:
-    """What was registered first starts afresh first, and in the parent nothing happens."""
+def test_methods_run_in_the_child_in_order() -> None:
+    """The order is that of registration; in the parent nothing is called."""
     said: list[str] = []
     things = [Thing(said, "first"), Thing(said, "second")]
     assert in_child(said) == "first,second"
@@ -44,8 +44,8 @@ def test_methods_are_called_in_the_child_alone_in_their_order() -> None:
     assert len(things) == 2
 
 
-def test_an_object_that_is_gone_leaves_nothing_behind() -> None:
-    """However many objects come and go, neither they nor their registrations stay."""
+def test_deleted_object_leaves_no_registration() -> None:
+    """Neither objects nor registrations pile up."""
     said: list[str] = []
     gc.collect()
     before = len(forks._methods)
@@ -60,8 +60,8 @@ def test_an_object_that_is_gone_leaves_nothing_behind() -> None:
     assert in_child(said) == ""
 
 
-def test_an_object_that_goes_while_the_others_start_afresh_is_left_out() -> None:
-    """An object that ends another one in the child does not make that one's method fail."""
+def test_object_deleted_during_reset_is_skipped() -> None:
+    """An object that ends another one in the child causes no error."""
     said: list[str] = []
     things = {"victim": Thing(said, "victim")}
 
@@ -72,7 +72,7 @@ def test_an_object_that_goes_while_the_others_start_afresh_is_left_out() -> None
 
     ender = Ender()
     after_fork_in_child(ender.end)
-    # The ender comes second: let it come first.
+    # Registered second, but called first.
     victim = things["victim"]
     things["victim"] = Thing(said, "late victim")
     del victim
@@ -80,15 +80,15 @@ def test_an_object_that_goes_while_the_others_start_afresh_is_left_out() -> None
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_waits_for_what_must_not_be_cut_in_two() -> None:
-    """A child made while another thread imports finds the import done, not begun."""
+def test_fork_waits_for_guarded_code() -> None:
+    """If another thread imports, the child finds the import done."""
     inside = threading.Event()
     done: list[str] = []
 
     def work() -> None:
         with no_fork:
             inside.set()
-            time.sleep(0.1)  # The fork is waiting by then; that it does is what this is about.
+            time.sleep(0.1)  # The fork waits by then: that is the subject of this test.
             done.append("done")
 
     thread = threading.Thread(target=work)
@@ -101,8 +101,8 @@ def test_a_fork_waits_for_what_must_not_be_cut_in_two() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a few seconds a fork goes on, and what follows it in the parent is in order."""
+def test_fork_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few seconds the fork goes on, and the parent works as before."""
     monkeypatch.setattr(forks, "_LONGEST_WAIT", 0.01)
     inside, let_go = threading.Event(), threading.Event()
 
@@ -122,8 +122,8 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_waits_for_calls_and_none_begins_meanwhile() -> None:
-    """However busy other threads are with calls, a child is not made in the midst of one."""
+def test_fork_waits_for_calls() -> None:
+    """No call begins meanwhile, so a child is not made during one."""
     over = threading.Event()
     begun = threading.Barrier(4)
 
@@ -146,8 +146,8 @@ def test_a_fork_waits_for_calls_and_none_begins_meanwhile() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_does_not_wait_long_for_a_call_and_the_child_knows() -> None:
-    """A call that hangs keeps no fork waiting; in the child, and in its own, nothing calls."""
+def test_hanging_call_delays_no_fork() -> None:
+    """The child and its own children know of it, and make no call."""
     inside, let_go = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -168,7 +168,7 @@ def test_a_fork_does_not_wait_long_for_a_call_and_the_child_knows() -> None:
 
 
 def child_was_cut(*, and_its_own: bool = False) -> bool:
-    """Fork, and return what the child knows; or what a child of the child does."""
+    """Fork, and return whether the child was cut, or the output of the child's child."""
     pid = os.fork()
     if pid == 0:
         with calls:

@@ -62,7 +62,7 @@ PROGRAM = """
     if __name__ == "__main__":
         how = sys.argv[1]
         run("main")
-        # The parent's exporter is at work when the child is made.
+        # The parent's exporter is sending when the child is made.
         handler.flush(float(sys.argv[2]))
         if how != "main":
             fork() if how == "os.fork" else start(how)
@@ -76,14 +76,14 @@ PROGRAM = """
 def leave(
     receiver: OTLPReceiver, protocol: str, how: str = "main", flush: float = 5, **env: str
 ) -> tuple[Finished, dict[str, float], float]:
-    """Run the program; return how it went, what happened when, and when it had left."""
+    """Run the program; return its result, the times of its events, and its end."""
     endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     settings = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "ROCKETRY_OTEL_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT),
     }
-    # Python 3.12 warns of any fork with threads: the program's own affair.
+    # Python 3.12 warns of any fork with threads; the warning is no part of this test.
     options = ("-W", "ignore:This process:DeprecationWarning")
     done = run_python(PROGRAM, how, str(flush), env={**settings, **env}, options=options)
     left = time.time()
@@ -99,7 +99,7 @@ def spans_of(receiver: OTLPReceiver, task_name: str) -> int:
 
 @pytest.fixture
 def receiver() -> Iterator[OTLPReceiver]:
-    """A receiver, which the environment names where that matters."""
+    """A receiver, named by the environment."""
     with OTLPReceiver() as receiver:
         yield receiver
 
@@ -107,10 +107,10 @@ def receiver() -> Iterator[OTLPReceiver]:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("collector", ["dead", "hanging", "refusing", "closed for an hour"])
 @pytest.mark.parametrize("how", ["main", "os.fork", "fork"])
-def test_leaving_takes_about_the_shutdown_timeout(
+def test_end_takes_the_shutdown_timeout(
     receiver: OTLPReceiver, protocol: str, collector: str, how: str
 ) -> None:
-    """Whatever the collector does, a program and its children leave in time and say one line."""
+    """A program and its children end in time and log one line, with any collector."""
     if collector == "dead":
         receiver.stop()
     faults = {"hanging": Hang(), "refusing": Status(503), "closed for an hour": Status(429, 3600)}
@@ -126,17 +126,15 @@ def test_leaving_takes_about_the_shutdown_timeout(
     lines = [line for line in done.stderr.splitlines() if "fork_posix.cc" not in line]
     assert len(lines) <= len(took)
     for line in lines:
-        # A child that was forked in the midst of a gRPC call must not use gRPC.
+        # A child that was forked during a gRPC call must not use gRPC.
         cut = "gRPC cannot be used in a process that was forked" in line
         assert cut or line.startswith("Telemetry does not get through to http://127")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("how", ["main", "os.fork", "fork", "spawn", "forkserver"])
-def test_what_was_logged_last_is_sent_when_the_program_leaves(
-    receiver: OTLPReceiver, protocol: str, how: str
-) -> None:
-    """With a collector that is there nothing is lost, though nobody calls for a flush."""
+def test_last_records_are_sent_at_the_end(receiver: OTLPReceiver, protocol: str, how: str) -> None:
+    """With a working collector nothing is lost without a flush."""
     done, _, _ = leave(receiver, protocol, how, ROCKETRY_OTEL_SHUTDOWN_TIMEOUT="10")
     assert done.returncode == 0
     assert [line for line in done.stderr.splitlines() if "fork_posix.cc" not in line] == []
@@ -162,8 +160,8 @@ class Closable:
         self.work()
 
 
-def test_the_time_limits_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one takes of the time the next one has less, and all send before one is waited for."""
+def test_time_limits_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All begin to send before one is waited for, and share the time."""
     now = [100.0]
     monkeypatch.setattr(shutdown.time, "monotonic", lambda: now[0])
     log: list[Any] = []
@@ -182,10 +180,10 @@ def test_the_time_limits_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -
     assert 3.0 not in log
 
 
-def test_one_that_cannot_be_closed_does_not_keep_the_others_from_it(
+def test_failed_close_does_not_stop_the_others(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error while leaving is told of, and all the others are closed."""
+    """The error is logged, and the other objects are closed."""
     log: list[Any] = []
 
     def fail() -> None:
@@ -202,8 +200,8 @@ def test_one_that_cannot_be_closed_does_not_keep_the_others_from_it(
     ] * 2
 
 
-def test_what_is_forgotten_or_gone_is_not_closed() -> None:
-    """Leaving the program keeps nothing alive and closes nothing twice."""
+def test_forgotten_object_is_not_closed() -> None:
+    """The registry keeps no object alive and closes none twice."""
     log: list[Any] = []
     forgotten, gone = Closable(log), Closable(log)
     for closable in (forgotten, gone):
@@ -234,10 +232,8 @@ TWO_HANDLERS = """
 
 
 @pytest.mark.parametrize("hanging", ["first", "second"])
-def test_a_handler_whose_collector_hangs_takes_no_time_from_another(
-    receiver: OTLPReceiver, hanging: str
-) -> None:
-    """All are closed at once, so that each has the whole of its time limit."""
+def test_hanging_handler_takes_no_time_from_others(receiver: OTLPReceiver, hanging: str) -> None:
+    """All are closed at once, so each has its whole time limit."""
     with OTLPReceiver() as other:
         other.behave(Hang())
         endpoints = [other.http_endpoint, receiver.http_endpoint]

@@ -76,8 +76,8 @@ def in_thread(work: Callable[[], None]) -> None:
     thread.join()
 
 
-def test_it_is_installed_where_the_signal_is_at_its_default(termination: Harmless) -> None:
-    """A handler of the application stays; the last owner that leaves takes ours away."""
+def test_default_signal_gets_our_handler(termination: Harmless) -> None:
+    """A handler of the application stays; the last owner that leaves removes ours."""
     owners = Owner(), Owner()
     for owner in owners:
         termination.install(owner, 1.0)
@@ -100,7 +100,7 @@ def test_it_is_installed_where_the_signal_is_at_its_default(termination: Harmles
 
 
 def test_another_thread_installs_nothing(termination: Harmless) -> None:
-    """Python allows it in the main thread only; nor does anything watch then."""
+    """Python allows it only in the main thread, and no watcher starts."""
     owner = Owner()
     in_thread(lambda: termination.install(owner, 1.0))
     termination.watch()
@@ -108,20 +108,20 @@ def test_another_thread_installs_nothing(termination: Harmless) -> None:
     assert termination._thread is None
 
 
-def test_a_python_without_ctypes_installs_nothing(
+def test_python_without_ctypes_installs_nothing(
     termination: Harmless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else could end a process whose main thread is in C code."""
+    """A process whose main thread is in C code could not be ended."""
     monkeypatch.setitem(sys.modules, "ctypes", None)
     bare = Termination()
     bare.install(Owner(), 1.0)
     assert not bare.is_installed
 
 
-def test_a_child_installs_it_if_it_schedules(
+def test_scheduling_child_installs_the_handler(
     termination: Harmless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker of a web server schedules; a child that runs a task never does."""
+    """The worker of a web server schedules; a child that runs a task does not."""
     monkeypatch.setattr(multiprocessing, "parent_process", object)
     owner = Owner()
     termination.install(owner, 1.0)
@@ -134,8 +134,8 @@ def test_a_child_installs_it_if_it_schedules(
     assert not termination.is_installed
 
 
-def test_a_descriptor_of_the_application_stays(termination: Harmless) -> None:
-    """It is there before the handler is installed, or comes after it."""
+def test_descriptor_of_the_application_stays(termination: Harmless) -> None:
+    """The application may set it before or after our handler."""
     ear, mouth = socket.socketpair()
     with ear, mouth:
         mouth.settimeout(0)
@@ -146,8 +146,8 @@ def test_a_descriptor_of_the_application_stays(termination: Harmless) -> None:
         assert signal.set_wakeup_fd(-1) == mouth.fileno()
 
 
-def test_a_fork_leaves_the_signal_at_its_default(termination: Harmless) -> None:
-    """Until the fork is over the signal is kept off; the parent goes on as before."""
+def test_fork_restores_the_default_in_the_child(termination: Harmless) -> None:
+    """The signal is blocked during the fork; the parent goes on as before."""
     termination.install(Owner(), 1.0)
     sockets = termination._sockets
     termination.before_fork()
@@ -167,7 +167,7 @@ def test_a_fork_leaves_the_signal_at_its_default(termination: Harmless) -> None:
     assert TERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_the_watcher_sends_and_ends_the_process(termination: Harmless) -> None:
+def test_watcher_sends_and_ends_the_process(termination: Harmless) -> None:
     """The main thread is parked by then, and no run begins."""
     owner = Owner()
     termination.install(owner, 30.0)
@@ -184,8 +184,8 @@ def test_the_watcher_sends_and_ends_the_process(termination: Harmless) -> None:
     assert not termination._is_parked
 
 
-def test_the_main_thread_is_called_until_it_is_parked(termination: Harmless) -> None:
-    """It leaves code that may hold a lock of ours first."""
+def test_main_thread_is_called_until_it_is_parked(termination: Harmless) -> None:
+    """It first leaves code that may hold a lock of ours."""
     frames: list[FrameType | None] = []
     handle = Harmless._handle
 
@@ -239,24 +239,24 @@ def logging_frame(make: Callable[[], Any]) -> Any:
 
 
 def test_code_that_may_hold_a_lock_is_known() -> None:
-    """That is ours, OpenTelemetry's and that of ``logging``, and what they call."""
+    """It is our code, OpenTelemetry's and that of ``logging``, and code called by these."""
     assert sigterm._may_hold_a_lock(logging_frame(sys._getframe))
     assert not sigterm._may_hold_a_lock(sys._getframe())
     assert not sigterm._may_hold_a_lock(None)
 
 
-def test_nothing_waits_before_there_is_a_watcher(termination: Harmless) -> None:
-    """The process dies at once."""
+def test_process_without_watcher_dies_at_once(termination: Harmless) -> None:
+    """The handler does not wait."""
     termination.install(Owner(), 30.0)
     signal.raise_signal(TERM)
     assert termination.died.is_set()
     assert not termination.is_ending
 
 
-def test_the_watcher_sends_itself_where_no_thread_starts(
+def test_watcher_sends_if_no_thread_starts(
     termination: Harmless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The interpreter is on its way out."""
+    """The interpreter is ending."""
     owner = Owner()
     termination.install(owner, 30.0)
     termination.watch()
@@ -266,8 +266,8 @@ def test_the_watcher_sends_itself_where_no_thread_starts(
     assert owner.asked == ["flush borrowed", "waited"]
 
 
-def test_the_timeout_ends_a_sender_that_hangs(termination: Harmless) -> None:
-    """Whatever it waits for, the process dies."""
+def test_hanging_sender_ends_at_the_time_out(termination: Harmless) -> None:
+    """The process dies at the deadline."""
     release = threading.Event()
     owner = Owner()
     owner.flush_borrowed = lambda _: lambda: release.wait(30)  # type: ignore[method-assign]
@@ -278,10 +278,10 @@ def test_the_timeout_ends_a_sender_that_hangs(termination: Harmless) -> None:
     release.set()
 
 
-def test_the_first_process_of_a_container_goes_on(
+def test_first_process_of_a_container_goes_on(
     termination: Harmless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sends, and does so each time; an error of one owner costs the others nothing."""
+    """It sends each time; an error of one owner costs the others nothing."""
     monkeypatch.setattr(sigterm, "_INIT", os.getpid())
     flushed = threading.Semaphore(0)
     good = Owner(flushed.release)
@@ -304,10 +304,10 @@ def test_the_first_process_of_a_container_goes_on(
     assert bad.asked == good.asked == ["flush 30.0"] * 2
 
 
-def test_no_run_begins_once_the_process_is_ending(
+def test_ending_process_begins_no_run(
     termination: Harmless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever launches it waits for the end."""
+    """A launcher waits for the end."""
     termination.hold()
     termination.is_ending = True
 
@@ -318,7 +318,7 @@ def test_no_run_begins_once_the_process_is_ending(
     termination.hold()
 
 
-def test_a_byte_of_another_process_is_not_heard(termination: Harmless) -> None:
+def test_byte_of_another_process_is_ignored(termination: Harmless) -> None:
     """A child that is about to start another program shares the socket."""
     ear, mouth = sigterm._socket_pair()
     with ear, mouth:
@@ -331,10 +331,10 @@ def test_a_byte_of_another_process_is_not_heard(termination: Harmless) -> None:
         assert [sigterm._heard(ear), sigterm._heard(ear)] == [b"", b"\x01"]
 
 
-def test_dying_is_the_default_action(
+def test_death_is_the_default_action(
     termination: Harmless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The signal is sent again, to a process whose handler is gone."""
+    """The signal is sent again, to a process without a handler."""
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
     Termination._die(termination)

@@ -9,7 +9,7 @@ from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._runtime.threads import start_thread
 
 
-def test_instrumentation_is_suppressed_within_a_block() -> None:
+def test_block_suppresses_instrumentation() -> None:
     """It is on again after the block, also after an error."""
     with suppressed():
         assert not is_instrumentation_enabled()
@@ -18,15 +18,15 @@ def test_instrumentation_is_suppressed_within_a_block() -> None:
     assert is_instrumentation_enabled()
 
 
-def test_instrumentation_is_suppressed_within_a_decorated_function() -> None:
+def test_decorator_suppresses_instrumentation() -> None:
     """The function may be called any number of times."""
     look = suppressed()(is_instrumentation_enabled)
     assert (look(), look()) == (False, False)
     assert is_instrumentation_enabled()
 
 
-def test_instrumentation_is_suppressed_on_our_threads() -> None:
-    """Other threads are left alone."""
+def test_our_threads_suppress_instrumentation() -> None:
+    """Other threads are not affected."""
     seen: list[bool] = []
     thread = start_thread(lambda: seen.append(is_instrumentation_enabled()), "test")
     assert thread is not None

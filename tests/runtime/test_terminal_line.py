@@ -27,7 +27,7 @@ def test_text_replaces_the_one_before() -> None:
 
 
 def test_line_is_erased_once() -> None:
-    """A line that is not there is not erased."""
+    """A line that is not drawn is not erased."""
     terminal = Terminal()
     line = TerminalLine(terminal)
     line.erase()

@@ -18,7 +18,7 @@ class Clock:
 
 
 def shown(telemetry: TelemetryCapture) -> dict[str, Any]:
-    """Return the values of the scheduler's metrics, and their units, as a collector reads them."""
+    """Return the values and units of the scheduler's metrics, as a collector reads them."""
     data = telemetry._reader.get_metrics_data()
     if data is None:
         return {}
@@ -33,7 +33,7 @@ def shown(telemetry: TelemetryCapture) -> dict[str, Any]:
 def test_cycles_are_counted_and_timed(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both numbers are read when they are collected, with units and without attributes."""
+    """Both numbers are read when they are collected, with units and no attributes."""
     clock = Clock()
     monkeypatch.setattr("rocketry_otel._telemetry.heartbeat.time", clock)
     heartbeat = Heartbeat()
@@ -53,14 +53,14 @@ def test_cycles_are_counted_and_timed(
     }
 
 
-def test_a_scheduler_that_never_ran_shows_nothing(telemetry: TelemetryCapture) -> None:
-    """A handler without a scheduler would raise an alert about one that is dead."""
+def test_unused_scheduler_has_no_metrics(telemetry: TelemetryCapture) -> None:
+    """A handler without a scheduler must not raise an alert about a dead one."""
     Heartbeat().show(telemetry.meter_provider)
     assert shown(telemetry) == {}
 
 
-def test_the_scope_is_one_of_its_own(telemetry: TelemetryCapture) -> None:
-    """The scheduler's instruments stand in the scope ``rocketry_otel.scheduler``."""
+def test_scheduler_metrics_have_their_own_scope(telemetry: TelemetryCapture) -> None:
+    """The scope is ``rocketry_otel.scheduler``."""
     heartbeat = Heartbeat()
     heartbeat.show(telemetry.meter_provider)
     heartbeat.beat()

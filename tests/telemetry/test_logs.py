@@ -9,8 +9,8 @@ from rocketry_otel.testing import TelemetryCapture
 SIGNAL = LogSignal(5, SeverityNumber.WARN, "WARN", "body", {"task_name": "etl"}, "rocketry.task.x")
 
 
-def test_a_signal_is_sent_as_it_is(telemetry: TelemetryCapture) -> None:
-    """Every part of it stands in the log record, with the ids of the context's span."""
+def test_log_record_has_all_of_the_signal(telemetry: TelemetryCapture) -> None:
+    """Every part is there, with the ids of the context's span."""
     span = NonRecordingSpan(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1)))
     EventLogger(telemetry.logger_provider).record(SIGNAL, set_span_in_context(span, Context()))
     (record,) = telemetry.log_records
@@ -21,8 +21,8 @@ def test_a_signal_is_sent_as_it_is(telemetry: TelemetryCapture) -> None:
     assert (record.trace_id, record.span_id, record.trace_flags) == (1, 2, 1)
 
 
-def test_a_record_of_no_run_is_of_no_trace(telemetry: TelemetryCapture) -> None:
-    """It does not inherit a span that happens to be current."""
+def test_record_without_run_has_no_trace(telemetry: TelemetryCapture) -> None:
+    """It does not take the current span as its parent."""
     logger = EventLogger(telemetry.logger_provider)
     with telemetry.tracer_provider.get_tracer("app").start_as_current_span("outer"):
         logger.record(SIGNAL, None)

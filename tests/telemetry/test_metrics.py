@@ -19,8 +19,8 @@ def handler_of(telemetry: TelemetryCapture) -> OTelRepoHandler:
     return OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
 
 
-def test_durations_are_seconds_in_buckets(telemetry: TelemetryCapture) -> None:
-    """From 10 ms to 6 h, by task and by how the run ended."""
+def test_duration_is_in_buckets_of_seconds(telemetry: TelemetryCapture) -> None:
+    """The buckets reach from 10 ms to 6 h, by task and ending."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
     handler.handle(task_record("success", run_id="r1", created=START + 90))
@@ -42,8 +42,8 @@ def test_durations_are_seconds_in_buckets(telemetry: TelemetryCapture) -> None:
     assert exemplar.trace_id == telemetry.spans[0].context.trace_id
 
 
-def test_active_counts_the_runs_that_go_on(telemetry: TelemetryCapture) -> None:
-    """A beginning counts up, an ending down, a second ending and one alone not at all."""
+def test_active_counts_open_runs(telemetry: TelemetryCapture) -> None:
+    """A beginning adds one, an ending subtracts one; a second or single ending changes nothing."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
     handler.handle(task_record("run", run_id="r2"))
@@ -54,8 +54,8 @@ def test_active_counts_the_runs_that_go_on(telemetry: TelemetryCapture) -> None:
     assert (dict(point.attributes), point.value) == ({"task_name": "etl"}, 1)
 
 
-def test_active_counts_down_only_what_it_counted_up(telemetry: TelemetryCapture) -> None:
-    """A run that was carried over, or found in the repository, was never counted."""
+def test_active_ignores_uncounted_runs(telemetry: TelemetryCapture) -> None:
+    """A run carried over, or found in the repository, was never added."""
     handler = handler_of(telemetry)
     handler.take_over(dict(vars(task_record("run", run_id="r1")), message="m"))
     handler.handle(task_record("success", run_id="r1"))
@@ -63,8 +63,8 @@ def test_active_counts_down_only_what_it_counted_up(telemetry: TelemetryCapture)
     assert len(telemetry.spans) == 1
 
 
-def test_the_last_success_is_a_time(telemetry: TelemetryCapture) -> None:
-    """Seconds since the epoch, of the newest success; a failure leaves it."""
+def test_last_success_is_a_time(telemetry: TelemetryCapture) -> None:
+    """It is in seconds since the epoch, of the newest success; a failure changes nothing."""
     handler = handler_of(telemetry)
     handler.handle(task_record("success", run_id="r1", created=START + 1))
     handler.handle(task_record("fail", run_id="r2", created=START + 2))
@@ -72,14 +72,14 @@ def test_the_last_success_is_a_time(telemetry: TelemetryCapture) -> None:
     assert (dict(point.attributes), point.value) == ({"task_name": "etl"}, START + 1)
 
 
-def test_an_ending_alone_is_counted_with_no_length(telemetry: TelemetryCapture) -> None:
+def test_single_ending_has_zero_duration(telemetry: TelemetryCapture) -> None:
     """Failed setups are in the numbers that alerts read."""
     handler_of(telemetry).handle(task_record("fail", run_id=None))
     (point,) = telemetry.metric_points("rocketry.task.duration")
     assert (point.count, point.sum) == (1, 0.0)
 
 
-def test_the_bridge_shows_what_became_of_telemetry(telemetry: TelemetryCapture) -> None:
+def test_outcomes_are_shown_by_signal(telemetry: TelemetryCapture) -> None:
     """Spans and log records are counted apart, each in its own unit."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
@@ -111,7 +111,7 @@ def test_the_bridge_shows_what_became_of_telemetry(telemetry: TelemetryCapture) 
     }
 
 
-def test_what_waits_shows_with_its_age(telemetry: TelemetryCapture) -> None:
+def test_waiting_items_are_shown_with_their_age(telemetry: TelemetryCapture) -> None:
     """A clock that was set back makes no age negative."""
     now = time.time()
     logs = SignalDelivery(waiting=3, oldest_waiting=datetime.fromtimestamp(now - 60, timezone.utc))
@@ -133,7 +133,7 @@ def test_what_waits_shows_with_its_age(telemetry: TelemetryCapture) -> None:
 
 
 def test_instruments_have_their_units(telemetry: TelemetryCapture) -> None:
-    """Names and units are the contract's."""
+    """Names and units are those of the contract."""
     handler = handler_of(telemetry)
     handler.handle(task_record("run", run_id="r1"))
     handler.handle(task_record("success", run_id="r1"))
@@ -151,8 +151,8 @@ def test_instruments_have_their_units(telemetry: TelemetryCapture) -> None:
     }
 
 
-def test_the_last_success_of_an_earlier_process_is_shown(telemetry: TelemetryCapture) -> None:
-    """At the start, of each task that the repository knows to have succeeded, and no other."""
+def test_earlier_success_is_shown_at_the_start(telemetry: TelemetryCapture) -> None:
+    """It is shown for each task that has a success in the repository."""
     handler = handler_of(telemetry)
     for name, action, created in [
         ("etl", "success", START),
@@ -171,8 +171,8 @@ def test_the_last_success_of_an_earlier_process_is_shown(telemetry: TelemetryCap
     assert telemetry.metric_points("rocketry.task.active") == []
 
 
-def test_a_start_counts_no_run(telemetry: TelemetryCapture) -> None:
-    """Neither a duration nor a record nor a span comes of what an earlier process did."""
+def test_start_counts_no_run(telemetry: TelemetryCapture) -> None:
+    """Runs of an earlier process make no duration, log record or span."""
     handler = handler_of(telemetry)
     handler.repo.add({"task_name": "etl", "action": "success", "created": START})
     handler._bridge.start(["etl"])
@@ -181,8 +181,8 @@ def test_a_start_counts_no_run(telemetry: TelemetryCapture) -> None:
     assert telemetry.log_records == []
 
 
-def test_nothing_is_measured_in_a_forked_child_by_our_own_provider() -> None:
-    """The SDK's locks may have been held at the fork; the parent goes on to measure."""
+def test_forked_child_measures_nothing() -> None:
+    """The SDK's locks may be held at the fork; the parent goes on measuring."""
     reader = InMemoryMetricReader()
     provider = OwnMeterProvider([reader], shutdown_on_exit=False)
     metrics = TaskMetrics(provider, Counters(), Delivery)

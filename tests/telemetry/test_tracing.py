@@ -26,8 +26,8 @@ IDENTITY = ids_of("etl", "r1", 1)
 SIGNAL = SpanSignal("run etl", 1, 2, {"task_name": "etl"}, None, None)
 
 
-def test_only_our_own_tracer_has_chosen_ids(telemetry: TelemetryCapture) -> None:
-    """The application's own spans on the same provider keep random ids and their sampler."""
+def test_only_our_tracer_has_chosen_ids(telemetry: TelemetryCapture) -> None:
+    """The application's spans on the same provider keep random ids and their sampler."""
     RunTracer(telemetry.tracer_provider, "internal").record(SIGNAL, IDENTITY, None)
     telemetry.tracer_provider.get_tracer("app").start_span("own").end()
     ours, own = telemetry.spans
@@ -36,8 +36,8 @@ def test_only_our_own_tracer_has_chosen_ids(telemetry: TelemetryCapture) -> None
     assert own.context.trace_id != IDENTITY.trace_id
 
 
-def test_a_span_of_our_scope_that_is_no_run_has_random_ids(telemetry: TelemetryCapture) -> None:
-    """Ids are chosen for the span of a run and for nothing after it."""
+def test_other_span_of_our_scope_has_random_ids(telemetry: TelemetryCapture) -> None:
+    """Ids are chosen only for the span of a run."""
     tracer = RunTracer(telemetry.tracer_provider, "internal")
     tracer.record(SIGNAL, IDENTITY, None)
     other = tracer._tracer.start_span("other")
@@ -45,7 +45,7 @@ def test_a_span_of_our_scope_that_is_no_run_has_random_ids(telemetry: TelemetryC
     assert other.get_span_context().span_id not in (0, IDENTITY.span_id)
 
 
-def test_two_handlers_may_share_a_provider(telemetry: TelemetryCapture) -> None:
+def test_two_handlers_can_share_a_provider(telemetry: TelemetryCapture) -> None:
     """The tracer is prepared once, and both choose their ids."""
     for name in ("a", "b"):
         ids = ids_of(name, None, 1)
@@ -55,8 +55,8 @@ def test_two_handlers_may_share_a_provider(telemetry: TelemetryCapture) -> None:
     ]
 
 
-def test_a_run_is_the_root_of_its_trace_whatever_is_current(telemetry: TelemetryCapture) -> None:
-    """A span that the scheduler happens to run in is no parent."""
+def test_run_is_the_root_of_its_trace(telemetry: TelemetryCapture) -> None:
+    """A current span around the scheduler is no parent."""
     with telemetry.tracer_provider.get_tracer("app").start_as_current_span("outer"):
         RunTracer(telemetry.tracer_provider, "internal").record(SIGNAL, IDENTITY, None)
     assert telemetry.spans[0].parent is None
@@ -66,8 +66,8 @@ def test_a_run_is_the_root_of_its_trace_whatever_is_current(telemetry: Telemetry
 @pytest.mark.parametrize(
     "make", [TraceIdRatioBased, lambda rate: ParentBased(TraceIdRatioBased(rate))]
 )
-def test_ratio_sampling_keeps_its_ratio_of_runs(make: Any) -> None:
-    """Of 2,000 runs about half are kept (within 4 sigma), and their records know which."""
+def test_ratio_sampler_keeps_its_ratio(make: Any) -> None:
+    """About half of 2,000 runs are kept (within 4 sigma), and their records have the flag."""
     with capture_telemetry(sampler=make(0.5)) as telemetry:
         handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
         for number in range(2000):
@@ -80,8 +80,8 @@ def test_ratio_sampling_keeps_its_ratio_of_runs(make: Any) -> None:
         assert all(span.context.trace_flags.sampled for span in telemetry.spans)
 
 
-def test_a_sampler_is_asked_once_for_a_run_and_may_add_attributes() -> None:
-    """What it says when the run begins is what the span gets, though it would say else later."""
+def test_sampler_decides_once_for_a_run() -> None:
+    """Its decision at the beginning holds, and it may add attributes."""
 
     class Once(Sampler):
         asked: list[Any] = []  # noqa: RUF012
@@ -112,8 +112,8 @@ def test_a_sampler_is_asked_once_for_a_run_and_may_add_attributes() -> None:
         assert span.attributes["rocketry.action"] == "success"
 
 
-def test_a_sampler_that_fails_costs_the_spans_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """The log records go out with the ids of their run, and the loss is counted once a run."""
+def test_failing_sampler_costs_only_spans(caplog: pytest.LogCaptureFixture) -> None:
+    """Log records have the ids of their run, and the loss is counted once a run."""
 
     class Broken(Sampler):
         def should_sample(self, *_: Any, **__: Any) -> Any:
@@ -134,8 +134,8 @@ def test_a_sampler_that_fails_costs_the_spans_alone(caplog: pytest.LogCaptureFix
     assert len([record for record in caplog.records if record.name == "rocketry_otel"]) == 1
 
 
-def test_nothing_is_kept_where_the_sampler_keeps_nothing() -> None:
-    """No span, but log records, which are not sampled."""
+def test_unsampled_run_has_log_records() -> None:
+    """Its span is missing, because only spans are sampled."""
     with capture_telemetry(sampler=ALWAYS_OFF) as telemetry:
         handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
         handler.handle(task_record("run", run_id="r1"))
@@ -144,10 +144,10 @@ def test_nothing_is_kept_where_the_sampler_keeps_nothing() -> None:
         assert [record.trace_flags.sampled for record in telemetry.log_records] == [False, False]
 
 
-def test_another_kind_of_provider_gets_spans_with_its_own_ids(
+def test_other_provider_makes_its_own_ids(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A provider that is not the SDK's makes the spans, and the log says what that means."""
+    """A provider that is not the SDK's makes the spans, and a warning explains the ids."""
     ended: list[Any] = []
 
     class Collect(SpanProcessor):
@@ -174,15 +174,15 @@ def test_another_kind_of_provider_gets_spans_with_its_own_ids(
     assert "not the OpenTelemetry SDK's" in caplog.text
 
 
-def test_a_provider_that_does_nothing_is_used_in_silence(caplog: pytest.LogCaptureFixture) -> None:
-    """That is what a disabled SDK is."""
+def test_noop_provider_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A disabled SDK has such a provider."""
     tracer = RunTracer(trace.NoOpTracerProvider(), "internal")
     tracer.record(SIGNAL, IDENTITY, None)
     assert not caplog.records
 
 
-def test_links_and_events_stand_on_the_real_span(telemetry: TelemetryCapture) -> None:
-    """With the ids, the kind of the link and the times that were given, the exception last."""
+def test_span_has_links_and_events(telemetry: TelemetryCapture) -> None:
+    """They have their ids, kinds and times, with the exception last."""
     signal = SIGNAL._replace(
         events=(RunEvent("a", 1, (("k", True),)), RunEvent("b", 2)),
         links=(RunLink(10, 11, "dependency"), RunLink(12, 13, "request")),
@@ -205,8 +205,8 @@ def test_links_and_events_stand_on_the_real_span(telemetry: TelemetryCapture) ->
     ]
 
 
-def test_the_context_of_a_run_is_that_of_its_span() -> None:
-    """What a body makes is a child of the very span that is made at the end, sampled alike."""
+def test_run_context_holds_its_span() -> None:
+    """Spans of the body are children of the later span, and sampled alike."""
     with capture_telemetry(sampler=TraceIdRatioBased(0.5)) as telemetry:
         tracer = RunTracer(telemetry.tracer_provider, "internal")
         for number in range(100):
@@ -220,8 +220,8 @@ def test_the_context_of_a_run_is_that_of_its_span() -> None:
             assert parent.trace_flags.sampled == (len(telemetry.spans) == 1)
 
 
-def test_the_sampler_of_our_tracer_is_described_as_that_of_the_provider() -> None:
-    """Who asks what the sampler is gets the user's own."""
+def test_sampler_keeps_its_description() -> None:
+    """The description is that of the user's own sampler."""
     with capture_telemetry(sampler=TraceIdRatioBased(0.5)) as telemetry:
         tracer = RunTracer(telemetry.tracer_provider, "internal")
         assert tracer._tracer.sampler.get_description() == "TraceIdRatioBased{0.5}"

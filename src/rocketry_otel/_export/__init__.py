@@ -1,1 +1,4 @@
-"""Queues, exporters and providers: from spans and log records to a collector."""
+"""Queues, exporters and providers of our own.
+
+In: spans, log records and metrics of the SDK. Out: requests to a collector, and its answers.
+"""

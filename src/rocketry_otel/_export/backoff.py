@@ -1,4 +1,7 @@
-"""How long to leave a destination alone after a failure."""
+"""Pauses between tries.
+
+In: the number of failures in a row. Out: the seconds until the next try.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,6 @@ _LONGEST_PAUSE = 30.0
 
 
 def pause_after(failures: int) -> float:
-    """Return how many seconds to leave a destination alone: more each time, and at random."""
+    """Return the seconds until the next try: longer after each failure, and partly at random."""
     longest = min(SHORTEST_PAUSE * 2.0 ** min(failures, 10), _LONGEST_PAUSE)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311  # it spreads load and hides nothing

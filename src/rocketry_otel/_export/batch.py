@@ -1,4 +1,8 @@
-"""Sending one batch, and finding out what in it a destination does not take."""
+"""Sends one batch, and finds the items in it that a destination does not accept.
+
+In: entries of a queue, and a function that sends items. Out: entries settled one part at a time,
+and the entries to send again.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,16 @@ if TYPE_CHECKING:
     from .record_ref import RecordRef
     from .responses import Result
 
-# So many single items, one after another and none accepted between them: not these are amiss.
+# If a destination refuses this many single items and accepts none, the fault is its own.
 _MOST_DOUBTFUL = 4
 
 
 class Entry(NamedTuple):
-    """What waits to be sent.
+    """An item of a queue.
 
     Attributes:
         item: A span or a log record.
-        record_ref: The stored record that it comes from, if it comes from one.
+        record_ref: The stored record that it came from; ``None`` if no repository has it.
     """
 
     item: Any
@@ -32,9 +36,9 @@ class _Refusal(NamedTuple):
     """A single item that was refused.
 
     Attributes:
-        entry: The item.
-        result: The answer.
-        is_older: Whether nothing had been accepted by then.
+        entry: The entry of the item.
+        result: The answer of the destination.
+        is_older: Whether the destination had accepted no item by then.
     """
 
     entry: Entry
@@ -51,22 +55,21 @@ def send_batch(
 ) -> tuple[list[Entry], list[Entry], Result | None]:
     """Send a batch, in parts if need be.
 
-    A batch that is refused is halved until what is amiss stands alone. It is taken as refused
-    for good only if the destination accepts something else, of the batch or what it has
-    accepted before: one that refuses everything (a proxy, a wrong port) is as good as away. It may
-    come back meanwhile. So a refusal counts only if it is newer than an acceptance: an item that
-    was refused before the first one is sent again.
+    A refused batch is halved until each bad item is alone. The item is refused for good only if
+    the destination accepts another one, of this batch or of an earlier one. A destination that
+    refuses everything (a proxy, a wrong port) counts as unavailable. It may come back during the
+    batch. So an item that was refused before the first acceptance is sent again.
 
     Args:
-        batch: What to send.
+        batch: The entries to send.
         send: Sends some items.
-        settle: Told of each part that was accepted, or refused for good.
-        is_over: Returns whether to stop, and leave it all.
+        settle: Called with each part that was accepted, or refused for good.
+        is_over: Returns whether to stop and leave the rest.
         known_good: An item that was accepted before, if any was.
 
     Returns:
-        What is to be sent again; what is to be sent again behind all else, for it may be amiss
-        while that is not; and the answer that stopped it, if one did.
+        The entries to send again first; the entries to send again last, because they may be the
+        bad ones; and the answer that stopped the batch, if one did.
     """
     parts = [batch]
     doubtful: list[_Refusal] = []
@@ -102,7 +105,7 @@ def _judge(
     settle: Callable[[list[Entry], Result], None],
     is_over: Callable[[], bool],
 ) -> tuple[list[Entry], Result | None]:
-    """Settle refusals now that something was accepted; return what is left, and what stopped it."""
+    """Settle refusals after an acceptance; return the entries that are left, and the answer."""
     for number, (entry, refusal, is_older) in enumerate(doubtful):
         if is_older and is_over():
             return _entries(doubtful[number:]), None
@@ -114,10 +117,10 @@ def _judge(
 
 
 def _is_accepted(known_good: Any, send: Callable[[list[Any]], Result]) -> bool:
-    """Return whether a destination accepts what it has accepted before.
+    """Return whether a destination accepts an item that it has accepted before.
 
-    It gets that twice then, which costs less than to take an outage for the record's fault, or
-    a record's fault for an outage.
+    The destination then gets the item twice. That costs less than to mistake an outage for a bad
+    record, or a bad record for an outage.
     """
     return known_good is not None and send([known_good]).answer is Answer.ACCEPTED
 

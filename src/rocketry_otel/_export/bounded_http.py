@@ -1,7 +1,7 @@
 """HTTP whose answers are bounded in bytes and in time.
 
 In: a limit for the requests of this thread, and requests of the HTTP library. Out: answers, or an
-error as soon as the limit is reached. The time-out of the HTTP library bounds each read alone: an
+error as soon as the limit is reached. The HTTP library's time-out bounds only each single read: an
 answer of one byte every nine seconds would keep a thread for ever.
 """
 
@@ -20,14 +20,14 @@ from requests.adapters import HTTPAdapter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A TLS socket bounds each record that it writes, and not the whole: so each piece has a time-out.
+# A TLS socket bounds the time of each record that it writes, not of all: so each piece is bounded.
 _PIECE = 64 * 1024
 # A socket with a time-out of 0 does not wait at all.
 _LEAST_TIMEOUT = 0.001
 
 
 class _Limit(threading.local):
-    """What the requests of this thread may still take."""
+    """The time and the bytes that the requests of this thread may still use."""
 
     deadline = float("inf")
     bytes_left: float = float("inf")
@@ -45,11 +45,11 @@ _limit = _Limit()
 
 @contextmanager
 def limit(seconds: float | None, most_bytes: int) -> Iterator[None]:
-    """Bound all requests of this thread within the block, taken together.
+    """Bound the sum of all requests of this thread within the block.
 
     Args:
-        seconds: How long they may take; ``None`` for any time.
-        most_bytes: How much may be read, heads of answers included.
+        seconds: The most seconds; ``None`` for no limit.
+        most_bytes: The most bytes to read, heads of answers included.
     """
     _limit.deadline = float("inf") if seconds is None else time.monotonic() + seconds
     _limit.bytes_left = most_bytes
@@ -60,7 +60,7 @@ def limit(seconds: float | None, most_bytes: int) -> Iterator[None]:
 
 
 class _BoundedReader(io.RawIOBase):
-    """The bytes of a socket, as long as there is time and room for them."""
+    """The bytes of a socket, up to the limit of the thread."""
 
     def __init__(self, raw: Any, sock: Any) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _BoundedResponse(HTTPResponse):
 
 
 class _Bounded:
-    """A connection that sends in pieces, as long as there is time, and reads bounded answers."""
+    """A connection that sends in pieces up to the deadline, and reads bounded answers."""
 
     response_class = _BoundedResponse
     sock: Any

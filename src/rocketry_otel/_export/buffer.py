@@ -1,4 +1,7 @@
-"""What a queue holds, and what it has left to the repository."""
+"""The entries that a queue holds in memory, and the overflow left to the repository.
+
+In: entries, live or from the repository. Out: batches, and what to read from the repository again.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How much waits, and for how long.
+    """The limits of a queue.
 
     Attributes:
-        size: How many items wait at most.
-        batch: How many items go in one request at most.
-        delay: How many seconds an item waits at most for others to go with it.
+        size: The most items that wait.
+        batch: The most items in one request.
+        delay: The most seconds that an item waits for others to join its batch.
     """
 
     size: int = 2048
@@ -29,12 +32,12 @@ class QueueLimits:
 
 
 class Overflow(NamedTuple):
-    """What there was no room for, and is to be read from the repository again.
+    """Items that found no room; their records are read from the repository again.
 
     Attributes:
-        since: When the oldest of it was created, in nanoseconds since the epoch.
-        items: How many items it is.
-        until: When the newest was created.
+        since: The time of the oldest record, in nanoseconds since the epoch.
+        items: The number of items.
+        until: The time of the newest record, in nanoseconds since the epoch.
     """
 
     since: int
@@ -43,19 +46,20 @@ class Overflow(NamedTuple):
 
 
 class Buffer:
-    """Entries that wait or are under way, in bounded memory; whoever owns it has a lock.
+    """Entries that wait or are in flight, in bounded memory.
 
-    What comes from a stored record is never lost here: where there is no room for it, it is
-    left to be read from the repository again, and all that follows with it.
+    The buffer has no lock: its queue holds the queue's lock at each call. An item of a stored
+    record is never lost. If the buffer is full, that item and all later ones are left to the
+    repository.
 
     Args:
-        size: How many entries wait at most.
+        size: The most entries that wait.
 
     Attributes:
-        waiting: What waits.
-        in_flight: What is being sent.
-        left: What was left, if anything was.
-        handed_over: What was left and somebody sees to, until that is noted.
+        waiting: The entries that wait.
+        in_flight: The entries that are being sent.
+        overflow: The items left to the repository; ``None`` if there are no such items.
+        handed_over: The overflow that catch-up has taken, until a checkpoint covers it.
     """
 
     def __init__(self, size: int) -> None:
@@ -66,9 +70,9 @@ class Buffer:
         self.handed_over: Overflow | None = None
 
     def add(self, entry: Entry) -> bool:
-        """Add an entry; return whether it was taken in, and not left."""
+        """Add an entry; return whether the buffer took it, and did not leave it."""
         record_ref = entry.record_ref
-        # Once some are left all are, so that they can be read again in one go.
+        # Once one item is left, all later ones are: one reading of the repository finds them all.
         is_full = self.overflow is not None or len(self.waiting) >= self._size
         if record_ref is not None and record_ref.is_live and is_full:
             self.leave(record_ref)
@@ -77,12 +81,12 @@ class Buffer:
         return True
 
     def leave(self, record_ref: RecordRef) -> None:
-        """Leave what comes from a stored record to be read from the repository again."""
+        """Leave an item of a stored record to the repository."""
         created = record_ref.created
         self.overflow = _together(self.overflow, Overflow(created, 1, created))
 
     def trim(self) -> int:
-        """Drop the oldest of what no repository has, if there is too much; return how many."""
+        """Drop the oldest entries that no repository has, down to the size; return how many."""
         dropped = 0
         while len(self.waiting) > self._size:
             if self.waiting[0].record_ref is None:
@@ -95,13 +99,13 @@ class Buffer:
         return dropped
 
     def take(self, count: int) -> list[Entry]:
-        """Take the oldest entries, which are under way from now on."""
+        """Return the oldest entries, which are in flight from now on."""
         count = min(count, len(self.waiting))
         self.in_flight = [self.waiting.popleft() for _ in range(count)]
         return self.in_flight
 
     def settle(self, part: list[Entry]) -> None:
-        """Let go of a part of what is under way, which has come to its end."""
+        """Remove entries in flight that were accepted, or refused for good."""
         if len(part) == len(self.in_flight):
             self.in_flight = []
         else:
@@ -109,13 +113,13 @@ class Buffer:
             self.in_flight = [entry for entry in self.in_flight if id(entry) not in settled]
 
     def put_back(self, entries: list[Entry], behind: Sequence[Entry] = ()) -> None:
-        """End what is under way; let some of it wait again, before or behind all that waits."""
+        """Empty the flight; ``entries`` wait again before all others, ``behind`` after them."""
         self.in_flight = []
         self.waiting.extendleft(reversed(entries))
         self.waiting.extend(behind)
 
     def give_up(self) -> int:
-        """Let go of everything; return how many entries no repository has."""
+        """Remove all entries; return how many of them no repository has."""
         lost = 0
         for _, record_ref in self._entries():
             if record_ref is None:
@@ -127,28 +131,29 @@ class Buffer:
         return lost
 
     def hand_over(self) -> Overflow | None:
-        """Return what was left, for somebody who sees to it; what comes now is taken in again.
+        """Hand the overflow over to catch-up; the buffer takes new items again.
 
-        It is owed from now on, with what is owed already.
+        Returns:
+            All that is handed over and not confirmed; ``None`` if nothing is.
         """
         if self.overflow is not None:
             self.handed_over, self.overflow = _together(self.handed_over, self.overflow), None
         return self.handed_over
 
     def confirm_handed_over(self, handed_over: Overflow | None) -> bool:
-        """Let go of what is owed, unless there is more of it by now; return whether it is so."""
+        """Forget the overflow handed over, unless it has grown; return whether it is gone."""
         if self.handed_over == handed_over:
             self.handed_over = None
         return self.handed_over is None
 
     def count(self) -> int:
-        """Return how many entries there are, with those that were left and nobody sees to."""
+        """Return the number of entries, and of items in the overflow that is not handed over."""
         return (
             len(self.in_flight) + len(self.waiting) + (self.overflow.items if self.overflow else 0)
         )
 
     def oldest(self) -> int | None:
-        """Return when the oldest stored record was created that is here, was left or is owed.
+        """Return the time of the oldest live record: in the buffer, left over or handed over.
 
         Returns:
             Nanoseconds since the epoch. Records that are sent again do not count.
@@ -158,7 +163,7 @@ class Buffer:
         return min(created, default=None)
 
     def first_position(self, channel: str) -> int | None:
-        """Return the first position, on this channel, of what is sent again and still here."""
+        """Return a channel's first position of the records that are sent again and still here."""
         positions = (one.positions[channel] for one in self._record_refs() if one.positions)
         return min(positions, default=None)
 

@@ -1,4 +1,7 @@
-"""What became of telemetry: every loss is counted with its reason."""
+"""The number of items by their outcome; each loss has a reason.
+
+In: a signal, an outcome and a number. Out: totals, for the bridge's own metrics and its log.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ Outcome = Literal["delivered", "failed", "dropped", "replayed", "retried", "hook
 
 
 class Counters:
-    """Counts spans and log records by what became of them.
+    """Counts spans and log records by their outcome.
 
     ``delivered``: a collector accepted it. ``failed``: a collector refused it for good.
-    ``dropped``: it was not sent, for a reason that is counted with it. ``replayed``: it was
-    delivered from the repository. ``retried``: it did not get through, and is tried again.
+    ``dropped``: it was not sent; the reason is counted with it. ``replayed``: it was
+    delivered from the repository. ``retried``: it was not accepted, and is sent again.
     ``hook_error``: a hook of the application raised; no telemetry is lost.
     """
 
@@ -25,7 +28,8 @@ class Counters:
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        # Re-entrant, as all locks here: a signal handler that logs may come in between.
+        # It guards `_counters`. It is the innermost lock: no other one is taken while it is held.
+        # Re-entrant, because a signal handler that logs may interrupt its holder.
         self._lock = threading.RLock()
         self._counters: Counter[tuple[str, str, str]] = Counter()
 
@@ -35,7 +39,7 @@ class Counters:
             self._counters[signal, outcome, reason] += count
 
     def of(self, signal: str, outcome: str) -> dict[str, int]:
-        """Return how many items of a signal had an outcome, by reason (``""`` for none)."""
+        """Return the number of items with an outcome, by reason (``""`` for no reason)."""
         with self._lock:
             return {
                 reason: count
@@ -44,5 +48,5 @@ class Counters:
             }
 
     def total(self, signal: str, outcome: str) -> int:
-        """Return how many items of a signal had an outcome, whatever the reason."""
+        """Return the number of items with an outcome, for all reasons together."""
         return sum(self.of(signal, outcome).values())

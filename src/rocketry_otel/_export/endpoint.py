@@ -1,7 +1,7 @@
-"""The address of a collector: what of it people may see, and what is secret.
+"""The address of a collector: the parts to show, and the parts that are secret.
 
-In: an endpoint as the user wrote it, in whatever form. Out: its scheme, host, port and path for
-logs and for ``handler.delivery``; and messages of libraries without the rest of it.
+In: an endpoint as the user wrote it, in any form. Out: its scheme, host, port and path, for
+logs and ``handler.delivery``; and messages of libraries without the other parts.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-# User, query and fragment may hold secrets. Where a mark of the address stands inside a password,
-# host and path cannot be told from it: such an address does not match.
+# User, query and fragment may hold secrets. A password with a mark such as "/" in it cannot be
+# separated from host and path: such an address does not match.
 _ADDRESS = re.compile(
     r"""(?P<scheme>[a-z][a-z0-9+.-]*://)?
         (?:(?P<user>[^/?\#@]*)@)?
@@ -23,19 +23,19 @@ _ADDRESS = re.compile(
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _MARKS = re.compile(r"[:/?#@&=;,\s]+")
 _HIDDEN = "***"
-# A shorter piece, such as a user called "u", counts as a word of its own alone.
+# A shorter piece, such as a user called "u", counts only as a whole word.
 _SHORT = 4
 
 
 def visible(endpoint: str) -> str:
-    """Return what of an endpoint may be shown: scheme, host, port and path.
+    """Return the parts of an endpoint to show: scheme, host, port and path.
 
     Args:
         endpoint: The endpoint, as a variable has it.
 
     Returns:
-        ``***`` in the place of all that follows the scheme, where the endpoint is not of a form
-        that tells host and path from a password.
+        The parts. If a password cannot be separated from host and path, ``***`` takes the place
+        of everything after the scheme.
     """
     match = _ADDRESS.fullmatch(endpoint)
     if match is None:
@@ -52,8 +52,8 @@ def without_secrets(message: str, endpoint: str) -> str:
         endpoint: The endpoint that the message may quote, whole or in part.
 
     Returns:
-        The message itself if it quotes no secret. Otherwise its first word, which is the name of
-        an exception's class, and a remark.
+        The message itself if it quotes no secret. Otherwise the name of the exception's class, and
+        a remark.
     """
     shown = visible(endpoint)
     if shown == endpoint:

@@ -1,4 +1,7 @@
-"""Exporters from the standard ``OTEL_*`` variables, as destinations."""
+"""Exporters from the standard ``OTEL_*`` variables, as destinations.
+
+In: a signal, and batches of its items. Out: requests to a collector, and its answer to each.
+"""
 
 from __future__ import annotations
 
@@ -37,22 +40,22 @@ _CREDENTIAL_PROVIDERS = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_{}_CREDENTIAL_PROVIDER",
 )
-# A collector that comes back is found within seconds; gRPC's own pause grows to two minutes.
+# gRPC's own pause grows to two minutes; these find a collector again within seconds.
 _GRPC_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.max_receive_message_length", LONGEST_ANSWER),
 )
-# Besides the exporter's own module.
+# Loggers to keep quiet, besides that of the exporter's own module.
 _TALKATIVE = (
     "opentelemetry.exporter.otlp.common.http",
-    # They do not name the variable, and say it once for each signal.
+    # Their warnings do not name the variable, and come once for each signal.
     "opentelemetry.sdk.resources",
     "opentelemetry.sdk.trace.sampling",
-    # It prints a traceback each time that a provider is looked for.
+    # It logs a traceback at each search for a provider.
     "opentelemetry.util._providers",
-    # It quotes a malformed header whole, and so the secret in it.
+    # It quotes a malformed header with the secret in it.
     "opentelemetry.util.re",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "urllib3.connectionpool",
@@ -61,10 +64,10 @@ _TALKATIVE = (
 
 
 class Watch(Protocol):
-    """What sees the answers to an exporter's requests."""
+    """The connection under an exporter, where the collector's answers can be read."""
 
     def take_result(self) -> Result | None:
-        """Return what the last request came to if no answer says more, once."""
+        """Return the result of the last request, once; ``None`` if there was no request."""
         ...
 
 
@@ -78,7 +81,7 @@ _exporting = _Exporting()
 
 
 class _Quiet(logging.Filter):
-    """Drops what an exporter logs on our threads: the outage is told in one line of ours."""
+    """Drops the log lines of exporters on our threads: one line of ours reports the outage."""
 
     def filter(self, _: logging.LogRecord) -> bool:
         return not _exporting.here
@@ -86,7 +89,7 @@ class _Quiet(logging.Filter):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep OpenTelemetry's own loggers quiet on this thread, where the caller logs a line."""
+    """Keep OpenTelemetry's own loggers quiet on this thread; the caller logs a line instead."""
     was_here, _exporting.here = _exporting.here, True
     try:
         yield
@@ -103,10 +106,10 @@ class ExporterDestination:
     """An exporter as a destination.
 
     Args:
-        make: Makes the exporter (one of the SDK's, or anything with its ``export`` and
-            ``shutdown``), and what watches its connection, if anything can.
-        name: Where it sends to, for people.
-        endpoint: The same with its secrets, which no reason of a failure may quote.
+        make: Makes the exporter (the SDK's, or any with its ``export`` and ``shutdown``), and the
+            watch of its connection, if it can be watched.
+        name: The destination as people may see it.
+        endpoint: The endpoint with its secrets, which no reason of a failure may quote.
     """
 
     def __init__(
@@ -120,8 +123,9 @@ class ExporterDestination:
         after_fork_in_child(self._leave_it_to_the_parent)
 
     def _leave_it_to_the_parent(self) -> None:
-        # Two processes that use one connection corrupt what both send, and to close it, or to
-        # let it be collected, would wait for locks and threads of gRPC's that are not here.
+        # Two processes on one connection corrupt each other's requests. The child keeps it all the
+        # same: to close or collect it would wait for gRPC's locks and threads, which only the
+        # parent has.
         self._parents.append(self._made)
         self._made = None
 
@@ -137,7 +141,7 @@ class ExporterDestination:
         except NotAcceptedError as error:
             return error.result
         except Exception as error:  # noqa: BLE001  # an exporter may raise anything
-            # Of one that is watched it is known that it has sent nothing: it cannot be encoded.
+            # A watched exporter has sent nothing: the batch cannot be encoded.
             watched = self._made is not None and self._made[1] is not None
             return Result(Answer.REFUSED, shown(error), certain=watched)
         finally:
@@ -145,13 +149,13 @@ class ExporterDestination:
 
     def _export(self, batch: Any) -> Result:
         if self._made is None:
-            self._made = self._make_quiet()  # it may raise, and then nothing is sent
+            self._made = self._make_quiet()  # if it raises, nothing is sent
         exporter, watch = self._made
         if watch is not None:
-            watch.take_result()  # an older one may be left, if the exporter raised
+            watch.take_result()  # an older result may be left, if the exporter raised
         answer = exporter.export(batch)
         if watch is not None:
-            # The HTTP exporter swallows what its session raises.
+            # The HTTP exporter swallows the exceptions of its session.
             return watch.take_result() or Result(
                 Answer.REFUSED, "it cannot be encoded, or is too large", certain=True
             )
@@ -168,33 +172,33 @@ class ExporterDestination:
         return made
 
     def preference(self, name: str) -> Any:
-        """Return what a metric exporter prefers, such as its temporality."""
+        """Return a preference of a metric exporter, such as its temporality."""
         return getattr(self._made and self._made[0], name, None)
 
     def shutdown(self) -> None:
-        """Give up what is under way and free what is held."""
+        """Give up the request in flight, and close the connection."""
         if self._made is None:
             return
         _exporting.here = True
         try:
             self._made[0].shutdown()
-        except Exception:  # the program is leaving; nothing is to be done about it
+        except Exception:  # the program ends, and nothing can be done
             _logger.debug("exporter did not shut down", exc_info=True)
         finally:
             _exporting.here = False
-            # One that is used again is made anew.
+            # The next export makes a new one.
             self._made = None
 
 
 def destinations(signal: str) -> list[ExporterDestination]:
-    """Return where ``OTEL_{SIGNAL}_EXPORTER`` says that a signal goes.
+    """Return the destinations that ``OTEL_{SIGNAL}_EXPORTER`` names.
 
     Args:
         signal: ``traces``, ``logs`` or ``metrics``.
 
     Returns:
-        One destination for each exporter named. One that is not known or cannot be made is
-        warned about and left out.
+        One destination for each exporter. An exporter that is unknown or cannot be made is left
+        out, with a warning.
     """
     found = []
     for name in environment.exporter_names(signal):
@@ -230,7 +234,7 @@ def _http_destination(signal: str) -> ExporterDestination:
     if endpoint is None:
         base = environment.text("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
         endpoint = f"{base.removesuffix('/')}/{_HTTP_PATHS[signal]}"
-    # A credential provider brings a session of its own, which the exporter asks it for.
+    # A credential provider brings its own session, and the exporter uses that one.
     has_session = environment.text(*(name.format(signal.upper()) for name in _CREDENTIAL_PROVIDERS))
 
     def make() -> tuple[Any, WatchedSession | None]:
@@ -263,7 +267,7 @@ def _grpc_destination(signal: str) -> ExporterDestination:
                 "gRPC cannot be used in a process that was forked in the midst of a call; "
                 "http/protobuf can"
             )
-        # The exporter reads this one itself, though it is given the time, and raises.
+        # The exporter is given the timeout, but reads this variable too, and raises at a bad value.
         with environment.without_bad_number(f"OTEL_EXPORTER_OTLP_{signal.upper()}_TIMEOUT"):
             exporter = class_(endpoint, **options)
         watch = WatchedStub(exporter._client)  # noqa: SLF001  # no public way to what it answers
@@ -279,12 +283,12 @@ def _destination_at(
     try:
         return ExporterDestination(make, visible(endpoint), endpoint)
     except Exception as error:  # noqa: BLE001  # a library may raise anything at a bad address
-        # The library's own error quotes the endpoint, and so a password in it.
+        # The library's own error quotes the endpoint with its password.
         raise ValueError(without_secrets(shown(error), endpoint)) from None
 
 
 def _warn_of_bad_headers(signal: str) -> None:
-    """Warn of a variable for headers with a malformed entry; its value may hold a secret."""
+    """Warn of a header variable with a malformed entry, without its value: it may be a secret."""
     for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
         value = environment.text(name)
         if value is None:

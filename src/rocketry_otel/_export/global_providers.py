@@ -1,4 +1,7 @@
-"""Making our own providers the application's, so that what a task's body makes is recorded."""
+"""Makes our own providers the global ones, so that spans of a task's body are recorded.
+
+In: the providers of a handler. Out: a global provider for each signal that had no provider.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def make_global(providers: Providers) -> None:
-    """Set each provider of ours globally where the application has set none.
+    """Set each provider of ours globally where the application has not set its own.
 
     Args:
-        providers: What a handler uses; those that the application brought are left alone.
+        providers: The providers of a handler. Those of the application are left alone.
     """
     setters: dict[str, tuple[Any, Callable[[Any], None]]] = {
         "traces": (providers.tracer, trace.set_tracer_provider),

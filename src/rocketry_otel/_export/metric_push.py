@@ -1,4 +1,7 @@
-"""Sending metrics at intervals."""
+"""Sends metrics at intervals.
+
+In: a function that collects the metrics. Out: one request for each collection, on an own thread.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,15 @@ _SIGNAL = "metrics"
 
 
 class MetricPush:
-    """Collects metrics at intervals and sends them, on a thread of its own.
+    """Collects metrics at intervals and sends them, on its own thread.
 
-    Metrics are sums: what was not accepted once is in the next collection.
+    Metrics are sums: if one collection is not accepted, the next one has its values.
 
     Args:
-        collect: Returns the metrics of now; ``None`` if there are none.
-        destination: Where they go.
+        collect: Returns the current metrics; ``None`` if nothing was measured.
+        destination: The collector.
         interval: Seconds between two collections.
-        outage: Told of every success and failure.
+        outage: Reports each success and failure.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class MetricPush:
         self._collect = collect
         self._interval = interval
         self._outage = outage
+        # It guards every field below. No other lock of ours is taken while it is held: collecting,
+        # sending and reporting happen outside. The pipeline's lock may be held when it is taken.
         self._changed = threading.Condition(threading.RLock())
-        self._wanted = 0  # how many collections were asked for
+        self._wanted = 0  # how many collections were requested
         self._done = 0  # how many of them were answered,
-        self._delivered = 0  # and up to which one they were accepted
-        self._close_by: float | None = None  # when closing is to be over, once it has begun
+        self._delivered = 0  # and the last one that was accepted
+        self._close_by: float | None = None  # the deadline of closing, once closing has begun
         self._closed = False
         self._in_child = False
         self._thread: threading.Thread | None = None
@@ -56,7 +61,7 @@ class MetricPush:
         after_fork_in_child(self._stay_with_the_parent)
 
     def _stay_with_the_parent(self) -> None:
-        # A child that sent the sums it has inherited would count the parent's runs again.
+        # A child that sent its copy of the sums would count the parent's runs again.
         self._changed = threading.Condition(threading.RLock())
         self._in_child = True
         self._closed = True
@@ -75,25 +80,26 @@ class MetricPush:
         """Wait until a collection that answers ``mark`` is sent.
 
         Args:
-            mark: What ``hurry`` returned.
+            mark: The result of ``hurry``.
             deadline: When to stop waiting, by ``time.monotonic()``.
 
         Returns:
-            Whether it was accepted in time; true in a forked child, which sends no metrics.
+            Whether the collection was accepted in time; true in a forked child, which sends no
+            metrics.
         """
         with self._changed:
             wait_until(self._changed, deadline, lambda: self._is_done(mark))
             if self._close_by is None:
-                self._done = max(self._done, mark)  # nobody waits for it any more
+                self._done = max(self._done, mark)  # no caller waits for it now
             return self._delivered >= mark or self._in_child
 
     def begin_closing(self, deadline: float) -> None:
-        """Collect and send for the last time, without waiting for it."""
+        """Begin the last collection, and do not wait for it."""
         with self._changed:
             is_first = self._close_by is None
             self._close_by = deadline
             if is_first:
-                # The thread ends after this collection: it would not answer a second one.
+                # The thread ends after this collection, and would not answer a second one.
                 self.hurry()
 
     def finish_closing(self) -> None:
@@ -108,13 +114,13 @@ class MetricPush:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can be sent, until it is opened again."""
+        """Whether it sends nothing until ``reopen``."""
         return self._closed
 
     def reopen(self) -> None:
-        """Go on after it was closed."""
+        """Send again after it was closed."""
         if self._in_child:
-            return  # what it has inherited is its parent's to send, now as before
+            return  # the parent sends these metrics
         with self._changed:
             self._closed = False
             self._close_by = None
@@ -146,7 +152,7 @@ class MetricPush:
                 pause = self._interval
 
     def _next_mark(self, seconds: float) -> int | None:
-        """Wait for the next collection; return which request it answers, ``None`` to stop."""
+        """Wait for the next collection; return the mark that it answers, ``None`` to stop."""
         with self._changed:
             wait_until(
                 self._changed,
@@ -156,7 +162,7 @@ class MetricPush:
             return None if self._is_over() else self._wanted
 
     def _pause(self, failures: int, retry_after: float | None) -> None:
-        """Leave the destination alone for a while, a short one if somebody waits."""
+        """Pause before the next try, briefly if a caller waits."""
         began = time.monotonic()
         pause = retry_after
         if pause is None:
@@ -166,7 +172,7 @@ class MetricPush:
                 may_shorten = self._wanted > self._done and retry_after is None
                 end = began + (min(pause, SHORTEST_PAUSE) if may_shorten else pause)
                 if self._close_by is not None and end > self._close_by:
-                    self._done = self._wanted  # there will be no time for another try
+                    self._done = self._wanted  # the deadline comes before the next try
                     self._changed.notify_all()
                 left = end - time.monotonic()
                 if left <= 0 or self._is_over():
@@ -193,6 +199,6 @@ class MetricPush:
         """Collect and send; never raises."""
         try:
             data = self._collect()
-        except Exception as error:  # noqa: BLE001  # the application's callbacks are in it too
+        except Exception as error:  # noqa: BLE001  # collecting calls the application's callbacks
             return Result(Answer.REFUSED, f"they cannot be collected: {shown(error)}")
         return Result(Answer.ACCEPTED) if data is None else self.destination.export(data)

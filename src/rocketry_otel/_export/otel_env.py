@@ -1,6 +1,7 @@
-"""Reading the standard ``OTEL_*`` variables as the OpenTelemetry specification has it.
+"""Reads the standard ``OTEL_*`` variables by the rules of the OpenTelemetry specification.
 
-A value that cannot be used is warned about and ignored; the SDK would raise at some of them.
+In: names of variables. Out: their values, or the specification's defaults. A bad value is ignored
+with a warning; the SDK would raise at some of them.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def seconds(*names: str, default: float) -> float:
 
 @contextmanager
 def without_bad_number(name: str, most: float = float("inf")) -> Iterator[None]:
-    """Hide a variable for a while from code that would raise at it: it is no number up to most."""
+    """Hide a variable that is no number from 0 to ``most`` from code that would raise at it."""
     value = os.environ.get(name)
     try:
         is_good = 0.0 <= float(value or "bad") <= most
@@ -113,7 +114,7 @@ def replaced(name: str, value: str) -> Iterator[None]:
 
 
 def exporter_names(signal: str) -> list[str]:
-    """Return which exporters ``OTEL_{SIGNAL}_EXPORTER`` names, ``none`` left out."""
+    """Return the exporters that ``OTEL_{SIGNAL}_EXPORTER`` names, without ``none``."""
     value = text(f"OTEL_{signal.upper()}_EXPORTER") or EXPORTER_DEFAULT
     names = [name.strip().lower() for name in value.split(",")]
     return list(dict.fromkeys(name for name in names if name and name != "none"))
@@ -134,7 +135,7 @@ def protocol(signal: str) -> str:
 
 
 def compression(signal: str, allowed: tuple[str, ...]) -> str:
-    """Return how OTLP requests of a signal are compressed: one of ``allowed``, or ``none``."""
+    """Return the compression of a signal's OTLP requests: one of ``allowed``, or ``none``."""
     for name in (
         f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION",
         "OTEL_EXPORTER_OTLP_COMPRESSION",
@@ -150,7 +151,7 @@ def compression(signal: str, allowed: tuple[str, ...]) -> str:
 
 
 def exemplar_filter() -> str:
-    """Return which measurements get an exemplar, as ``OTEL_METRICS_EXEMPLAR_FILTER`` says."""
+    """Return the value of ``OTEL_METRICS_EXEMPLAR_FILTER``: which measurements get an exemplar."""
     default = EXEMPLAR_FILTERS[0]
     value = (text("OTEL_METRICS_EXEMPLAR_FILTER") or default).lower()
     if value in EXEMPLAR_FILTERS:
@@ -160,12 +161,12 @@ def exemplar_filter() -> str:
 
 
 def ignore(name: str, value: str, allowed: str, default: object) -> None:
-    """Say that the value of a variable is not used."""
+    """Warn that the value of a variable is not used."""
     used = "no limit" if default is None else default
     warn_once(f"{name} is {value!r}, which is not {allowed}: it is ignored, and {used} is used.")
 
 
 @lru_cache(maxsize=256)
 def warn_once(message: str) -> None:
-    """Log a warning, once in a process: several signals read the same variable."""
+    """Log a warning once in a process, because several signals read the same variable."""
     _logger.warning("%s", message)

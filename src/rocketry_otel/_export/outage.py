@@ -1,4 +1,7 @@
-"""Saying once that telemetry does not get through, and once that it does again."""
+"""Logs one line when an outage begins, and one when it ends.
+
+In: the success or failure of each request. Out: a line in the log for each change.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ _logger = logging.getLogger(NAME)
 
 _Key = tuple[str, str]
 
-# Refusals have no end to tell of: those that go on are told of after this many seconds.
-_REFUSALS_TOLD_EVERY = 3600.0
+# Refusals have no end to report, so they are logged at most once in this many seconds.
+_REFUSALS_LOGGED_EVERY = 3600.0
 
 
 @dataclass(slots=True)
 class _Failing:
-    """Signals that do not get through, for one and the same reason as far as can be told."""
+    """Signals that do not get through, for the same reason as far as is known."""
 
     signals: set[_Key] = field(default_factory=set)
     began: float = 0.0
@@ -33,10 +36,10 @@ class _Failing:
 
 
 class Outage:
-    """The state of delivery of all signals together, with one line in the log for each change.
+    """The outages of all signals together, with one line in the log for each change.
 
     Args:
-        counters: What became of telemetry so far.
+        counters: The number of items by their outcome.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -45,26 +48,21 @@ class Outage:
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
+        # It guards the three fields below. The counters' lock is taken while it is held; log lines
+        # are written after it is released, because a handler of the application may block.
         self._lock = threading.RLock()
         self._unreachable = _Failing()
-        # A destination for traces alone never takes logs: that hides no outage of the traces.
+        # A destination for traces alone never accepts logs: that must hide no outage of traces.
         self._unknown = _Failing()
         self._refusal_logged = -float("inf")
 
     @property
     def is_on(self) -> bool:
-        """Whether anything fails to get through."""
+        """Whether any signal does not get through."""
         return bool(self._unreachable.signals or self._unknown.signals)
 
     def failed(self, signal: str, destination: str, reason: str, *, unknown: bool = False) -> None:
-        """Note that a signal did not get through this time.
-
-        Args:
-            signal: The signal.
-            destination: Where it was sent.
-            reason: Why it did not get through.
-            unknown: Whether the destination does not know the signal.
-        """
+        """Report that a request was not accepted; ``unknown`` if its signal is unknown there."""
         failing = self._unknown if unknown else self._unreachable
         with self._lock:
             first = not failing.signals
@@ -82,7 +80,7 @@ class Outage:
             )
 
     def succeeded(self, signal: str, destination: str) -> None:
-        """Note that a signal got through."""
+        """Report that a request was accepted."""
         for failing in (self._unreachable, self._unknown):
             with self._lock:
                 if (signal, destination) not in failing.signals:
@@ -96,20 +94,20 @@ class Outage:
                 "Telemetry gets through to %s again after %.0f s%s.",
                 destination,
                 seconds,
-                # Of the backlog in the repository it is not known yet whether all of it is there.
+                # The backlog in the repository is not sent yet: the line does not claim delivery.
                 f"; {dropped} items were dropped meanwhile" if dropped else "",
             )
 
     def refused(self, signal: str, destination: str, count: int, reason: str) -> None:
-        """Note that a destination refused telemetry for good."""
+        """Report that a destination refused items for good."""
         now = time.monotonic()
         with self._lock:
-            if now - self._refusal_logged < _REFUSALS_TOLD_EVERY:
+            if now - self._refusal_logged < _REFUSALS_LOGGED_EVERY:
                 return
             self._refusal_logged = now
         _warn(
-            "%s refused %d of the %s: %s. What is refused is counted, and set aside where a "
-            "repository has it; further refusals are told of once an hour.",
+            "%s refused %d of the %s: %s. Refused items are counted, and kept as dead letters if a "
+            "repository has them; further refusals are logged once an hour.",
             destination,
             count,
             signal,
@@ -121,5 +119,5 @@ class Outage:
 
 
 def _warn(message: str, *values: object) -> None:
-    with suppress(Exception):  # a handler of the application's may raise anything
+    with suppress(Exception):  # a handler of the application may raise anything
         _logger.warning(message, *values)

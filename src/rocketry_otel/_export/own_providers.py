@@ -1,6 +1,8 @@
 """Our own providers, from the standard ``OTEL_*`` variables.
 
-They are made only where the application has none, and are not made global.
+In: spans, log records and metrics of the SDK. Out: the same, each with the reference to its stored
+record, in the queues. A provider is made only if the application has not set its own; making it
+global is another step.
 """
 
 from __future__ import annotations
@@ -60,9 +62,9 @@ _EXEMPLAR_FILTERS: dict[str, Any] = {
 }
 
 
-# Of each provider that was made here: its channels, and what hands things over to them.
+# Each provider made here, with its channels, and the processor that hands items over to them.
 _made: WeakKeyDictionary[Any, tuple[list[Channel], Any]] = WeakKeyDictionary()
-# Those that send the last that waits, while others are made in their place.
+# Providers that send their last items, while others are made in their place.
 _retired: WeakSet[Any] = WeakSet()
 
 
@@ -71,7 +73,7 @@ class OwnMeterProvider(MeterProvider):
 
 
 def tracer_provider(counters: Counters, outage: Outage) -> tuple[TracerProvider, list[Channel]]:
-    """Return a tracer provider and the channels through which its spans leave."""
+    """Return a tracer provider, and the channels of its spans."""
     _check_sampler()
     with environment.without_bad_number("OTEL_TRACES_SAMPLER_ARG", most=1.0), quiet():
         provider = TracerProvider(
@@ -85,7 +87,7 @@ def tracer_provider(counters: Counters, outage: Outage) -> tuple[TracerProvider,
 
 
 def logger_provider(counters: Counters, outage: Outage) -> tuple[LoggerProvider, list[Channel]]:
-    """Return a logger provider and the channels through which its records leave."""
+    """Return a logger provider, and the channels of its log records."""
     options: dict[str, Any] = {}
     if "log_record_limits" in inspect.signature(LoggerProvider).parameters:
         options["log_record_limits"] = _log_record_limits()
@@ -98,7 +100,7 @@ def logger_provider(counters: Counters, outage: Outage) -> tuple[LoggerProvider,
 
 
 def meter_provider(outage: Outage) -> tuple[OwnMeterProvider, list[Channel]]:
-    """Return a meter provider and the channels through which its metrics leave."""
+    """Return a meter provider, and the channels of its metrics."""
     interval = environment.whole_number("OTEL_METRIC_EXPORT_INTERVAL", 60_000, least=1) or 60_000
     resource, exemplar_filter = _resource(), _EXEMPLAR_FILTERS[environment.exemplar_filter()]()
     found = destinations("metrics")
@@ -120,7 +122,7 @@ def meter_provider(outage: Outage) -> tuple[OwnMeterProvider, list[Channel]]:
         for destination in found:
             destination.shutdown()
         raise
-    # They start a thread each, so they come last.
+    # Each one starts a thread, so they are made last.
     channels: list[Channel] = [
         MetricPush(reader.get_metrics_data, destination, interval / 1000, outage)
         for reader, destination in zip(readers, found, strict=True)
@@ -138,15 +140,15 @@ def is_idle(provider: Any) -> bool:
 
 
 def retire(providers: Iterable[Any]) -> None:
-    """Let others be made in the place of those of these providers that are ours."""
+    """Let other providers be made in the place of ours among these."""
     _retired.update(provider for provider in providers if provider in _made)
 
 
 def take_over(provider: Any, idle: Any) -> None:
-    """Let what an idle provider of ours still makes leave by the channels of another.
+    """Send the items of an idle provider of ours by the channels of another one.
 
-    A global provider cannot be replaced: this is how one that was made global before an
-    ``uninstrument`` goes on after the next ``instrument``.
+    A global provider cannot be replaced. After ``uninstrument`` and another ``instrument``, the
+    global one goes on in this way.
     """
     (_, hand_over), (_, idle_hand_over) = _made[provider], _made[idle]
     if hand_over is not None and idle_hand_over is not None:
@@ -154,7 +156,7 @@ def take_over(provider: Any, idle: Any) -> None:
 
 
 class _SpanHandOver(SpanProcessor):
-    """Hands each sampled span that ends to queues."""
+    """Hands each sampled span to the queues when it ends."""
 
     def __init__(self, queues: list[ExportQueue[ReadableSpan]]) -> None:
         self.queues = queues
@@ -168,14 +170,14 @@ class _SpanHandOver(SpanProcessor):
 
 
 class _LogHandOver(LogRecordProcessor):
-    """Hands each log record to queues."""
+    """Hands each log record to the queues."""
 
     def __init__(self, queues: list[ExportQueue[ReadableLogRecord]]) -> None:
         self.queues = queues
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         record = copy.copy(log_record.log_record)
-        # It was needed for the ids alone, and may hold anything.
+        # The context was needed for the ids alone, and may hold any object.
         record.context = Context()
         readable = ReadableLogRecord(
             log_record=record,
@@ -188,10 +190,10 @@ class _LogHandOver(LogRecordProcessor):
             queue.put(readable, record_ref)
 
     def shutdown(self) -> None:
-        """Do nothing: whoever owns the queue closes it."""
+        """Do nothing: the owner of the queue closes it."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Do nothing: whoever owns the queue flushes it."""
+        """Do nothing: the owner of the queue flushes it."""
         del timeout_millis
         return True
 
@@ -211,7 +213,7 @@ def _queues(
 
 
 def _queue_limits(prefix: str, default_delay: int) -> QueueLimits:
-    """Return what ``OTEL_BSP_*`` or ``OTEL_BLRP_*`` say, in the specification's defaults."""
+    """Return the limits of ``OTEL_BSP_*`` or ``OTEL_BLRP_*``, or the specification's defaults."""
     delay = environment.whole_number(f"OTEL_{prefix}_SCHEDULE_DELAY", default_delay)
     size = environment.whole_number(f"OTEL_{prefix}_MAX_QUEUE_SIZE", 2048, least=1) or 2048
     batch = environment.whole_number(f"OTEL_{prefix}_MAX_EXPORT_BATCH_SIZE", 512, least=1) or 512
@@ -219,7 +221,7 @@ def _queue_limits(prefix: str, default_delay: int) -> QueueLimits:
 
 
 def _span_limits() -> SpanLimits:
-    """Return the limits that the environment sets; the SDK would raise at a bad value."""
+    """Return the limits of spans in the environment; the SDK would raise at a bad value."""
     count, length = _general_limits()
     return SpanLimits(
         max_attributes=count,
@@ -234,7 +236,7 @@ def _span_limits() -> SpanLimits:
 
 
 def _log_record_limits() -> LogRecordLimits:
-    """Return the same for log records."""
+    """Return the limits of log records in the environment."""
     count, length = _general_limits()
     limits: Any = LogRecordLimits
     return limits(  # type: ignore[no-any-return]  # older SDKs have the first two alone
@@ -288,7 +290,7 @@ def _described_attributes() -> str:
 
 
 def _resource() -> Resource:
-    """Return the resource that the environment describes, named ``rocketry`` if it has no name."""
+    """Return the resource of the environment; a service without a name is called ``rocketry``."""
     described = _described_attributes()
     _check_detectors()
     names = {pair.partition("=")[0].strip() for pair in described.split(",")}
@@ -310,10 +312,10 @@ def _check_detectors() -> None:
 
 
 def _lasting_resource() -> Resource:
-    """Return the same without what differs from process to process.
+    """Return the resource without the attributes that differ from process to process.
 
-    A span that is sent a second time, by another process, is to be the same to the byte: it
-    tells what a task did, and not which process has told so. What the user says stays.
+    If another process sends a span a second time, it must be the same to the byte. Attributes
+    that the user has set stay.
     """
     resource = _resource()
     with environment.replaced("OTEL_RESOURCE_ATTRIBUTES", _described_attributes()):

@@ -1,4 +1,7 @@
-"""Which providers telemetry goes to: given, global or our own."""
+"""Chooses the provider of each signal: given, global or our own.
+
+In: the providers that the user gave, if any. Out: three providers, and the channels of our own.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +53,9 @@ class Providers:
         tracer: Makes spans.
         logger: Makes log records.
         meter: Makes metrics.
-        channels: Through which what our own providers make leaves the machine.
+        channels: The channels of our own providers.
         borrowed: Providers that belong to the application.
-        failed: Signals whose provider could not be found or made; they have one that does nothing.
+        failed: Signals whose provider could not be found or made; a no-op provider stands in.
     """
 
     tracer: TracerProvider
@@ -68,11 +71,11 @@ class Providers:
         return [channel for channel in self.channels if isinstance(channel, ExportQueue)]
 
     def hurry(self) -> list[tuple[own.Channel, int]]:
-        """Begin to send what waits; return what is to be waited for."""
+        """Begin to send the channels; return each with its mark, to wait for."""
         return [(channel, channel.hurry()) for channel in self.channels]
 
     def flush(self, deadline: float) -> bool:
-        """Send what waits; return whether all that was handed over was accepted in time.
+        """Send the channels; return whether everything handed over was accepted in time.
 
         Args:
             deadline: When to stop waiting, by ``time.monotonic()``.
@@ -83,7 +86,7 @@ class Providers:
         return all(ours) and borrowed()
 
     def report_losses(self) -> None:
-        """Let the next flush be about what is lost from now on."""
+        """Let the next flush report only later losses."""
         for queue in self.queues:
             queue.report_losses()
 
@@ -92,22 +95,22 @@ class Providers:
         return _flush_borrowed(self.borrowed, deadline)
 
     def begin_closing(self, deadline: float) -> None:
-        """Begin to send what waits in our own providers, until ``deadline`` at the latest."""
+        """Begin to send our own channels for the last time, until ``deadline`` at the latest."""
         for channel in self.channels:
             channel.begin_closing(deadline)
 
     def close(self, deadline: float) -> None:
-        """Send what waits in our own providers and end them, by ``deadline`` at the latest."""
+        """Send our own channels for the last time, until ``deadline`` at the latest."""
         _close(self.channels, deadline)
 
     def retire(self) -> None:
-        """Let others be found in the place of our own, while these send what waits."""
+        """Let other providers be made in the place of ours, while ours send their last items."""
         borrowed = {id(provider) for provider in self.borrowed}
         all_three = (self.tracer, self.logger, self.meter)
         own.retire(provider for provider in all_three if id(provider) not in borrowed)
 
     def reopen(self) -> None:
-        """Let our own providers send again after they were closed."""
+        """Let our own channels send again after they were closed."""
         for channel in self.channels:
             channel.reopen()
 
@@ -120,20 +123,20 @@ def resolve(
     outage: Outage,
     only: Collection[str] = SIGNALS,
 ) -> Providers:
-    """Return the providers to use, as things stand now.
+    """Return the providers to use from now on.
 
     Args:
-        tracer: A provider that was given; it wins over all others.
-        logger: The same for log records.
-        meter: The same for metrics.
-        counters: What our own providers count their deliveries in.
-        outage: What our own providers tell of their success.
-        only: The signals to look for. Others get a provider that does nothing.
+        tracer: The tracer provider that the user gave; it wins over all others.
+        logger: The logger provider that the user gave.
+        meter: The meter provider that the user gave.
+        counters: The number of items by their outcome, for our own providers.
+        outage: Reports the successes and failures of our own providers.
+        only: The signals to find a provider for. Others get a provider that does nothing.
 
     Returns:
-        For each signal the given provider, else the one that the application has set globally,
-        else our own, from the environment. A signal of which any step fails costs no other one,
-        and leaves no thread and no connection.
+        For each signal: the given provider, else the global one of the application, else our own
+        from the environment. If a signal fails, the others work, and no thread or connection of it
+        is left.
     """
     borrowed: list[Any] = []
     channels: list[own.Channel] = []
@@ -151,7 +154,7 @@ def resolve(
                     return none
                 provider, its_channels = make()
             _try_out(signal, provider)
-        except Exception as error:  # noqa: BLE001  # the others shall work all the same
+        except Exception as error:  # noqa: BLE001  # the other signals work all the same
             _close(its_channels, time.monotonic())
             failed.add(signal)
             environment.warn_once(
@@ -164,7 +167,7 @@ def resolve(
         channels.extend(its_channels)
         return provider
 
-    # The SDK's own providers look for the global meter provider when they are made, and raise.
+    # The SDK's providers look for the global meter provider when they are made, and may raise.
     ignored = [_VARIABLES[signal] for signal in SIGNALS if _is_ignored(signal)]
     with no_fork, environment.without(ignored):  # exporters are imported here
         return Providers(
@@ -193,9 +196,9 @@ def resolve(
 
 
 def in_force(signal: str) -> Any:
-    """Return the global provider of a signal; ``None`` if a variable names one that is not there.
+    """Return the global provider of a signal; ``None`` if a variable names a missing one.
 
-    OpenTelemetry's own function raises then, at each call.
+    OpenTelemetry's own function raises at each call in that case.
     """
     return None if _is_ignored(signal) else _global_provider(signal)
 
@@ -218,7 +221,7 @@ def _is_ignored(signal: str) -> bool:
     try:
         with quiet():
             _global_provider(signal)
-    except Exception:  # noqa: BLE001  # a provider of somebody else's may raise anything
+    except Exception:  # noqa: BLE001  # a third party's provider may raise anything
         environment.warn_once(
             f"{name} is {value!r}, and no provider of this name can be loaded: it is ignored. "
             "Unset it, or install the package that has the provider."
@@ -228,7 +231,7 @@ def _is_ignored(signal: str) -> bool:
 
 
 def _try_out(signal: str, provider: Any) -> None:
-    """Raise what a provider raises at its first use."""
+    """Use a provider for the first time; its error is raised."""
     first_use = {"traces": "get_tracer", "logs": "get_logger", "metrics": "get_meter"}[signal]
     getattr(provider, first_use)(NAME, VERSION)
 
@@ -241,10 +244,7 @@ def _close(channels: list[own.Channel], deadline: float) -> None:
 
 
 def is_placeholder(provider: Any) -> bool:
-    """Return whether a global provider only stands in until somebody sets one.
-
-    One of ours that is no longer in use does so too.
-    """
+    """Return whether a global provider is replaceable: a proxy of the API, or idle and ours."""
     return (
         provider is None
         or own.is_idle(provider)
@@ -256,12 +256,12 @@ def is_placeholder(provider: Any) -> bool:
 
 
 def _flush_borrowed(providers: list[Any], deadline: float) -> Callable[[], bool]:
-    """Flush providers of the application's, each on a thread of its own.
+    """Flush the application's providers, each on its own thread.
 
-    The SDK's ``force_flush`` keeps no time limit: it is left behind when the time is up.
+    The SDK's ``force_flush`` keeps no time limit: its thread is left behind at the deadline.
 
     Returns:
-        A function that waits until ``deadline`` and returns whether all said they were done.
+        A function that waits until ``deadline`` and returns whether all flushes succeeded.
     """
     answers: list[bool] = []
     finished = threading.Semaphore(0)
@@ -270,7 +270,7 @@ def _flush_borrowed(providers: list[Any], deadline: float) -> Callable[[], bool]
         try:
             left = min(max(deadline - time.monotonic(), 0.0), _LONGEST_FLUSH)
             answers.append(provider.force_flush(int(left * _MILLISECONDS)) is not False)
-        except Exception:  # noqa: BLE001  # a provider of the application's may raise anything
+        except Exception:  # noqa: BLE001  # the application's provider may raise anything
             answers.append(False)
         finally:
             finished.release()
@@ -278,7 +278,7 @@ def _flush_borrowed(providers: list[Any], deadline: float) -> Callable[[], bool]
     flushable = [provider for provider in providers if hasattr(provider, "force_flush")]
     for provider in flushable:
         if start_thread(partial(flush, provider), "flush") is None:
-            # The interpreter is on its way out: the application flushes it.
+            # The interpreter is ending: the application flushes the provider.
             answers.append(False)
             finished.release()
 

@@ -1,8 +1,10 @@
-"""Handing telemetry to an exporter, without ever keeping a task waiting.
+"""The queue of one channel: a task hands an item over, and a thread sends it.
 
-The SDK's own batch processors throw a failed batch away, drop silently, and neither keep the
-time limit of a flush nor tell what became of it. This one keeps what was not accepted, as far
-as its queue reaches, and leaves the rest to the repository that has it.
+In: spans or log records, each with the reference to its stored record. Out: batches to a
+destination; if the buffer is full, the rest is left to the repository.
+
+The SDK's batch processors throw a failed batch away, drop items silently, and keep no time limit
+of a flush. This queue keeps items until they are accepted, and knows the result of a flush.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from rocketry_otel._runtime.threads import start_thread, wait_until
 from .backoff import SHORTEST_PAUSE, pause_after
 from .batch import Entry, send_batch
 from .buffer import Buffer, QueueLimits
-from .rereading import Rereading
 from .responses import Answer
 
 if TYPE_CHECKING:
@@ -32,28 +33,29 @@ if TYPE_CHECKING:
     SetAside = Callable[["ExportQueue[Any]", list[Entry], int, str], None]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class ExportQueue(Rereading, Generic[T]):
-    """A queue of one signal on its way to one destination, with a thread that empties it.
+class ExportQueue(Generic[T]):
+    """The queue of one signal to one destination, with a thread that empties it.
 
-    Where there is no room, what comes from a stored record is left to be read from the
-    repository again. Anything else is dropped then, and counted.
+    If the queue is full, items of stored records are read from the repository again later. Other
+    items are dropped and counted.
 
     Args:
         signal: ``traces`` or ``logs``.
         destination: Where the batches go.
-        limits: How much waits, and for how long.
-        counters: Where outcomes are counted.
-        outage: Told of every success and failure.
+        limits: The limits of the queue.
+        counters: The number of items by their outcome.
+        outage: Reports each success and failure.
 
     Attributes:
-        name: What names it among all queues, also those of other processes.
-        add_dead_letters: Told, before anybody else, of entries of which some were refused for good:
-            by which queue, how many, and why.
-        last_error: What last went wrong, if anything has.
-        sent_again: How many items were handed over from the repository.
-        generation: Another one each time that it is opened.
+        name: The name of the channel, the same in all processes.
+        add_dead_letters: Called first if items were refused for good, with the queue, the
+            entries, the number of refused ones among them, and the reason.
+        last_error: The reason of the last failure, if anything has failed.
+        sent_again: The number of items that were handed over from the repository.
+        generation: A new object each time that the queue is opened.
     """
 
     def __init__(
@@ -75,11 +77,14 @@ class ExportQueue(Rereading, Generic[T]):
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        # Re-entrant, since a signal handler that logs may come in between.
+        # It guards every field below, and the buffer. While it is held, only the counters' lock is
+        # taken. The destination, `add_dead_letters` and the outage are called without it. The locks
+        # of pipeline and checkpointer may be held when it is taken, never the other way round.
+        # Re-entrant, because a signal handler that logs may interrupt its holder.
         self._changed = threading.Condition(threading.RLock())
         self._held = Buffer(self._limits.size)
         self._closed = False
-        # Whoever was there before it was closed is not to meddle with what comes after.
+        # A thread of an earlier generation must not change the state of a later one.
         self.generation = object()
         self._thread: threading.Thread | None = None
         self._handed_over = 0
@@ -87,19 +92,19 @@ class ExportQueue(Rereading, Generic[T]):
         self._lost = 0
         self._lost_seen = 0  # by the last wait,
         self._lost_reported = 0  # and by the last flush
-        self._failing: str | None = None  # why, if nothing gets through
-        self._known_good: T | None = None  # what was accepted last
+        self._failing: str | None = None  # the reason, if nothing gets through
+        self._known_good: T | None = None  # the item that was accepted last
         self.last_error: str | None = None
         self.sent_again = 0
-        self._hurry_until = 0  # the count of items that are not to wait for others
-        self._close_by: float | None = None  # when closing is to be over, once it has begun
+        self._hurry_until = 0  # this many items, of all handed over, are sent at once
+        self._close_by: float | None = None  # the deadline of closing, once closing has begun
 
     def put(self, item: T, record_ref: RecordRef | None = None) -> None:
-        """Hand over an item; takes microseconds, whatever the destination does.
+        """Hand over an item; takes microseconds, however slow the destination is.
 
         Args:
             item: The item.
-            record_ref: The stored record that it comes from, if it comes from one.
+            record_ref: The stored record that it came from; ``None`` if no repository has it.
         """
         if record_ref is not None and not record_ref.is_for(self.name):
             return
@@ -123,7 +128,7 @@ class ExportQueue(Rereading, Generic[T]):
             self._wake()
 
     def hurry(self) -> int:
-        """Send what waits at once; return the mark to give to ``wait_for``."""
+        """Send all items at once; return the mark to give to ``wait_for``."""
         with self._changed:
             self._hurry_until = self._handed_over
             self._changed.notify_all()
@@ -131,15 +136,15 @@ class ExportQueue(Rereading, Generic[T]):
             return self._handed_over
 
     def wait_for(self, mark: int, deadline: float) -> bool:
-        """Wait until all that was handed over before ``mark`` has been settled.
+        """Wait until all items handed over before ``mark`` are settled.
 
         Args:
-            mark: What ``hurry`` returned.
+            mark: The result of ``hurry``.
             deadline: When to stop waiting, by ``time.monotonic()``.
 
         Returns:
-            Whether all of that was accepted by the destination, in time, and nothing was lost
-            since losses were last reported.
+            Whether the destination accepted all of them in time, and no item was lost since the
+            last report of losses.
         """
         with self._changed:
             settled = wait_until(
@@ -151,21 +156,21 @@ class ExportQueue(Rereading, Generic[T]):
             return accepted and self._lost == self._lost_reported and not self.has_overflow
 
     def report_losses(self) -> None:
-        """Let the next flush be about what is lost from the last wait on."""
+        """Let the next flush report only losses after the last wait."""
         self._lost_reported = self._lost_seen
 
     def _hurry_no_more(self, mark: int) -> None:
         if self._hurry_until == mark and self._close_by is None:
-            self._hurry_until = 0  # nobody waits any more: tries need not be so frequent
+            self._hurry_until = 0  # no caller waits now: tries may be rarer
 
     def begin_closing(self, deadline: float) -> None:
-        """Take in no more and send what waits at once, without waiting for it."""
+        """Take no more items, begin to send the rest at once, and do not wait for it."""
         with self._changed:
             self._close_by = deadline
             self.hurry()
 
     def finish_closing(self) -> None:
-        """Wait until all is sent or the deadline has come; then give up what is left."""
+        """Wait until all is sent or the deadline has come; then give up the rest."""
         with self._changed:
             if self._closed or self._close_by is None:
                 return
@@ -180,11 +185,11 @@ class ExportQueue(Rereading, Generic[T]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can be sent, until it is opened again."""
+        """Whether it sends nothing until ``reopen``."""
         return self._closed
 
     def reopen(self) -> None:
-        """Take in items again after it was closed; what was lost stays counted."""
+        """Take items again after it was closed; lost items stay counted."""
         with self._changed:
             if self._closed:
                 self._closed = False
@@ -195,7 +200,7 @@ class ExportQueue(Rereading, Generic[T]):
                 self.generation = object()
 
     def _wake(self) -> None:
-        """See to it that there is a thread for what waits; it may fail, and is tried again."""
+        """Start the thread if items wait; if that fails, the next call tries again."""
         if self._thread is None and self._held.waiting:
             self._thread = start_thread(partial(self._work, self.generation), self.signal)
 
@@ -220,7 +225,7 @@ class ExportQueue(Rereading, Generic[T]):
             failures += 1
 
     def _next_batch(self, generation: object) -> list[Entry]:
-        """Wait for a batch that is full, due or wanted in a hurry; empty when closed."""
+        """Wait for a batch that is full, due or hurried; empty when closed."""
         with self._changed:
             wait_until(
                 self._changed,
@@ -258,7 +263,7 @@ class ExportQueue(Rereading, Generic[T]):
             self._changed.notify_all()
 
     def _pause(self, generation: object, failures: int, retry_after: float | None) -> None:
-        """Leave the destination alone for a while, a short one if somebody waits."""
+        """Pause before the next try, briefly if a caller waits."""
         began = time.monotonic()
         pause = pause_after(failures) if retry_after is None else retry_after
         with self._changed:
@@ -267,7 +272,7 @@ class ExportQueue(Rereading, Generic[T]):
                 may_shorten = in_hurry and retry_after is None
                 end = began + (min(pause, SHORTEST_PAUSE) if may_shorten else pause)
                 if self._close_by is not None and end > self._close_by:
-                    self._give_up()  # there will be no time for another try
+                    self._give_up()  # the deadline comes before the next try
                 left = end - time.monotonic()
                 if left <= 0 or self._settled == self._handed_over:
                     return
@@ -320,6 +325,86 @@ class ExportQueue(Rereading, Generic[T]):
     def _is_closing(self) -> bool:
         return self._closed or self._close_by is not None
 
+    # Backpressure for catch-up and replay, which send again from the repository.
+
+    def ask(self, question: Callable[[Buffer], R]) -> R:
+        """Return the result of a function of the buffer, such as ``Buffer.oldest``."""
+        with self._changed:
+            return question(self._held)
+
+    @property
+    def has_overflow(self) -> bool:
+        """Whether items are left to the repository."""
+        return self._held.overflow is not None or self._held.handed_over is not None
+
+    @property
+    def error(self) -> str | None:
+        """Why nothing gets through; ``None`` if items do, as far as is known."""
+        return self._failing
+
+    def wait_for_room(self, timeout: float) -> bool:
+        """Wait for room for items that are sent again, beside the live ones.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether the queue has room, and the destination accepts items.
+        """
+        with self._changed:
+            if timeout and not self._has_room():
+                # A batch may be larger than the room that is left.
+                mark = self.hurry()
+                wait_until(self._changed, time.monotonic() + timeout, self._has_room)
+                self._hurry_no_more(mark)
+            return self._has_room()
+
+    def _has_room(self) -> bool:
+        room = max(self._limits.size // 2, 1)
+        return len(self._held.waiting) < room and self._takes_things()
+
+    def wait_until_sent_again(self, timeout: float) -> bool:
+        """Send at once, and wait until all items that are sent again are settled.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether they are settled, or cannot be: the destination accepts nothing, or the queue
+            is closing.
+        """
+        with self._changed:
+            mark = self.hurry()
+            is_over = wait_until(
+                self._changed,
+                time.monotonic() + timeout,
+                lambda: self._first_position() is None or not self._takes_things(),
+            )
+            self._hurry_no_more(mark)
+            return is_over
+
+    def settled_until(self, position: int, generation: object) -> int | None:
+        """Return the position before which all items that are sent again are settled.
+
+        Args:
+            position: The position up to which items were handed over.
+            generation: The ``generation`` of the queue at that time.
+
+        Returns:
+            The position; ``None`` if it is not known, because the queue is closing or was closed.
+        """
+        with self._changed:
+            if self._is_closing() or generation is not self.generation:
+                return None
+            first = self._first_position()
+            return position if first is None else min(first, position)
+
+    def _first_position(self) -> int | None:
+        return self._held.first_position(self.name)
+
+    def _takes_things(self) -> bool:
+        return self._failing is None and not self._is_closing()
+
 
 def _forget(*_: object) -> None:
-    """Set nothing aside."""
+    """Keep no dead letters."""

@@ -1,4 +1,8 @@
-"""On whose behalf something is sent: so that of each stored record is known what became of it."""
+"""Which stored record a span or a log record came from.
+
+In: an event, or the position of a stored record. Out: a reference, kept for the current thread
+while it makes the signals. With it, delivery is known for each stored record.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,23 @@ if TYPE_CHECKING:
     from rocketry_otel._model.event import TaskEvent
 
 
-# What names a stored record: when it was created, its task and its action.
+# A stored record is known by the time when it was created, its task and its action.
 Key = tuple[int, str, str]
 
 
 class RecordRef(NamedTuple):
-    """The way of one stored record to where its telemetry goes.
+    """The reference of an item to its stored record.
 
-    What is sent without one (spans of a task's body, records that no repository keeps) is not
-    stored, and can be sent but once.
+    Items without a reference (spans of a task's body, records that no repository keeps) are not
+    stored, and can be sent only once.
 
     Attributes:
-        created: When the record was created, in nanoseconds since the epoch.
-        task_name: Its task.
+        created: The time of the record, in nanoseconds since the epoch.
+        task_name: The name of its task.
         action: Its action.
-        positions: For a record that is sent again from the repository: the channels that are to
-            send it, and how many records come before it there. ``None`` for a record that is
-            sent as it is written, on all channels.
+        positions: For a record that is sent again from the repository: each channel to send it
+            on, with the number of records before it. ``None`` for a live record, which goes to
+            all channels.
     """
 
     created: int
@@ -37,16 +41,16 @@ class RecordRef(NamedTuple):
 
     @property
     def is_live(self) -> bool:
-        """Whether the record is sent as it is written, and not again from the repository."""
+        """Whether the record is sent when it is written, not again from the repository."""
         return self.positions is None
 
     def is_for(self, channel: str) -> bool:
-        """Return whether a channel is to send the record."""
+        """Return whether a channel sends the record."""
         return self.positions is None or channel in self.positions
 
 
 def record_ref_of(event: TaskEvent) -> RecordRef:
-    """Return the way of a record that was just written."""
+    """Return the reference to a record that was just written."""
     return RecordRef(event.created, event.task_name or "", event.action or "")
 
 
@@ -58,15 +62,15 @@ _current = _Current()
 
 
 def current_record_ref() -> RecordRef | None:
-    """Return on whose behalf this thread hands things over."""
+    """Return the reference for the items that this thread makes now."""
     return _current.record_ref
 
 
 def enter(record_ref: RecordRef | None) -> RecordRef | None:
-    """Let what this thread hands over from now on belong to a stored record.
+    """Set the reference for the items that this thread makes from now on.
 
     Returns:
-        What it belonged to before, to be entered again behind it.
+        The reference before, to enter again afterwards.
     """
     before, _current.record_ref = _current.record_ref, record_ref
     return before

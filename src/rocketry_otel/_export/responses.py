@@ -1,8 +1,9 @@
-"""What destinations answer.
+"""The answers of destinations.
 
-The SDK's exporters log rather than tell: a redirect and a partial success count as success, a
-refusal and an outage look alike. Here the connection underneath is watched, so that the answer
-is the collector's own.
+In: an HTTP response or a gRPC error. Out: accepted, refused or unavailable, with the reason.
+
+The SDK's exporters hide the difference: a redirect and a partial success count as success, and a
+refusal looks like an outage. So the connection under the exporter is watched.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _RESPONSES: dict[str, Any] = {
     "metrics": ExportMetricsServiceResponse,
 }
 
-# The same request would be refused again: there is something wrong with what it holds. All
-# others may be cured at the collector (a token, a path, a quota), and what waits is kept.
+# The fault is in the request, which would be refused again. All other statuses may be cured at the
+# collector (a token, a path, a quota), and the items are kept.
 _REFUSED_STATUS = frozenset({400, 413, 415, 422})
 _UNKNOWN_STATUS = frozenset({404, 405, 501})
 
@@ -56,19 +57,19 @@ _NOT_GRPC = (
     "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or use the port of OTLP over gRPC (4317 as a rule)"
 )
 
-# Whoever asks for more is asked again all the same: a wrong clock must not end all telemetry.
+# A longer pause is cut to this one: a wrong clock must not end all telemetry.
 _LONGEST_RETRY_AFTER = 300.0
-# What a collector says of a batch is a number and a message. gRPC's own limit is 4 MiB.
+# A collector's answer to a batch is a number and a message. gRPC's own limit is 4 MiB.
 LONGEST_ANSWER = 16 * 1024 * 1024
 _TOO_LONG_FOR_GRPC = f"vs. {LONGEST_ANSWER})"
-# Of an answer that is no yes nothing is used but its head.
+# Only the head is used of an answer that is no acceptance.
 _LONGEST_ERROR_PAGE = 64 * 1024
 _LONGEST_HEADS = 1024 * 1024
 _PIECE = 64 * 1024
 
 
 class Answer(Enum):
-    """What a destination said to a batch."""
+    """The answer of a destination to a batch."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"  # for good: the same batch would be refused again
@@ -77,20 +78,20 @@ class Answer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a batch.
+    """The outcome of a batch.
 
-    The words of a destination may be anything. Here they become one line of bounded length, and
-    a pause of bounded length.
+    A destination may send any text and any pause. Here the text becomes one line of bounded
+    length, and the pause is bounded.
 
     Attributes:
-        answer: What the destination said.
-        reason: Why it did not accept all of it.
-        rejected: How many items of an accepted batch it left out (OTLP's partial success).
-        retry_after: How many seconds it asked to be left alone for; ``None`` if it asked for no
-            pause, and so the usual one is made.
-        certain: Whether a refusal is beyond doubt about what was sent: it cannot be encoded.
-            Others may be about everything that is sent there.
-        unknown: Whether the destination is there but does not know the signal.
+        answer: The answer of the destination.
+        reason: Why some items were not accepted.
+        rejected: The number of items left out of an accepted batch (OTLP's partial success).
+        retry_after: The pause that the destination asked for, in seconds; ``None`` if it asked for
+            no pause, and the usual one is made.
+        certain: Whether the fault is surely in the batch: it cannot be encoded. The cause of
+            another refusal may be the destination.
+        unknown: Whether the destination answers, but does not know the signal.
     """
 
     answer: Answer
@@ -101,13 +102,13 @@ class Result:
     unknown: bool = False
 
     def __post_init__(self) -> None:
-        """Bound what the destination said."""
+        """Bound the text and the pause of the destination."""
         object.__setattr__(self, "reason", one_line(self.reason))
         object.__setattr__(self, "retry_after", _bounded(self.retry_after))
 
 
 class Destination(Protocol):
-    """Where batches go: an exporter of which is known what it really delivered."""
+    """A collector or another exporter, with the true result of each batch."""
 
     name: str
 
@@ -116,12 +117,12 @@ class Destination(Protocol):
         ...
 
     def shutdown(self) -> None:
-        """Give up what is under way and free what is held."""
+        """Give up the request in flight, and close the connection."""
         ...
 
 
 class NotAcceptedError(Exception):
-    """Carries a result through an exporter that would log and forget it."""
+    """Carries a result through an exporter, which would log and forget it."""
 
     def __init__(self, result: Result) -> None:
         """Carry ``result``."""
@@ -130,10 +131,10 @@ class NotAcceptedError(Exception):
 
 
 class WatchedSession(requests.Session):
-    """A session that turns every answer but an acceptance into a ``NotAcceptedError``.
+    """A session that raises ``NotAcceptedError`` for each answer but an acceptance.
 
     Args:
-        signal: Whose responses are read for what they leave out.
+        signal: The signal, by which a response is decoded to find a partial success.
     """
 
     def __init__(self, signal: str) -> None:
@@ -146,14 +147,14 @@ class WatchedSession(requests.Session):
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def take_result(self) -> Result | None:
-        """Return what the last request came to, once; ``None`` if there was none."""
+        """Return the result of the last request, once; ``None`` if there was no request."""
         result, self._result = self._result, None
         return result
 
     def send(self, request: Any, **kwargs: Any) -> requests.Response:
         """Send a request; raises ``NotAcceptedError`` unless it is accepted.
 
-        The time-out is for all of it, to the last byte of the answer.
+        The time-out covers the whole request, to the last byte of the answer.
         """
         kwargs |= {"allow_redirects": False, "stream": True}
         try:
@@ -168,7 +169,7 @@ class WatchedSession(requests.Session):
         return response
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """Prefer an ``Authorization`` among the headers to one from ``.netrc`` or the address."""
+        """Prefer an ``Authorization`` header to one from ``.netrc`` or the address."""
         try:
             prepared = super().prepare_request(request)
         except requests.RequestException as error:
@@ -201,7 +202,7 @@ class WatchedSession(requests.Session):
         try:
             return super().send(request, **kwargs)
         except requests.ConnectionError as error:
-            # A collector may close a connection that was kept open for long: no outage yet.
+            # A collector may close an old connection that was kept open: that is no outage.
             if not isinstance(_root(error), ConnectionResetError | BrokenPipeError):
                 raise
             return super().send(request, **kwargs)
@@ -216,7 +217,7 @@ class WatchedStub:
         self._result: Result | None = None
 
     def take_result(self) -> Result | None:
-        """Return what the last accepted request came to, once."""
+        """Return the result of the last accepted request, once."""
         result, self._result = self._result, None
         return result
 
@@ -233,7 +234,7 @@ class WatchedStub:
                 raise NotAcceptedError(result) from error
             self._result = result
             return None
-        except ValueError as error:  # gRPC's word for a channel that has been closed meanwhile
+        except ValueError as error:  # gRPC raises it if the channel was closed meanwhile
             raise NotAcceptedError(Result(Answer.UNAVAILABLE, shown(error))) from error
         self._result = _accepted(response)
         return response
@@ -245,7 +246,7 @@ def shown(error: BaseException) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return what is behind an error of the HTTP library: that is the part people can read."""
+    """Return the cause of an error of the HTTP library: that is the part people can read."""
     seen: set[int] = set()
     while id(error) not in seen:
         seen.add(id(error))
@@ -259,8 +260,8 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _content(response: requests.Response) -> bytes:
-    """Read an answer; what is beyond its limit is left, and ends the connection."""
-    # Not decoded: a few bytes may unpack to any number of them.
+    """Read an answer; if it is longer than its limit, the connection is closed."""
+    # Not decoded: a few bytes may unpack to any number of bytes.
     content = bytearray()
     most = LONGEST_ANSWER if _is_yes(response) else _LONGEST_ERROR_PAGE
     while len(content) <= most and (piece := response.raw.read(_PIECE, decode_content=False)):
@@ -268,14 +269,14 @@ def _content(response: requests.Response) -> bytes:
     if len(content) > most:
         response.close()
         content.clear()
-    # Nobody shall read the rest of it.
+    # The rest must not be read.
     response._content = b""  # noqa: SLF001  # the library has no public way
     response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001  # the same
     return _unpacked(bytes(content), response.headers.get("content-encoding", ""))
 
 
 def _unpacked(content: bytes, encoding: str) -> bytes:
-    """Return the content of an answer without its compression; nothing if it is too long."""
+    """Return the content of an answer without its compression; empty if it is too long."""
     if encoding.strip().lower() not in {"gzip", "deflate"}:
         return content
     try:
@@ -287,7 +288,7 @@ def _unpacked(content: bytes, encoding: str) -> bytes:
 
 
 def _is_yes(response: requests.Response) -> bool:
-    return 200 <= response.status_code < 300  # noqa: PLR2004  # what HTTP calls successful
+    return 200 <= response.status_code < 300  # noqa: PLR2004  # HTTP's range of success
 
 
 def _result_of(response: requests.Response, content: bytes, signal: str) -> Result:
@@ -324,7 +325,7 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def _bounded(seconds: float | None) -> float | None:
-    """Return a pause that may be made; ``None`` for one that is none, or is past."""
+    """Return a pause within bounds; ``None`` if it is no number, or not above 0."""
     if seconds is None or math.isnan(seconds) or seconds <= 0:
         return None
     return min(max(seconds, SHORTEST_PAUSE), _LONGEST_RETRY_AFTER)
@@ -334,7 +335,7 @@ def _result_of_rpc(error: Any) -> Result:
     code = getattr(error.code(), "name", "UNKNOWN")
     details = str(error.details() or "")
     if code == "RESOURCE_EXHAUSTED" and _TOO_LONG_FOR_GRPC in details:
-        # A message comes with a yes alone; ours is the limit, and the batch is theirs.
+        # Only an acceptance has a message. Our limit cut it off, but the collector has the batch.
         return Result(Answer.ACCEPTED)
     if code == "UNAVAILABLE" and "Failed parsing HTTP/2" in details:
         return Result(Answer.UNAVAILABLE, _NOT_GRPC)
@@ -350,7 +351,7 @@ def _result_of_rpc(error: Any) -> Result:
 
 
 def _rpc_retry_after(error: Any) -> float | None:
-    """Return the seconds that a status with a ``RetryInfo`` among its details asks for."""
+    """Return the seconds of the ``RetryInfo`` among the details of a status."""
     from google.rpc.error_details_pb2 import RetryInfo  # noqa: PLC0415  # part of gRPC's extras
     from google.rpc.status_pb2 import Status  # noqa: PLC0415
 
@@ -362,7 +363,7 @@ def _rpc_retry_after(error: Any) -> float | None:
             details = Status.FromString(value).details
             if any(detail.Unpack(info) for detail in details):
                 return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
-        except Exception:  # noqa: BLE001  # some proxy's idea of it
+        except Exception:  # noqa: BLE001  # a proxy may send anything
             return None
     return None
 
@@ -378,5 +379,5 @@ def _accepted(response: Any) -> Result:
     partial = response.partial_success
     fields = ("rejected_spans", "rejected_log_records", "rejected_data_points")
     rejected = sum(getattr(partial, field, 0) for field in fields)
-    # It is a signed number in the protocol.
+    # The protocol's number is signed.
     return Result(Answer.ACCEPTED, str(partial.error_message), max(rejected, 0))

@@ -1,4 +1,7 @@
-"""How delivery stands, as users and metrics see it."""
+"""The status of delivery, as users and metrics see it.
+
+In: the counts and times of a handler's channels. Out: ``handler.delivery``.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SignalDelivery:
-    """How the delivery of spans, or that of log records, stands.
+    """The delivery of spans, or of log records.
 
-    All counts are of this process since its start, and of all destinations together. What goes
-    to a provider of the application's own is not known here.
+    All counts are of this process since its start, and of all destinations together. Items of the
+    application's own providers are not counted.
 
     Attributes:
-        destinations: Where it goes.
-        delivered: How many items were accepted there.
-        waiting: How many wait to be, as far as is known: here, or in the repository.
-        refused: How many were refused for good.
-        dropped: How many were not sent, for whatever reason.
-        oldest_waiting: When the oldest record was created that waits; ``None`` if none does.
-        last_error: What last went wrong; ``None`` if nothing has.
+        destinations: The destinations of the signal.
+        delivered: The number of items that were accepted.
+        waiting: The number of items that wait in memory or in the repository, as far as is known.
+        refused: The number of items that were refused for good.
+        dropped: The number of items that were not sent, for any reason.
+        oldest_waiting: When the oldest waiting record was created; ``None`` if nothing waits.
+        last_error: The reason of the last failure; ``None`` if nothing has failed.
     """
 
     destinations: tuple[str, ...] = ()
@@ -39,11 +42,11 @@ class SignalDelivery:
 
 @dataclass(frozen=True)
 class Delivery:
-    """How delivery stands.
+    """The delivery of a handler's telemetry.
 
     Attributes:
-        traces: That of spans.
-        logs: That of log records.
+        traces: The delivery of spans.
+        logs: The delivery of log records.
     """
 
     traces: SignalDelivery = SignalDelivery()
@@ -75,16 +78,16 @@ def _combined(signals: Sequence[SignalDelivery]) -> SignalDelivery:
 
 
 class HasDelivery(Protocol):
-    """Whoever knows how delivery stands."""
+    """An object that knows the status of delivery."""
 
     @property
     def delivery(self) -> Delivery:
-        """How it stands."""
+        """The delivery of its telemetry."""
         ...
 
 
 def delivery_of(owner: HasDelivery) -> Callable[[], Delivery]:
-    """Return a function that tells how delivery stands, and does not keep its owner alive."""
+    """Return a function that returns the status of delivery, and does not keep its owner alive."""
     weak = ref(owner)
 
     def delivery() -> Delivery:

@@ -1,1 +1,4 @@
-"""The seam to Rocketry, where a record enters."""
+"""The seam to Rocketry.
+
+In: an application, and the records of its tasks. Out: stored records, and events for telemetry.
+"""

@@ -1,4 +1,4 @@
-"""The arguments of the user, checked before anything has changed.
+"""Checks the arguments of the user before anything changes.
 
 In: arguments of ``instrument`` and ``OTelRepoHandler``. Out: nothing, or one ``TypeError`` that
 names the argument and the cure.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _is_repository(value: Any) -> bool:
-    # Not by its class: what has the methods of a Red Bird repository works as one.
+    # Not by its class: an object with the methods of a Red Bird repository works as one.
     methods = [getattr(value, name, None) for name in ("add", "filter_by")]
     return not isinstance(value, type) and all(callable(method) for method in methods)
 
@@ -44,7 +44,7 @@ def check_repository(repo: Any) -> None:
     """Check the repository of a handler.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is no repository.
     """
     if not _is_repository(repo):
         expected = 'a Red Bird repository, such as open_repository("sqlite:///tasks.db")'
@@ -66,7 +66,7 @@ def check_options(**options: Any) -> None:
     """Check the other arguments; each may be ``None``.
 
     Raises:
-        TypeError: One is of another type.
+        TypeError: An argument has another type.
     """
     for name, value in options.items():
         is_right, expected = _CHECKS[name]

@@ -1,6 +1,6 @@
 """The bridge from records to OpenTelemetry: it never raises, blocks or slows a task.
 
-In: the fields of a record. Out: the event, the ids of its run for the repository, and then the
+In: the fields of a record. Out: the event, the ids of its run for the repository, and the
 signals, handed to the pipeline. Every record takes this one path:
 record -> event -> run -> signals -> exporters.
 """
@@ -43,12 +43,12 @@ class Bridge:
     """Turns records into events, events into steps of runs, and hands these to the pipeline.
 
     Args:
-        settings: What may leave the machine.
+        settings: Our own settings: which tasks are exported.
         run_lookup: The runs in the repository.
         make_pipeline: Makes the pipeline, from a function to call with a signal that is lost.
 
     Attributes:
-        pipeline: Where signals go.
+        pipeline: The providers, and the delivery of stored records.
         latest_runs: The newest beginning and endings of each task.
         pending_launches: Runs that were launched and have no record yet.
     """
@@ -73,18 +73,18 @@ class Bridge:
         after_fork_in_child(self._renew_lock)
 
     def _renew_lock(self) -> None:
-        # It guards the tracker alone, and no other lock is taken while it is held but that of
-        # the repository, when the tracker looks up a beginning.
+        # It guards `_tracker`. Only the repository's lock is taken while it is held, when the
+        # tracker looks up a beginning. The handler's lock is held when it is taken.
         self._lock = threading.RLock()
 
     def call(self, user_hooks: UserHooks) -> None:
-        """Call these hooks of the user's when a run has ended."""
+        """Call these hooks of the user when a run has ended."""
         self._user_hooks = user_hooks
 
     def replace(self, other: Bridge) -> None:
         """Go on with the open runs of another bridge, whose repository was replaced.
 
-        The other one sends its queues on a thread of its own: no task waits for it.
+        The other one sends its queues on its own thread: no task waits for it.
         """
         self._user_hooks, self.pending_launches = other._user_hooks, other.pending_launches
         with other._lock:
@@ -94,17 +94,17 @@ class Bridge:
     def observe(
         self, fields: Mapping[str, Any], message: object, execution: str | None
     ) -> Observation | None:
-        """Take in a log record; ``None`` if even that fails, which is logged.
+        """Return the event and the step of a log record; ``None`` if that fails, which is logged.
 
         Args:
             fields: ``vars()`` of the record.
             message: Its message.
-            execution: Its mode of execution, where it is known.
+            execution: Its mode of execution; ``None`` if unknown.
         """
         return self._observe(partial(live_event, fields, message, execution), fields)
 
     def observe_stored(self, fields: Mapping[str, Any]) -> Observation | None:
-        """Take in the fields of a record that another repository has kept; ``None`` as above."""
+        """Return the event and the step of a record that another repository has kept."""
         return self._observe(partial(parse_event, fields), fields)
 
     def _observe(
@@ -177,7 +177,7 @@ class Bridge:
             if self.pipeline.is_closed:
                 if not self.pipeline.worker.is_durable:
                     self._counters.add("logs", "dropped", reason="closed")
-                return  # and it stays expected: the next start finds it
+                return  # the record stays expected: the next start finds it
             try:
                 self._send(event, step, record_ref_of(event) if may_be_stored else None)
             finally:
@@ -195,7 +195,7 @@ class Bridge:
             self.pipeline.measure(lambda metrics: metrics.stopped(given_up))
 
     def open_run(self, task_name: str, run_id: str | None) -> Run | None:
-        """Return the run of a task that goes on under this id, its context made."""
+        """Return the open run of a task with this id; its context is made."""
         with self._lock:
             run = self._tracker.open_run(task_name, run_id)
         if run is None or run.began is None or self.pipeline.is_closed:
@@ -204,7 +204,7 @@ class Bridge:
         return run
 
     def knows(self, task_name: object, run_id: object) -> bool:
-        """Return whether a run was launched here, or goes on here."""
+        """Return whether a run was launched here, or is open here."""
         if self.pending_launches.has(task_name, run_id):
             return True
         with self._lock:
@@ -212,7 +212,7 @@ class Bridge:
         return run is not None
 
     def start(self, task_names: Iterable[str]) -> None:
-        """Find the providers as the scheduler starts, and show the newest success of each task."""
+        """Find the providers when the scheduler starts, and set each task's last success."""
         try:
             metrics = self.pipeline.connect().metrics
             self.pipeline.start_scheduler()
@@ -224,7 +224,7 @@ class Bridge:
             self._log_once("The providers could not be found at the start", error)
 
     def _completed(self, event: TaskEvent, run: Run, fields: Mapping[str, Any]) -> TaskEvent:
-        """Return an ending with the annotations of the body and of the user's hooks."""
+        """Return an ending with the annotations of the body and the user's hooks."""
         added: dict[str, Any] = dict(event.attributes)
         events = event.events
         if run.annotations is not None:
@@ -244,7 +244,7 @@ class Bridge:
         self._log_once(f"Something could not be handed over ({signal})", error)
 
     def _log_once(self, what: str, error: Exception) -> None:
-        """Log a fault of ours, once: a fault that comes with every record floods nobody."""
+        """Log our own fault once: a fault at every record must not flood the log."""
         if not self._is_logged:
             self._is_logged = True
             _logger.error("%s; further ones are not reported", what, exc_info=error)

@@ -1,4 +1,8 @@
-"""The side of a child process: the body of a task runs there, its records are handled elsewhere."""
+"""The child process of a task: its body runs there, and the parent handles its records.
+
+In: the records that the child sends to its parent. Out: the ids and the context of the run, and an
+ending with the annotations of the body. The parent makes the span from them.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +41,19 @@ if TYPE_CHECKING:
     from .bridge import Bridge
 
 
-# Before this module has added any.
+# The fields before this module has added its own.
 _NO_FIELDS: dict[str, Any] = {}
 
 
 class ChildRecords(logging.Filter):
-    """Sees the records that a child sends to its parent, on their way there.
+    """Sees the records that a child sends to its parent.
 
-    The one that begins the run tells its ids; the one that ends it takes along what the body
-    has added, since the parent makes the span.
+    The record that begins the run yields its ids. The record that ends it takes the annotations
+    of the body along, because the parent makes the span.
 
     Attributes:
-        began: What began the run of this child; ``None`` before that, and in the parent.
-        annotations: What the body has added.
+        began: The event that began the run of this child; ``None`` before it, and in the parent.
+        annotations: The annotations of the body.
     """
 
     def __init__(self) -> None:
@@ -59,7 +63,7 @@ class ChildRecords(logging.Filter):
         self.annotations = Annotations()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let a record through, and note or add what is to be."""
+        """Let a record through; remember a beginning, and complete an ending."""
         try:
             self._note(record)
         except Exception:  # telemetry never hurts the task
@@ -86,7 +90,7 @@ class ChildRecords(logging.Filter):
 
 
 class ChildSide:
-    """The providers of a child process, for what the body of its task makes."""
+    """The providers of a child process, for the telemetry of its task's body."""
 
     _only: ChildSide | None = None
 
@@ -98,17 +102,17 @@ class ChildSide:
 
     @classmethod
     def of(cls, bridge: Bridge | None, settings: Settings) -> ChildSide:
-        """Return the side of this child, made when it is first asked for.
+        """Return the only one of this child, made at the first call.
 
         Args:
-            bridge: What a forked child has from its parent; ``None`` in one that was spawned,
-                which finds its providers anew.
+            bridge: The parent's bridge in a forked child; ``None`` in a spawned child, which finds
+                its own providers.
             settings: Our own settings.
         """
         if cls._only is None:
             if bridge is not None and bridge.pipeline.providers is not None:
                 providers = _inherited(bridge.pipeline.providers)
-                # Closed by this side, so that the child waits for both within one time limit.
+                # This object closes the parent's providers too, within one time limit.
                 shutdown.forget(bridge.pipeline)
             else:
                 counters = Counters()
@@ -120,7 +124,7 @@ class ChildSide:
         return cls._only
 
     def context_of(self, began: TaskEvent, *, keeps_run_id: bool) -> tuple[RunIds, Context]:
-        """Return ids and context of the run that an event began, as the parent will have them."""
+        """Return the ids and the context of the run that an event began; the parent's are equal."""
         run_id = began.run_id if keeps_run_id else None
         ids = ids_of(began.task_name or "", run_id, began.created)
         sampling = self._tracer.sampling_of(
@@ -130,11 +134,11 @@ class ChildSide:
 
     @property
     def shutdown_timeout(self) -> float:
-        """How many seconds leaving the child may wait: what flushing has not used up."""
+        """The most seconds that the child's end may wait: the rest that flushes have not used."""
         return self._left
 
     def flush(self) -> None:
-        """Send what the body made, within the shutdown time-out."""
+        """Send the telemetry of the body, within the shutdown time-out."""
         began = time.monotonic()
         try:
             self._borrow_globals()
@@ -143,16 +147,16 @@ class ChildSide:
             self._left = max(self._left - (time.monotonic() - began), 0.0)
 
     def begin_closing(self, deadline: float) -> None:
-        """Begin to send what is left, until ``deadline`` (``time.monotonic()``)."""
+        """Begin to send the rest, until ``deadline`` (``time.monotonic()``)."""
         self._providers.begin_closing(deadline)
 
     def close(self, timeout: float) -> None:
-        """Send what is left, within ``timeout`` seconds, and end."""
+        """Send the rest, within ``timeout`` seconds, and end."""
         self._providers.close(time.monotonic() + timeout)
         shutdown.forget(self)
 
     def _borrow_globals(self) -> None:
-        """See to it that providers that were set late, or beside those given, are flushed too."""
+        """Add global providers that were set late, or beside the given ones, to the flush."""
         providers = self._providers
         known = [providers.tracer, providers.logger, *providers.borrowed]
         for provider in (trace.get_tracer_provider(), _logs.get_logger_provider()):
@@ -161,10 +165,10 @@ class ChildSide:
 
 
 def _inherited(providers: Providers) -> Providers:
-    """Return the parent's providers as a forked child is to flush them.
+    """Return the parent's providers that a forked child flushes.
 
-    The application's meter provider is not: a child that sent the sums that it has inherited
-    would have the counters of its parent go back and forth.
+    The application's meter provider is not among them. A child that sent its copy of the sums
+    would make the parent's counters jump back and forth.
     """
     borrowed = [one for one in providers.borrowed if one is not providers.meter]
     return replace(providers, borrowed=borrowed)

@@ -1,4 +1,7 @@
-"""The run around the body of a task."""
+"""The run around the body of a task.
+
+In: attributes and events from the body. Out: annotations, for the span when the run ends.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class CurrentRun:
-    """The run in whose body the code is.
+    """The run whose body the caller is in.
 
-    The run's own span, which is made when the run ends, gets what is added here; in every mode of
-    execution, from a child process too. Outside of a run all methods do nothing, and the run is
-    false in a condition.
+    Attributes and events added here go to the run's own span, which is made when the run ends.
+    That works in every mode of execution, also in a child process. Outside of a run all methods
+    do nothing, and the run is false in a condition.
 
     Attributes:
         task_name: Name of the task; empty outside of a run.
@@ -34,7 +37,7 @@ class CurrentRun:
         ids: RunIds | None = None,
         annotations: Annotations | None = None,
     ) -> None:
-        """Name a run, or none; made by this package alone."""
+        """Make the view of a run, or of no run; only this package calls it."""
         self.task_name = task_name
         self.run_id = run_id
         self.trace_id = "" if ids is None else ids.trace_hex
@@ -63,7 +66,7 @@ class CurrentRun:
 
         Args:
             name: Its name.
-            attributes: What belongs to it.
+            attributes: Its attributes, with values as in ``set_attribute``.
         """
         if self._annotations is not None:
             self._annotations.add_event(
@@ -77,10 +80,10 @@ _current: ContextVar[CurrentRun] = ContextVar("rocketry_otel_run", default=_NO_R
 
 
 def current_run() -> CurrentRun:
-    """Return the run in whose body the caller is.
+    """Return the run whose body the caller is in.
 
     Returns:
-        The run. Outside of a task's body, and where the application is not instrumented or the
-        task not exported, a run that does nothing and is false in a condition.
+        The run. Outside of a task's body, a run that does nothing and is false in a condition; the
+        same if the application is not instrumented, or the task is not exported.
     """
     return _current.get()

@@ -1,4 +1,8 @@
-"""The combined handler: it only wires the repository and the bridge together."""
+"""The combined handler, which connects the repository and the bridge.
+
+In: a log record. Out: its fields in the repository, as ``RepoHandler`` stores them, with the ids
+of the run; and the record's telemetry, handed to the bridge.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +49,12 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(NAME)
 
-# What exporters and their libraries log would come back to them without end, and an exporter's
+# Log records of exporters and their libraries would come back to them without end. An exporter's
 # thread that waits for this handler's lock would stop for good.
 _NOT_OURS = ("opentelemetry", "urllib3", "requests", "grpc", NAME)
 
 
-# Of each instrumented session, its handler.
+# The handler of each instrumented session.
 _hooked_into: WeakKeyDictionary[Session, ref[OTelRepoHandler]] = WeakKeyDictionary()
 
 
@@ -63,22 +67,22 @@ class _Emitting(threading.local):
 class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no annotations
     """Writes task records to a Red Bird repository and sends them to OpenTelemetry.
 
-    It can stand wherever ``redbird.logging.RepoHandler`` can: the records that it writes are
-    the same. An error of the repository is raised, as ``RepoHandler`` raises it; nothing that
-    goes wrong on the side of OpenTelemetry ever is.
+    It can replace any ``redbird.logging.RepoHandler``: the records that it writes are the same.
+    An error of the repository is raised, as ``RepoHandler`` raises it. An error on the side of
+    OpenTelemetry is never raised.
 
     Args:
         repo: The repository; ``TaskEventRecord`` is the model that keeps all of the telemetry.
         level: The lowest level of the records to handle.
-        tracer_provider: Where spans go. Without it: the provider that the application has set
-            globally when the first record comes, else one of our own, made from the standard
-            ``OTEL_*`` variables and not made global.
-        logger_provider: The same for log records.
-        meter_provider: The same for metrics.
+        tracer_provider: The provider of spans. Without it, the handler uses the global provider
+            of the application when the first record comes, else its own one. That one is made
+            from the standard ``OTEL_*`` variables and is not made global.
+        logger_provider: The provider of log records, with the same defaults.
+        meter_provider: The provider of metrics, with the same defaults.
         settings: Our own settings; without them, those of the environment.
 
     Raises:
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has another type.
         SettingsError: If ``settings`` is not given and the environment has a bad value.
 
     Attributes:
@@ -97,7 +101,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         meter_provider: MeterProvider | None = None,
         settings: Settings | None = None,
     ) -> None:
-        """Wire a repository and OpenTelemetry together; the arguments are those of the class."""
+        """Connect a repository and OpenTelemetry; the arguments are those of the class."""
         check_repository(repo)
         check_options(
             settings=settings,
@@ -112,11 +116,11 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         self._routes = Routes(Route(self.settings, given, repo, self._run_lookup))
         self._emitting = _Emitting()
         self._place_checked = False
-        # Filled by ``instrument``; a handler put in place by hand knows no tasks.
+        # ``instrument`` fills it; a handler that was put in place by hand knows no tasks.
         self.tasks = TaskDirectory()
         self.placement: Placement | None = None
-        # The URL that ``instrument`` has opened the repository by; whether it is in the memory of
-        # this process alone, and nobody else's.
+        # The URL by which ``instrument`` has opened the repository; and whether ``instrument`` has
+        # opened it in the memory of this process.
         self.url: str | None = None
         self.is_own_memory = False
         self._hooks: list[tuple[SchedulerHooks, ref[Any]]] = []
@@ -130,10 +134,10 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         return self._bridge.pipeline
 
     def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
-        """Return whether to handle a record: not those that handling records gives rise to."""
+        """Return whether to handle a record; those that handling itself logs are left out."""
         if self._emitting.here:
             return False
-        # A record that was not made by a logger may have anything for a name.
+        # A record that no logger has made may have any object as its name.
         name = record.name
         if isinstance(name, str) and name.partition(".")[0] in _NOT_OURS:
             return False
@@ -147,8 +151,8 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 sent, and written if the model of the repository accepts it.
 
         Raises:
-            Exception: What the repository or the formatter raises; the telemetry of the record
-                goes out all the same.
+            Exception: The error of the repository or the formatter; the telemetry of the record
+                is sent all the same.
         """
         self._emitting.here = True
         observation: Observation | None = None
@@ -166,7 +170,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 )
             if observation is None or observation.event.is_task_event:
                 expected = bridge.expect(observation)
-                # Also if it raises: a database may have lost its connection behind the commit.
+                # Also if it raises: a database may lose its connection after the commit.
                 may_be_stored = True
                 completed = self._completed(fields, observation)
                 with suppressed():
@@ -178,18 +182,18 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             try:
                 bridge.export(observation, expected, may_be_stored=may_be_stored)
             finally:
-                # Whatever comes, such as SystemExit: the next record is to be handled.
+                # After any error, even SystemExit: the next record must be handled.
                 self._emitting.here = False
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Send what waits.
+        """Send the queues.
 
         Args:
             timeout: Seconds to wait at most; by default the shutdown time-out of the settings.
 
         Returns:
-            Whether everything handed over so far was really accepted in time. Of a provider of
-            the application's it is known only whether its ``force_flush`` came back in time.
+            Whether everything handed over so far was really accepted in time. For a provider of
+            the application, only whether its ``force_flush`` came back in time.
         """
         with self._letting_records_pass():
             limit = self.settings.shutdown_timeout if timeout is None else timeout
@@ -202,14 +206,14 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
 
     @property
     def delivery(self) -> Delivery:
-        """How the delivery of telemetry stands."""
+        """The status of delivery."""
         return combined([pipeline.worker.delivery for pipeline in self._routes.pipelines])
 
     def close(self) -> None:
-        """Send what waits, within the shutdown time-out, and let go of threads and connections.
+        """Send the queues, within the shutdown time-out, and end threads and connections.
 
-        A record that comes later is handled as before: ``logging.config`` closes handlers that
-        stay in use. At the end of the program all is closed for good.
+        A later record is handled as before, because ``logging.config`` closes handlers that stay
+        in use. At the end of the program everything is closed for good.
         """
         with self._letting_records_pass():
             deadline = time.monotonic() + self.settings.shutdown_timeout
@@ -219,7 +223,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
 
     @contextmanager
     def _letting_records_pass(self) -> Iterator[None]:
-        """Let tasks go on meanwhile: ``logging`` has this handler's lock when it closes it."""
+        """Release the lock that ``logging`` takes to close a handler, so that tasks go on."""
         try:
             self.release()
         except RuntimeError:  # this thread does not have it
@@ -234,7 +238,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         """Return the trace id of the run that a stored record belongs to.
 
         Args:
-            record: An item of this handler's repository, of whatever model.
+            record: An item of this handler's repository, of any model.
 
         Returns:
             32 hexadecimal digits, as Jaeger's search box takes them; ``None`` if the record is
@@ -253,7 +257,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
 
         Args:
             session: The session.
-            settings: Those of its runs, if it has others than the handler.
+            settings: The settings of its runs, if they differ from the handler's.
             given: The providers of its runs, if ``settings`` is given.
         """
         from .hooks import SchedulerHooks  # noqa: PLC0415  # it imports Rocketry
@@ -269,12 +273,12 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         _hooked_into[session] = ref(self)
         if route.settings.global_providers:
             route.bridge.pipeline.allow_global()
-        # Now: a web server takes the signal later, and gives it back when it has shut down.
+        # At once: a web server takes the signal later, and restores ours when it has shut down.
         route.bridge.pipeline.handle_sigterm()
         self._hooks.append((hooks, ref(session)))
 
     def unhook(self) -> None:
-        """Take away what ``hook_into`` has put in place."""
+        """Remove the hooks that ``hook_into`` has installed."""
         for hooks, weak in self._hooks:
             session = weak()
             if session is not None:
@@ -287,12 +291,12 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
     def use_repository(
         self, repo: BaseRepo, url: str | None = None, *, is_own_memory: bool = False
     ) -> None:
-        """Write to another repository from now on; runs that go on keep their ids.
+        """Write to another repository from now on; open runs keep their ids.
 
         Args:
             repo: The repository that an application has chosen meanwhile.
-            url: The URL that it was opened by, if it was.
-            is_own_memory: Whether ``instrument`` opened it, in memory.
+            url: The URL by which it was opened, if it was.
+            is_own_memory: Whether ``instrument`` opened it in memory.
         """
         if repo is self.repo:
             return
@@ -308,7 +312,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
     def enrich(
         self, name_span: NameSpan | None, enrich: Enrich | None, session: Any = None
     ) -> None:
-        """Call hooks of the user's when a run of a session has ended; see ``instrument``."""
+        """Call hooks of the user when a run of a session has ended; see ``instrument``."""
         route = self._routes.first if session is None else self._routes.of_session(session)
         route.call(name_span, enrich)
 
@@ -337,7 +341,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         to_item = getattr(self.repo, "to_item", None)
         try:
             return to_item is not None and to_item(fields) is not None
-        except Exception:  # noqa: BLE001  # a model of the user's may raise anything
+        except Exception:  # noqa: BLE001  # a model of the user may raise anything
             return False
 
     def _execution_of(self, record: logging.LogRecord) -> str | None:
@@ -349,15 +353,15 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             return None
 
     def _completed(self, fields: dict[str, Any], observation: Observation | None) -> dict[str, Any]:
-        """Return the fields to write: those of the record and what the model has room for."""
-        # A child process sends its return value along with its success.
+        """Return the fields to write: those of the record, and ours that the model has room for."""
+        # A child process sends its return value with its success.
         fields.pop("__return__", None)
         if observation is not None:
             self._run_lookup.complete(fields, observation)
         return fields
 
     def _check_place(self, logger_name: str) -> None:
-        """Say once, with the cure, if Rocketry reads another handler's repository than ours."""
+        """Warn once, with the cure, if Rocketry reads another handler's repository than ours."""
         self._place_checked = True
         logger: logging.Logger | None = logging.getLogger(logger_name)
         while logger is not None:
@@ -378,7 +382,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
 
 
 def _copy(record: logging.LogRecord) -> logging.LogRecord:
-    """Return what ``copy.copy`` would, in a third of its time: a record is but its fields."""
+    """Return a copy of a record, in a third of the time of ``copy.copy``: only its fields."""
     if type(record) is not logging.LogRecord:
         return copy(record)
     copied = object.__new__(logging.LogRecord)
@@ -387,7 +391,7 @@ def _copy(record: logging.LogRecord) -> logging.LogRecord:
 
 
 def _message_of(record: logging.LogRecord) -> object:
-    """Return the message of a record; Rocketry adds the traceback to the one it has formatted."""
+    """Return the message of a record; Rocketry adds the traceback to its own formatted one."""
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001  # arguments that do not fit the message

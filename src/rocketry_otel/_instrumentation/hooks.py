@@ -1,8 +1,11 @@
-"""Hooks in Rocketry: around the body of each task, at each launch, start and cycle.
+"""Hooks in Rocketry: around the body of each task, at each launch, start, stop and cycle.
 
-Rocketry is imported here, and this module by ``instrument`` alone. Sessions are pickled for
-child processes that are spawned, hooks and all: so what stands in one is an object that can be
-pickled, with the little that a child needs.
+In: calls of Rocketry's scheduler. Out: the run's span as the current one, launches with their
+links, flushes and heartbeats.
+
+Only this module imports Rocketry, and the handler imports it when an application is instrumented.
+Sessions are pickled for spawned child processes, hooks included. So the hooks are one object that
+can be pickled, with the few values that a child needs.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ class SchedulerHooks:
     def __init__(
         self, bridge: Bridge, settings: Settings, session: Any, placement: Placement | None = None
     ) -> None:
-        """Put nothing in place yet: see ``install``."""
+        """Prepare the hooks; ``install`` puts them in place."""
         self._placement = placement
         self._key = uuid.uuid4().hex
         self._settings = settings
@@ -74,7 +77,7 @@ class SchedulerHooks:
     def install(self, session: Any) -> None:
         """Put the hooks in place."""
         hooks = session.hooks
-        # The first to come: spans of other hooks are then part of the run as well.
+        # The first one, so that spans of other hooks are part of the run as well.
         hooks.task_execute.insert(0, self.around)
         hooks.scheduler_startup.append(self.started)
         hooks.scheduler_cycle.append(self.cycled)
@@ -103,7 +106,7 @@ class SchedulerHooks:
         requests.unwatch(session)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Take along what a spawned child needs, and the baggage of who launches it."""
+        """Return the state that a spawned child needs, with the baggage of its launcher."""
         state = dict(vars(self))
         state.pop("_session", None)
         state["_placement"] = None
@@ -119,8 +122,8 @@ class SchedulerHooks:
     def _watch_children(self) -> None:
         for name in self._loggers:
             logger = logging.getLogger(name + _PROCESS_LOGGER)
-            # logging.config disables the loggers that it does not name. Without us Rocketry
-            # makes this one anew in the child.
+            # logging.config disables loggers that it does not name. Without us Rocketry makes
+            # this one anew in the child.
             logger.disabled = False
             if not any(isinstance(its, ChildRecords) for its in logger.filters):
                 logger.addFilter(ChildRecords())
@@ -132,7 +135,7 @@ class SchedulerHooks:
         return run_id
 
     def note(self, task: Any, run_id: Any) -> None:
-        """Keep what is known of a run that is being launched until its first record comes."""
+        """Keep context and links of a launch until the first record of its run comes."""
         termination.hold()
         bridge = _bridges.get(self._key)
         if bridge is None:
@@ -166,7 +169,7 @@ class SchedulerHooks:
         try:
             yield
         except GeneratorExit:
-            # Thrown away, in whatever context, because another hook failed: nothing to undo.
+            # Another hook failed, and Rocketry discards this one in any context: nothing to undo.
             return
         try:
             if entered is not None:
@@ -190,7 +193,7 @@ class SchedulerHooks:
         run.annotations = annotations = run.annotations or Annotations()
         base = get_current()
         if run.launched_in is not None and not baggage.get_all(base):
-            # A new thread begins with an empty context: the baggage is the launcher's.
+            # A new thread begins with an empty context, so the launcher's baggage is used.
             base = _with_baggage(base, baggage.get_all(run.launched_in))
         current = CurrentRun(name, run.began.run_id, run.ids, annotations)
         return self._set(current, set_span_in_context(get_current_span(run.context), base), None)
@@ -222,7 +225,7 @@ class SchedulerHooks:
             child.flush()
 
     def started(self) -> Generator[None, Any, None]:
-        """Find the providers when all hooks of the start have run, which may set their own."""
+        """Find the providers after all hooks of the start, which may set providers."""
         self._verify_last()
         yield
         bridge = _bridges.get(self._key)
@@ -232,9 +235,9 @@ class SchedulerHooks:
             bridge.start([str(task.name) for task in session.tasks])
 
     def stopping(self) -> Generator[None, Any, None]:
-        """Send the queues, and note an orderly end.
+        """Send the queues, and record an orderly end.
 
-        The process may be replaced next, or a web server end it by a signal: nothing is sent then.
+        Next the process may be replaced, or ended by a web server's signal: nothing is sent then.
         """
         yield
         bridge = _bridges.get(self._key)
@@ -246,7 +249,7 @@ class SchedulerHooks:
             _logger.debug("the queues could not be sent at the shutdown", exc_info=True)
 
     def _verify_last(self) -> None:
-        """Let the handler be looked for behind all hooks of the start, which may replace it."""
+        """Verify the handler's place after all hooks of the start, which may replace it."""
         weak = getattr(self, "_session", None)
         session = None if weak is None else weak()
         if self._placement is None or session is None:
@@ -255,7 +258,7 @@ class SchedulerHooks:
         startup = session.hooks.scheduler_startup
         if self.verifying in startup:
             startup.remove(self.verifying)
-        # Rocketry is in the midst of this list: it comes to what is appended, too.
+        # Rocketry iterates over this list now, and reaches the appended hook, too.
         startup.append(self.verifying)
 
     def verifying(self) -> None:
@@ -269,7 +272,7 @@ class SchedulerHooks:
             _logger.warning("The handler could not be put back", exc_info=True)
 
     def cycled(self) -> None:
-        """Note that the scheduler lives, and that the handler is in its place."""
+        """Verify the handler's place, and count the cycle."""
         self.verifying()
         bridge = _bridges.get(self._key)
         if bridge is not None:
@@ -277,9 +280,9 @@ class SchedulerHooks:
 
 
 class _OwnRunIds:
-    """Notes the launches of tasks with a function of their own for run ids, too.
+    """Keeps the launches of tasks that have their own function for run ids.
 
-    Rocketry calls that one in place of the session's.
+    Rocketry calls that function in place of the session's.
     """
 
     def __init__(self) -> None:
@@ -305,7 +308,7 @@ class _OwnRunIds:
 
     def unwatch(self, session: Any) -> None:
         self._hooks_of.pop(session, None)
-        # Unless somebody else has wrapped it meanwhile: then ours stays, and notes nothing.
+        # If other code has wrapped it meanwhile, our wrapper stays and does nothing.
         if not self._hooks_of and Task.get_run_id is self._noted:
             Task.get_run_id = self._noted.__wrapped__
 
@@ -316,7 +319,7 @@ _own_run_ids = _OwnRunIds()
 def _can_be_pickled(value: object) -> bool:
     try:
         pickle.dumps(value)
-    except Exception:  # noqa: BLE001  # an object of the user's may raise anything
+    except Exception:  # noqa: BLE001  # an object of the user may raise anything
         return False
     return True
 
@@ -328,7 +331,7 @@ def _with_baggage(context: Context, entries: Any) -> Context:
 
 
 def _run_id_of(task: Any) -> str | None:
-    """Return the id of the run whose body is about to run here, in this process."""
+    """Return the id of the run whose body starts here, in this process."""
     here: list[Any] = [threading.current_thread()]
     with contextlib.suppress(RuntimeError):
         here.append(asyncio.current_task())

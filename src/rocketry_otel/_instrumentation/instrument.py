@@ -1,4 +1,8 @@
-"""Putting the combined handler where Rocketry reads its own state."""
+"""Instruments an application: the combined handler goes where Rocketry reads its own state.
+
+In: an application, and the arguments of the user. Out: the handler on the application's task
+logger, with its hooks in the session.
+"""
 
 from __future__ import annotations
 
@@ -55,32 +59,31 @@ def instrument(
     """Record what the tasks of an application do, in a repository and with OpenTelemetry.
 
     The combined handler takes the place of the memory handler that Rocketry inserts into its
-    task logger, so that Rocketry reads its own state (what ran before a restart, what crashed)
-    from the chosen repository. Records that the memory repository already holds are carried
-    over. Handlers of other kinds stay. The logger is made to let records of level INFO
-    through. Hooks around the body of each task make the run's span the parent of what happens
-    inside it. A second call changes nothing and returns the same handler.
+    task logger. So Rocketry reads its own state (runs before a restart, crashes) from the chosen
+    repository. Records that the memory repository already holds are carried over. Handlers of
+    other kinds stay. The logger is set to let records of level INFO through. Hooks around the
+    body of each task make the run's span the parent of all spans inside it. A second call changes
+    nothing and returns the same handler.
 
     Args:
         app: A ``rocketry.Rocketry`` or a ``rocketry.Session``.
-        repo: The repository, or its URL (see ``open_repository``). Without it: the one that
-            ``ROCKETRY_OTEL_REPO`` names, else the one that the application was given
-            (``Rocketry(logger_repo=...)``), else one in memory that keeps the newest 100,000
-            records.
+        repo: The repository, or its URL (see ``open_repository``). Without it:
+            ``ROCKETRY_OTEL_REPO``, else the application's own (``Rocketry(logger_repo=...)``),
+            else one in memory that keeps the newest 100,000 records.
         settings: Our own settings; without them, those of the environment.
-        tracer_provider: See ``OTelRepoHandler``, as for the two others.
+        tracer_provider: See ``OTelRepoHandler``.
         logger_provider: See ``OTelRepoHandler``.
         meter_provider: See ``OTelRepoHandler``.
-        name_span: Called with the task, the fields of the record that ended its run, and how
-            it ended; returns the name of the run's span.
-        enrich: Called with the same; returns attributes for the run's span. What either
-            raises is logged once, counted, and costs nothing else.
+        name_span: Called with the task, the fields of the record that ended its run, and the
+            outcome; returns the name of the run's span.
+        enrich: Called with the same arguments; returns attributes for the run's span. If either
+            function raises, the error is logged once and counted; no telemetry is lost.
 
     Returns:
         The handler, now in force.
 
     Raises:
-        TypeError: If an argument is of another type; nothing has changed then.
+        TypeError: If an argument has another type; nothing has changed then.
         SettingsError: If the environment has a bad value.
         RepositoryError: If the repository cannot be opened; nothing has changed then.
     """
@@ -100,13 +103,13 @@ def instrument(
     is_bare, is_new, its_settings = session is app, handler is None, None
     if handler is None:
         settings = settings or Settings()
-        former = handler_of(session)
+        removed = handler_of(session)
         chosen = _choose_repository(logger, repo, settings, is_bare=is_bare)
         handler = _new_handler(chosen, settings, given)
-        if former is not None:
-            # It was taken off the logger by other means than ``uninstrument``.
-            former.unhook()
-            former.close()
+        if removed is not None:
+            # Other code than ``uninstrument`` has removed it from the logger.
+            removed.unhook()
+            removed.close()
     elif handler.placement is not None and session not in handler.tasks:
         its_settings = settings or Settings()
         is_new = _follow(handler, logger, repo, its_settings, is_bare=is_bare)
@@ -129,14 +132,14 @@ def instrument(
 
 
 def uninstrument(app: Application | Session) -> None:
-    """Undo ``instrument``: send what waits, within the shutdown time-out, and nothing more.
+    """Undo ``instrument``: send the queues, within the shutdown time-out, and nothing later.
 
-    A plain ``redbird.logging.RepoHandler`` with the same repository takes the handler's place,
-    so that Rocketry goes on to read its state. Other applications on the same logger share the
-    handler, and so this. An application that is not instrumented is left as it is.
+    A plain ``redbird.logging.RepoHandler`` with the same repository takes the handler's place, so
+    that Rocketry still reads its state. Other applications on the same logger share the handler,
+    and lose it too. An application that is not instrumented is left as it is.
 
     Args:
-        app: What was given to ``instrument``.
+        app: The argument of ``instrument``.
     """
     session = _session_of(app)
     logger = logging.getLogger(session.config.task_logger_basename)
@@ -149,7 +152,7 @@ def uninstrument(app: Application | Session) -> None:
         return
     index = logger.handlers.index(handler)
     plain = RepoHandler(handler.repo, level=handler.level)
-    # For ``instrument`` to take up again, if it comes to that.
+    # The next ``instrument`` finds the repository by it.
     vars(plain)[LEFT_BEHIND] = handler.url
     plain.setFormatter(handler.formatter)
     for its_filter in handler.filters:
@@ -172,7 +175,7 @@ def _handler_in(logger: logging.Logger) -> OTelRepoHandler | None:
 
 
 class _Chosen(NamedTuple):
-    """A repository, and how it was chosen."""
+    """A repository, with the URL that opened it, and whether it is our own in memory."""
 
     repo: BaseRepo
     url: str | None = None
@@ -201,31 +204,31 @@ def _follow(
 ) -> bool:
     """Let a handler use the repository of another application on its logger.
 
-    As without us, all applications on a logger read the repository that the newest of them has
-    brought, and the repositories of the others go on to be written.
+    As without us, all applications on a logger read the repository of the newest one. The
+    repositories of the others are still written.
 
     Returns:
-        Whether that is another than before.
+        Whether the handler has another repository than before.
     """
     first = next((one for one in logger.handlers if repo_of(one) is not None), None)
     url = repo if isinstance(repo, str) else settings.repo
     if repo is None and first is handler:
-        return False  # a bare session brings none
+        return False  # a bare session has no repository of its own
     is_named = url is not None and (repo is None or isinstance(repo, str))
     if is_named and url == handler.url and not handler.is_own_memory:
         return False
-    former, is_kept = handler.repo, not handler.is_own_memory
+    before, is_kept = handler.repo, not handler.is_own_memory
     chosen = _choose_repository(logger, repo, settings, is_bare=is_bare)
-    if chosen.repo is former:
+    if chosen.repo is before:
         return False
     handler.use_repository(chosen.repo, chosen.url, is_own_memory=chosen.is_own_memory)
     if is_kept:
-        logger.handlers = [*logger.handlers, RepoHandler(former)]
+        logger.handlers = [*logger.handlers, RepoHandler(before)]
     return True
 
 
 def _source_of(url: str) -> str:
-    """Return where the URL of the settings comes from."""
+    """Return the name of the variable or setting that the URL comes from."""
     variable = f"{PREFIX}REPO"
     return variable if os.environ.get(variable, "").strip() == url else "the setting repo"
 

@@ -1,4 +1,7 @@
-"""The newest beginning and endings of each task: what links may lead to."""
+"""The newest beginning and endings of each task, which links may lead to.
+
+In: events that begin or end a run. Out: ids and times, from memory or from the repository.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(NAME)
 
-# Tasks that come and go under new names do not pile up: the repository knows them all.
+# Tasks under ever new names must not fill the memory: the repository has all of them.
 _LIMIT = 10_000
 
 T = TypeVar("T")
 
 
 def look_up(look: Callable[..., T | None], *args: Any) -> T | None:
-    """Return what is found in the repository; ``None`` if it cannot be read."""
+    """Return the result of a lookup in the repository; ``None`` if it cannot be read."""
     try:
         with suppressed():
             return look(*args)
@@ -45,7 +48,7 @@ class LatestRuns:
         self._known: dict[tuple[str, str], tuple[RunIds, int]] = {}
 
     def remember(self, event: TaskEvent, run: Run) -> None:
-        """Remember what has begun or ended a run."""
+        """Remember an event that has begun or ended a run."""
         if len(self._known) >= _LIMIT:
             self._known.clear()
         self._known[event.task_name or "", event.action or ""] = (run.ids, event.created)

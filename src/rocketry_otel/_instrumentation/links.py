@@ -1,4 +1,7 @@
-"""Which runs a run waited for, and which span asked for it."""
+"""The links of a run: to the runs that it waited for, or to the span that requested it.
+
+In: a task's start condition, and calls of ``task.run()``. Out: links with trace ids and span ids.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,19 @@ _MOST = 1000
 
 
 class Awaited(NamedTuple):
-    """A task whose ending a condition waits for, and with which actions it may end."""
+    """A task whose ending a condition waits for, and the actions that count as this ending."""
 
     task_name: str
     actions: tuple[str, ...]
 
 
 def awaited(condition: Any, *, negated: bool = False) -> Iterator[Awaited]:
-    """Yield what a start condition waits for.
+    """Yield the endings that a start condition waits for.
 
     Args:
-        condition: A condition of Rocketry's: ``after_success(...)`` and its kin, alone or
-            combined with ``&``, ``|`` and ``~``. What stands below a ``~`` is not waited for.
-        negated: Whether it stands below a ``~``.
+        condition: A condition of Rocketry: ``after_success(...)`` and its like, alone or combined
+            with ``&``, ``|`` and ``~``. A part below a ``~`` is not waited for.
+        negated: Whether the condition is below a ``~``.
     """
     depend_task = getattr(condition, "depend_task", None)
     actions = getattr(condition, "_dep_actions", None)
@@ -55,9 +58,9 @@ def dependency_links(
 
     Args:
         condition: The task's start condition.
-        since: When the task last began, in nanoseconds since the epoch: what ended before
-            that has had its run already, as Rocketry sees it.
-        newest_ending: Returns the ids of the newest run that ended as awaited, and when.
+        since: When the task last began, in nanoseconds since the epoch. Rocketry has used earlier
+            endings for an earlier run.
+        newest_ending: Returns the ids of the newest run that ended as awaited, and the time.
     """
     links = {}
     for one in awaited(condition):
@@ -69,11 +72,11 @@ def dependency_links(
 
 
 class Requests:
-    """Remembers, for each ``task.run()``, the span that was active where it was called."""
+    """Remembers the active span at each call of ``task.run()``."""
 
     def __init__(self) -> None:
-        """Begin with none."""
-        # By identity: two tasks are equal to pydantic if all that they hold is.
+        """Begin with no request."""
+        # By identity: two tasks with equal fields are equal to pydantic.
         self._asked: dict[int, deque[RunLink | None]] = {}
         self._sessions: WeakSet[Any] = WeakSet()
         self._restore: Callable[[], bool] | None = None
@@ -93,7 +96,7 @@ class Requests:
             return result
 
         def restore() -> bool:
-            # Somebody may have wrapped ours in turn: then it stays, and is not set a second time.
+            # If other code has wrapped our function, ours stays, and is not set a second time.
             if task_class.run is not watched:
                 return False
             task_class.run = run
@@ -103,7 +106,7 @@ class Requests:
         self._restore = restore
 
     def unwatch(self, session: Any) -> None:
-        """Watch a session's tasks no longer; after the last session, restore ``task.run``."""
+        """Stop watching a session's tasks; after the last session, restore ``task.run``."""
         self._sessions.discard(session)
         for task in session.tasks:
             self._asked.pop(id(task), None)
@@ -118,13 +121,13 @@ class Requests:
         self._asked.setdefault(id(task), deque(maxlen=_MOST)).append(_active_span())
 
     def take(self, task: Any) -> tuple[bool, RunLink | None]:
-        """Return whether the run that is being launched was asked for, and from which span.
+        """Return whether ``task.run()`` requested this launch, and the span that was active there.
 
-        Rocketry has by now taken the request off ``task.batches``.
+        Rocketry has already removed the request from ``task.batches``.
         """
         asked = self._asked.get(id(task))
         waiting = len(task.batches)
-        # Requests that were taken back, as ``task.batches.clear()`` does, lead nowhere.
+        # Requests that were withdrawn, as by ``task.batches.clear()``, have no run.
         while asked and len(asked) > waiting + 1:
             asked.popleft()
         if not asked or len(asked) <= waiting:

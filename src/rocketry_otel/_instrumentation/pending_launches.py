@@ -1,4 +1,7 @@
-"""What is known when Rocketry launches a run, before the run's first record."""
+"""Launches of runs that have no record yet.
+
+In: the context and the links of a launch. Out: the same, when the first record of the run comes.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ _Key = tuple[str, str | None]
 
 
 class Launch(NamedTuple):
-    """How a run was launched.
+    """The launch of a run.
 
     Attributes:
-        context: The context of whoever launched it, for its baggage.
-        links: What the run is linked to.
+        context: The context of the launcher, for its baggage.
+        links: The links of the run.
     """
 
     context: Context
@@ -35,17 +38,18 @@ class PendingLaunches:
     """Keeps launches until the first record of their run comes, in bounded memory."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin with no launch."""
         self._launches: dict[_Key, deque[Launch]] = {}
         self._renew_lock()
         after_fork_in_child(self._renew_lock)
 
     def _renew_lock(self) -> None:
+        # It guards `_launches`. It is an innermost lock: no other one is taken while it is held.
         self._lock = threading.Lock()
 
     def put(self, task_name: object, run_id: object, launch: Launch) -> None:
-        """Keep a launch; those of children that died before their first record are dropped."""
-        # As the event of its first record will have them.
+        """Keep a launch; if too many wait, the oldest are dropped: their child processes died."""
+        # The event of the first record will have the same name and id.
         key = (safe_text(task_name), optional_text(run_id))
         with self._lock:
             self._launches.setdefault(key, deque(maxlen=_MOST)).append(launch)
@@ -53,7 +57,7 @@ class PendingLaunches:
                 del self._launches[next(iter(self._launches))]
 
     def has(self, task_name: object, run_id: object) -> bool:
-        """Return whether a launch of this name and id waits."""
+        """Return whether a launch with this name and id waits."""
         return (safe_text(task_name), optional_text(run_id)) in self._launches
 
     def take(self, task_name: str, run_id: str | None) -> Launch | None:

@@ -1,6 +1,6 @@
 """The place of the handler on the task logger: found, taken, and kept.
 
-A logger comes in; its list of handlers goes out, with ours where Rocketry reads its own state.
+In: a logger. Out: its list of handlers, with ours where Rocketry reads its own state.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _SILENCED = "the logger was disabled or its level was raised"
 
 
 def repo_of(handler: logging.Handler) -> BaseRepo | None:
-    """Return the repository of a handler, by which Rocketry too knows those it can read."""
+    """Return the repository of a handler; Rocketry too recognises readable handlers by it."""
     return getattr(handler, "repo", None)
 
 
 def is_rocketrys_own(handler: logging.Handler, *, is_bare: bool) -> bool:
-    """Return whether Rocketry inserted a handler of its own accord, not at the user's word.
+    """Return whether Rocketry inserted a handler by default, not because the user asked for it.
 
     Args:
         handler: A handler of the task logger.
-        is_bare: Whether there is a session without an application: Rocketry gives those a
-            repository of another model.
+        is_bare: Whether the session has no application: Rocketry gives it a repository of another
+            model.
     """
     return _is_default_of(handler, _APPLICATIONS_OWN | (_SESSIONS_OWN if is_bare else frozenset()))
 
@@ -61,10 +61,10 @@ def _is_default_of(handler: Any, models: frozenset[str]) -> bool:
 
 
 def _is_held_elsewhere(handler: Any) -> bool:
-    """Return whether anybody but a handler refers to its repository.
+    """Return whether any object besides a handler refers to its repository.
 
-    A repository of the user's own may be of the same class and model as Rocketry's. Only the
-    user's is in a variable somewhere: nobody ever gets hold of Rocketry's but by its handler.
+    A repository of the user may have the same class and model as Rocketry's. Only the user's is in
+    a variable somewhere. Rocketry's is reached only by its handler.
     """
     alone = RepoHandler(MemoryRepo(model=handler.repo.model))
     return sys.getrefcount(handler.repo) > sys.getrefcount(alone.repo)
@@ -73,13 +73,13 @@ def _is_held_elsewhere(handler: Any) -> bool:
 def put_in_front(
     logger: logging.Logger, handler: OTelRepoHandler, *, is_bare: bool, is_new: bool
 ) -> None:
-    """Make ``handler`` the first with a repository, in the place of what it replaces.
+    """Make a handler the first with a repository, in the place of those that it replaces.
 
     Args:
         logger: The task logger.
         handler: The handler.
         is_bare: See ``is_rocketrys_own``.
-        is_new: Whether the handler, or its repository, lacks what Rocketry's own has kept.
+        is_new: Whether the handler, or its repository, lacks the records of Rocketry's own.
     """
     old = list(logger.handlers)
     defaults = [one for one in old if is_rocketrys_own(one, is_bare=is_bare)]
@@ -91,12 +91,12 @@ def put_in_front(
     ]
     kept = [one for one in old if one is not handler and one not in replaced]
     place = next((i for i, one in enumerate(old) if repo_of(one) is not None), len(old))
-    # Whoever logs meanwhile waits, so that records carried over come before new ones.
+    # Threads that log meanwhile wait, so that records carried over come before new ones.
     handler.acquire()
     try:
         carried = repo_of(defaults[-1]) if defaults else None
         if is_new and carried is not None and carried is not handler.repo:
-            # Each application inserts one in front: the last has seen all that the others have.
+            # Each application inserts its handler in front: the last one has seen all records.
             _carry_over(carried, handler)
         logger.handlers = [*kept[:place], handler, *kept[place:]]
     finally:
@@ -127,9 +127,9 @@ def let_records_through(logger: logging.Logger) -> None:
 class Placement:
     """Keeps the handler of an application on its task logger.
 
-    Other code may take it away without meaning telemetry: ``set_repo`` and ``logging.config``
-    replace all handlers. It is put back once for each cause while a scheduler runs. An emptied
-    list, or a second removal, is taken for intended.
+    Other code may remove it without meaning telemetry: ``set_repo`` and ``logging.config`` replace
+    all handlers. The handler is put back once for each cause while a scheduler runs. An emptied
+    list, or a second removal, counts as intended.
 
     Args:
         handler: The handler.
@@ -137,7 +137,7 @@ class Placement:
     """
 
     def __init__(self, handler: OTelRepoHandler, logger: logging.Logger) -> None:
-        # Nothing else may keep it alive when it is off the logger.
+        # If the handler is off the logger, this may be the only reference to it.
         self._handler = handler
         self._name = logger.name
         self._causes: set[str] = set()
@@ -159,7 +159,7 @@ class Placement:
         self._causes.clear()
 
     def verify(self) -> bool:
-        """Put the handler back if it is gone; return whether something was done."""
+        """Put the handler back if it is gone; return whether it was gone."""
         if self._is_given_up:
             return False
         handler = self._handler
@@ -186,7 +186,7 @@ class Placement:
         return True
 
     def _cause(self, logger: logging.Logger) -> str | None:
-        """Return why the handler is gone; ``None`` if somebody emptied the list."""
+        """Return why the handler is gone; ``None`` if the list was emptied."""
         if id(logger) != self._logger_id:
             return _ANOTHER_LOGGER
         if self._configuration.is_over:
@@ -215,7 +215,7 @@ class Placement:
 
 
 class _ConfigurationMark(logging.Handler):
-    """Notices ``logging.config``, which closes all handlers that there are."""
+    """Notices ``logging.config``, which closes all existing handlers."""
 
     is_over = False
 

@@ -1,4 +1,4 @@
-"""The applications on one handler: each has providers and settings for its own runs.
+"""The applications on one handler, each with its own providers and settings.
 
 In: a log record. Out: the bridge of the application whose task logged it. Applications with equal
 settings and providers share a bridge, and all share the repository.
@@ -34,7 +34,7 @@ class Route:
 
     Attributes:
         settings: Our own settings.
-        bridge: The way of its records.
+        bridge: The bridge of its records.
         tasks: The tasks of its sessions.
     """
 
@@ -53,22 +53,22 @@ class Route:
         return Bridge(self.settings, run_lookup, make_pipeline)
 
     def is_for(self, settings: Settings, given: GivenProviders) -> bool:
-        """Return whether another application with these can take this route."""
+        """Return whether another application with these settings and providers can share it."""
         is_same = all(one is other for one, other in zip(self._given, given, strict=True))
         return is_same and self.settings == settings and not self._calls_user
 
     def add(self, session: Session, hooks: SchedulerHooks) -> None:
-        """Let a session take this route."""
+        """Add a session to this route."""
         self.tasks.add(session)
         self._hooks.append(hooks)
 
     def call(self, name_span: NameSpan | None, enrich: Enrich | None) -> None:
-        """Call hooks of the user's when a run has ended."""
+        """Call hooks of the user when a run has ended."""
         self._calls_user = True
         self.bridge.call(UserHooks(name_span, enrich, self.tasks.find))
 
     def use_repository(self, repo: BaseRepo, run_lookup: RunLookup) -> None:
-        """Go on with another repository; runs that go on keep their ids."""
+        """Go on with another repository; open runs keep their ids."""
         bridge = self._bridge_to(repo, run_lookup)
         bridge.replace(self.bridge)
         self.bridge = bridge
@@ -77,7 +77,7 @@ class Route:
 
 
 class Routes:
-    """The routes of a handler; the first is that of records of unknown tasks."""
+    """The routes of a handler; records of unknown tasks take the first one."""
 
     def __init__(self, first: Route) -> None:
         self._routes = [first]
@@ -124,7 +124,7 @@ class Routes:
     def of_record(self, record: logging.LogRecord) -> Route:
         """Return the route of the application whose task logged a record.
 
-        If several have a task of that name, it is the one that has launched the run.
+        If several have a task of that name, the one that has launched the run is returned.
         """
         if len(self._routes) == 1:
             return self.first

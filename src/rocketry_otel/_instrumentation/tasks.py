@@ -1,6 +1,6 @@
-"""What is known of the tasks behind the records: the seam to Rocketry.
+"""The parts of Rocketry that this package uses, as protocols; and a directory of tasks.
 
-Rocketry is never imported here; these protocols say all that is used of it.
+In: sessions, and the name of a task. Out: the task. Rocketry is never imported here.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _REMEMBERED = 4096
 
 
 class Config(Protocol):
-    """What is used of the configuration of a Rocketry session."""
+    """The configuration of a Rocketry session, as far as it is used here."""
 
     task_logger_basename: str
 
 
 class Task(Protocol):
-    """What is used of a task of Rocketry's."""
+    """A task of Rocketry, as far as it is used here."""
 
     name: str
 
@@ -32,20 +32,20 @@ class Task(Protocol):
 
 @runtime_checkable
 class Session(Protocol):
-    """What is used of ``rocketry.Session``."""
+    """A ``rocketry.Session``, as far as it is used here."""
 
     config: Config
     tasks: Collection[Task]
 
 
 class Application(Protocol):
-    """What is used of ``rocketry.Rocketry``."""
+    """A ``rocketry.Rocketry``, as far as it is used here."""
 
     session: Session
 
 
 class TaskDirectory:
-    """Finds tasks by their names, in sessions that it does not keep alive."""
+    """Finds tasks by their names in sessions; it does not keep the sessions alive."""
 
     def __init__(self) -> None:
         """Begin with no session."""
@@ -53,7 +53,7 @@ class TaskDirectory:
         self._found: dict[str, ref[Task]] = {}
 
     def add(self, session: Session) -> None:
-        """Look in ``session`` too."""
+        """Add a session."""
         self._sessions.add(session)
 
     def __bool__(self) -> bool:
@@ -63,7 +63,7 @@ class TaskDirectory:
         return session in self._sessions
 
     def execution_of(self, name: str) -> str | None:
-        """Return how a task is executed; ``None`` if no session has a task of this name."""
+        """Return the mode of execution of a task; ``None`` if no session has the task."""
         task = self.find(name)
         return None if task is None else task.get_execution()
 

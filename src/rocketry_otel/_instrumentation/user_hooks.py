@@ -1,4 +1,7 @@
-"""The hooks of users: one that names the span of a run, one that adds attributes to it."""
+"""The hooks of users: one names the span of a run, one adds attributes to it.
+
+In: an ending, the fields of its record, and its task. Out: the span's name and attributes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class UserHooks:
         enrich: Enrich | None = None,
         task_of: Callable[[str], Any] = lambda _: None,
     ) -> None:
-        """Call nothing, or what is given."""
+        """Call the given hooks, if any."""
         self._name_span = name_span
         self._enrich = enrich
         self._task_of = task_of
@@ -41,13 +44,13 @@ class UserHooks:
     def of(
         self, event: TaskEvent, fields: Mapping[str, Any], counters: Counters
     ) -> dict[str, object]:
-        """Return what the hooks add to a run; one that raises is logged once, and counted."""
+        """Return the attributes from the hooks; the error of a hook is logged once, and counted."""
         arguments = (self._task(event), MappingProxyType(fields), event.action or "")
         added: dict[str, object] = {}
         try:
             if self._enrich is not None:
                 added = dict(self._enrich(*arguments) or {})
-        except Exception as error:  # noqa: BLE001  # a hook of the user's may raise anything
+        except Exception as error:  # noqa: BLE001  # a hook of the user may raise anything
             self._log_once("enrich", error, counters)
         try:
             name = self._name_span and self._name_span(*arguments)
@@ -60,7 +63,7 @@ class UserHooks:
     def _task(self, event: TaskEvent) -> Any:
         try:
             return self._task_of(event.task_name or "")
-        except Exception:  # noqa: BLE001  # another thread adds a task to the session just now
+        except Exception:  # noqa: BLE001  # another thread may add a task to the session now
             return None
 
     def _log_once(self, hook: str, error: Exception, counters: Counters) -> None:

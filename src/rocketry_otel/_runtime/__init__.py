@@ -1,1 +1,4 @@
-"""Forks, threads, file locks, the terminal and the end of the process."""
+"""Forks, threads, file locks, the terminal and the end of the process.
+
+In: the events of a process, such as a fork. Out: calls of the objects that registered for them.
+"""

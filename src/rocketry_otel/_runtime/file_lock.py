@@ -1,4 +1,7 @@
-"""Locks between processes, which one that has died cannot hold."""
+"""Locks between processes, which the operating system releases when a process dies.
+
+In: the path of a file. Out: whether this process holds the lock on it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FileLock:
-    """A lock on a file, held until it is let go or the process ends, however it ends.
+    """A lock on a file, held until it is released or the process ends in any way.
 
     Args:
         path: The file.
@@ -26,28 +29,28 @@ class FileLock:
         after_fork_in_child(self._leave_it_to_the_parent)
 
     def _leave_it_to_the_parent(self) -> None:
-        # To close it here does not unlock it, while to keep it would: a child that outlives its
-        # parent would hold the lock on.
+        # Closing the child's copy does not unlock the file. A child that kept it would hold the
+        # lock after its parent's end.
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     @property
     def is_held(self) -> bool:
-        """Whether this process holds it by this object."""
+        """Whether this process holds the lock by this object."""
         return self._file is not None
 
     def acquire(self, *, create: bool = True) -> bool:
-        """Take the lock if nobody has it.
+        """Take the lock if no other process has it; never waits.
 
         Args:
             create: Whether to make the file if it is missing.
 
         Returns:
-            Whether it is held now.
+            Whether this process holds the lock now.
 
         Raises:
-            FileNotFoundError: The file is missing, and not to be made.
+            FileNotFoundError: The file is missing, and ``create`` is false.
             OSError: The file cannot be opened or locked.
         """
         if self._file is not None:
@@ -65,7 +68,7 @@ class FileLock:
         return True
 
     def is_in_place(self) -> bool:
-        """Return whether it is held on the very file that others see at its path."""
+        """Return whether the lock is held on the file that other processes see at its path."""
         if self._file is None:
             return False
         try:
@@ -74,13 +77,13 @@ class FileLock:
             return False
 
     def release(self) -> None:
-        """Let it go, if it is held."""
+        """Release the lock, if it is held."""
         if self._file is not None:
             file, self._file = self._file, None
             os.close(file)
 
     def remove(self) -> None:
-        """Let it go, and remove the file if that can be."""
+        """Remove the file, if possible, and release the lock."""
         with suppress(OSError):
             self.path.unlink()
         self.release()

@@ -1,9 +1,16 @@
-"""Starting afresh in a forked child."""
+"""Resets our objects in a forked child, and delays a fork while code must not be interrupted.
+
+In: methods to call in each forked child; guarded code. Out: children without locks, threads and
+connections of their parent.
+
+Lock order: guarded code enters `no_fork` before `calls`, and a fork locks them in that order.
+"""
 
 from __future__ import annotations
 
-# What is registered last is called first before a fork. Executors hold a lock of theirs from then
-# on, and the SDK needs an executor to describe the resource: we must not wait for it with that.
+# The function that is registered last is called first before a fork. Executors lock themselves
+# before a fork. This import registers them first, so that our wait comes before their lock: the SDK
+# needs an executor to describe the resource.
 import concurrent.futures.thread  # noqa: F401
 import os
 import threading
@@ -15,28 +22,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _numbers = count()
-# In the order in which they came. Python can register a function with a fork but never remove
-# it: so one function is registered, once, and what it calls comes and goes with its object.
+# In the order of registration. Python cannot remove a function that is registered with a fork. So
+# one function is registered once, and calls the methods of the objects that still live.
 _methods: dict[int, tuple[ref[Any], Callable[[Any], Any]]] = {}
 
 
-# How long a fork waits at most for what must not be cut in two.
+# The most seconds that a fork waits for guarded code.
 _LONGEST_WAIT = 5.0
-# And how long for calls, which may hang.
+# The most seconds that a fork waits for calls of gRPC, which may hang.
 _LONGEST_WAIT_FOR_CALLS = 0.2
 
 
 class _Guard:
-    """Entered while something goes on that no child must be left in the midst of.
+    """A context for code that a fork must not interrupt.
 
-    Any number of threads may be in it, each several times. A fork waits until they have left, if
-    they do so soon, and none enters meanwhile.
+    Any number of threads may enter, each several times. A fork waits until they have left, up to
+    a limit, and no thread enters meanwhile.
 
     Args:
-        longest: How many seconds a fork waits at most.
+        longest: The most seconds that a fork waits.
 
     Attributes:
-        were_cut: Whether this process was forked in the midst of something all the same.
+        were_cut: Whether this process was forked while a thread of its parent was inside.
     """
 
     def __init__(self, longest: float) -> None:
@@ -45,6 +52,8 @@ class _Guard:
         self._start_afresh()
 
     def _start_afresh(self) -> None:
+        # It guards `_count` and `_forking`. Threads hold it only to change these; a fork holds it
+        # until the fork is over.
         self._changed = threading.Condition(threading.RLock())
         self._count = 0
         self._forking = False
@@ -59,7 +68,7 @@ class _Guard:
         self._here.depth = depth + 1
 
     def __exit__(self, *_: object) -> None:
-        # A child that was forked in here has never entered.
+        # In a child that was forked inside, the count begins at 0: it has never entered.
         depth = getattr(self._here, "depth", 0) - 1
         self._here.depth = max(depth, 0)
         if depth == 0:
@@ -83,10 +92,10 @@ class _Guard:
         self._start_afresh()
 
 
-# An import above all: a child that was forked while another thread of its parent's was importing a
-# module waits for that module forever.
+# Above all for imports: if another thread imports a module during the fork, the child waits for
+# that module forever.
 no_fork = _Guard(_LONGEST_WAIT)
-# Of gRPC: a child that was forked in the midst of one hangs, or is aborted, at its own first call
+# For calls of gRPC: a child that was forked during one hangs, or is aborted, at its own first call
 # (measured: 3 of 240).
 calls = _Guard(_LONGEST_WAIT_FOR_CALLS)
 
@@ -94,16 +103,15 @@ calls = _Guard(_LONGEST_WAIT_FOR_CALLS)
 def after_fork_in_child(method: Callable[[], Any]) -> None:
     """Call a bound method in each forked child, as long as its object lives.
 
-    Locks that another thread held at the moment of the fork stay locked in the child, threads
-    are not there, and connections are shared with the parent: what has one of these starts
-    afresh.
+    In a child, locks that another thread held stay locked, threads are missing, and connections
+    are shared with the parent. Each object with one of these resets itself.
 
     Args:
-        method: The bound method; no reference to its object is kept.
+        method: The bound method; its object is not kept alive.
     """
     number = next(_numbers)
     forget = _methods.pop
-    # Not a WeakMethod: it complains on stderr when it outlives the modules at the very end.
+    # Not a WeakMethod: it writes an error to stderr if it outlives the modules at the end.
     owner = ref(method.__self__, lambda _: forget(number, None))  # type: ignore[attr-defined]
     _methods[number] = (owner, method.__func__)  # type: ignore[attr-defined]
 

@@ -1,7 +1,7 @@
 """The end of the program: all handlers send their queues at the same time.
 
-In: what was remembered. Out: each is closed within its own time limit, counted from the same
-moment: a collector that hangs takes no time from the others.
+In: the objects that were remembered. Out: each is closed within its own time limit. All limits
+begin at the same moment, so a collector that hangs takes no time from the others.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _PRIORITY = 100
 
 
 class Closable(Protocol):
-    """What is closed when the program ends."""
+    """An object to close when the program ends."""
 
     @property
     def shutdown_timeout(self) -> float:
-        """How many seconds closing may take."""
+        """The most seconds that closing may take."""
         ...
 
     def begin_closing(self, deadline: float) -> None:
-        """Begin to send what waits until ``deadline`` (``time.monotonic()``); do not wait."""
+        """Begin to send the queues, until ``deadline`` (``time.monotonic()``); do not wait."""
         ...
 
     def close(self, timeout: float) -> None:
@@ -46,17 +46,17 @@ _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 
 def remember(closable: Closable) -> None:
-    """Close ``closable`` when the program ends, unless it is forgotten first."""
+    """Close an object when the program ends, unless it is forgotten first."""
     _open.add(closable)
 
 
 def forget(closable: Closable) -> None:
-    """Leave ``closable`` alone when the program ends: it is closed already."""
+    """Do not close an object when the program ends: it is closed already."""
     _open.discard(closable)
 
 
 def close_all() -> None:
-    """Close all that is open; the time limits run at the same time, not one after another."""
+    """Close all open objects; their time limits run at the same time, not in turn."""
     began = time.monotonic()
     deadlines = [(closable, began + closable.shutdown_timeout) for closable in list(_open)]
     for closable, deadline in deadlines:
@@ -68,17 +68,17 @@ def close_all() -> None:
 def _try(step: Callable[[], None]) -> None:
     try:
         step()
-    except Exception:  # the others are closed all the same
+    except Exception:  # the other objects are closed all the same
         _logger.warning("Telemetry could not be ended", exc_info=True)
 
 
 def _close_at_the_end_of_a_child(_: object = None) -> None:
-    # A child of multiprocessing leaves by os._exit: it runs these finalizers, but not atexit.
+    # A child of multiprocessing ends by os._exit: it runs these finalizers, but not atexit.
     multiprocessing.util.Finalize(None, close_all, exitpriority=_PRIORITY)
 
 
 atexit.register(close_all)
-# For a child that is forked, which forgets its parent's finalizers, and for one that imports
-# this module itself.
+# For a forked child, which forgets its parent's finalizers, and for a child that imports this
+# module itself.
 multiprocessing.util.register_after_fork(close_all, _close_at_the_end_of_a_child)
 _close_at_the_end_of_a_child()

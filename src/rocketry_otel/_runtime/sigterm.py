@@ -1,12 +1,12 @@
-"""SIGTERM: what waits is sent, then the process dies of the signal.
+"""SIGTERM: the queues are sent, then the process dies of the signal.
 
 In: the signal, in a process that leaves it at its default. Out: everything is closed as at the
 end of the program, within the shutdown time-out; then the default action, with its exit status.
 
 A watcher does the work: a thread that exists before the signal comes. So the handler takes no
-lock, and a main thread in the midst of C code or of one of our locks keeps nobody waiting. The
-watcher wakes when a byte arrives on a socket. The interpreter writes the number of each signal to
-it at once (``signal.set_wakeup_fd``), the handler another byte as soon as Python code runs.
+lock, and a main thread in C code or under one of our locks delays nothing. The watcher wakes when
+a byte arrives on a socket. The interpreter writes the number of each signal to it at once
+(``signal.set_wakeup_fd``). The handler writes another byte as soon as Python code runs.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _PASS_CREDENTIALS = getattr(socket, "SO_PASSCRED", None)
 
 
 class Owner(Protocol):
-    """What has telemetry to send when the process is terminated."""
+    """An object with telemetry to send when the process is terminated."""
 
     def flush(self, timeout: float) -> bool:
-        """Send what waits, within ``timeout`` seconds, and go on."""
+        """Send the queues, within ``timeout`` seconds, and go on."""
         ...
 
     def flush_borrowed(self, deadline: float) -> Callable[[], object]:
@@ -62,8 +62,8 @@ class Owner(Protocol):
 class Termination:
     """The handler of SIGTERM of this process, and its watcher.
 
-    Written by the main thread alone, but for ``is_ending``. No lock: a signal handler runs between
-    any two steps of the main thread.
+    Only the main thread writes its fields, except ``is_ending``. It has no lock: a signal handler
+    runs between any two steps of the main thread.
 
     Attributes:
         is_ending: Whether the process is about to die of SIGTERM.
@@ -71,7 +71,7 @@ class Termination:
 
     def __init__(self) -> None:
         """Install nothing yet."""
-        # With the shutdown time-out of each.
+        # Each owner with its shutdown time-out.
         self._owners: weakref.WeakKeyDictionary[Owner, float] = weakref.WeakKeyDictionary()
         self._runs_a_task = False
         self._set_handler = _setter_of_handlers()
@@ -90,15 +90,15 @@ class Termination:
         return signal.getsignal(_SIGTERM) == self._handle
 
     def install(self, owner: Owner, timeout: float, *, serves: bool = False) -> None:
-        """Handle SIGTERM for an owner, where this is possible and nobody else handles it.
+        """Handle SIGTERM for an owner, if this is possible and no other handler is set.
 
-        It is possible in the main thread only. A child of ``multiprocessing`` does not handle it:
-        it may run a task, and whoever started it terminates it by this signal. The worker of a web
-        server is such a child too, but a scheduler starts in it.
+        Only the main thread can set a handler. A child of ``multiprocessing`` does not handle
+        SIGTERM: it may run a task, and its parent terminates it by this signal. The worker of a
+        web server is such a child too, but a scheduler starts in it.
 
         Args:
-            owner: What has telemetry to send.
-            timeout: How many seconds sending may take.
+            owner: The object with telemetry to send.
+            timeout: The most seconds that sending may take.
             serves: Whether a scheduler starts here.
         """
         self._owners[owner] = timeout
@@ -119,7 +119,7 @@ class Termination:
                 signal.set_wakeup_fd(before)
 
     def watch(self) -> None:
-        """Start the watcher, once there may be something to send."""
+        """Start the watcher; called before the first telemetry."""
         if self._sockets is not None and self._thread is None:
             self._thread = start_thread(partial(self._watch, self._sockets[0]), "sigterm")
 
@@ -130,12 +130,12 @@ class Termination:
             self._remove()
 
     def runs_a_task(self) -> None:
-        """Note that this process is a child that runs a task: SIGTERM ends it at once."""
+        """Mark this process as a child that runs a task: SIGTERM ends it at once."""
         self._runs_a_task = True
         self._remove()
 
     def hold(self) -> None:
-        """Let no run begin once the process is about to die."""
+        """Block the launch of a run while the process is about to die."""
         while self.is_ending:
             time.sleep(1)
 
@@ -149,7 +149,7 @@ class Termination:
         if os.getpid() != _INIT:
             self.is_ending = True
             self._set_default()
-        with suppress(OSError):  # it is full of other signals: the watcher is awake
+        with suppress(OSError):  # the socket is full of other signals, so the watcher is awake
             sockets[1].send(_HANDLED)
         if self.is_ending and not _may_hold_a_lock(frame):
             self._park(thread)
@@ -189,7 +189,7 @@ class Termination:
     def _send_and_go_on(self) -> None:
         # The kernel ignores the default action in the first process of a container.
         for owner, timeout in list(self._owners.items()):
-            with suppress(Exception):  # the others are flushed all the same
+            with suppress(Exception):  # the other owners are flushed all the same
                 owner.flush(timeout)
 
     def _end(self) -> None:
@@ -199,7 +199,7 @@ class Termination:
             deadline = time.monotonic() + max(self._owners.values(), default=0.0)
             sender = start_thread(partial(self._send, deadline), "sigterm-send")
             if sender is None:
-                self._send(deadline)  # the interpreter is on its way out: no thread can start
+                self._send(deadline)  # the interpreter is ending: no thread can start
                 return
             while sender.is_alive() and time.monotonic() < deadline:
                 sender.join(_SECONDS_BETWEEN_CALLS)
@@ -228,7 +228,7 @@ class Termination:
         )
 
     def after_fork_in_parent(self) -> None:
-        """Let SIGTERM in again."""
+        """Let SIGTERM reach this thread again."""
         if self._fork.mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._fork.mask)
 
@@ -254,8 +254,8 @@ class Termination:
 def _setter_of_handlers() -> Callable[[int, int], object] | None:
     """Return a function that sets a handler of the operating system in any thread.
 
-    ``signal.signal`` works in the main thread only, which may be in the midst of C code. Without
-    ctypes there is no such function.
+    ``signal.signal`` works only in the main thread, which may be in C code. The function needs
+    ctypes; without it the result is ``None``.
     """
     try:
         import ctypes  # noqa: PLC0415  # some Pythons lack it

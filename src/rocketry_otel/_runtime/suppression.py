@@ -1,8 +1,8 @@
-"""Reads, writes and requests of ours that make no spans.
+"""Keeps instrumented libraries from tracing our own reads, writes and requests.
 
-In: a block of our own code. Out: the same block, of which instrumented libraries (SQLAlchemy,
-sqlite3, psycopg, pymongo, requests, urllib3) make no spans. The key in the context is that of
-OpenTelemetry's own exporters. Code of the application runs outside of such blocks.
+In: a block of our own code. Out: the same block, for which instrumented libraries (SQLAlchemy,
+sqlite3, psycopg, pymongo, requests, urllib3) make no spans. OpenTelemetry's own exporters use the
+same key in the context. Code of the application runs outside of such blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def suppress() -> None:
 
 @contextmanager
 def suppressed() -> Iterator[None]:
-    """Suppress instrumentation within the block, or as a decorator within the function."""
+    """Suppress instrumentation within the block; as a decorator, within the function."""
     token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003  # a value
     try:
         yield

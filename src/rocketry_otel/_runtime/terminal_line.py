@@ -1,4 +1,7 @@
-"""One line of a terminal that shows progress: each text replaces the one before."""
+"""One line of a terminal that shows progress.
+
+In: texts. Out: a line on a terminal, where each text replaces the one before.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _ERASE = "\r\x1b[K"
 
 
 class TerminalLine:
-    """A line that changes in place on a terminal, and writes nothing anywhere else.
+    """A line that changes in place on a terminal; other streams get no text.
 
     Args:
         stream: The stream; ``None`` if the process has none.
@@ -31,12 +34,12 @@ class TerminalLine:
 
     def draw(self, text: str) -> None:
         """Replace the line by a text, cut to the width of the terminal."""
-        # A text that fills the line wraps, and the next one could not erase it.
+        # A text as wide as the terminal wraps, and the next text could not erase it.
         self._write(_ERASE + text[: shutil.get_terminal_size().columns - 1])
         self._is_drawn = True
 
     def erase(self) -> None:
-        """Erase the line, if there is one."""
+        """Erase the line, if one is drawn."""
         if self._is_drawn:
             self._write(_ERASE)
             self._is_drawn = False
@@ -44,5 +47,5 @@ class TerminalLine:
     def _write(self, text: str) -> None:
         if self._terminal is not None:
             self._terminal.write(text)
-            # A child that is forked would write the rest of the buffer once more.
+            # A forked child would write the rest of the buffer a second time.
             self._terminal.flush()

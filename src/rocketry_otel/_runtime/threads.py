@@ -1,4 +1,7 @@
-"""Threads that end with the program, and waiting with a deadline."""
+"""Threads that end with the program, and waits with a deadline.
+
+In: a function to run, or a condition to wait for. Out: a daemon thread; whether it came in time.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def wait_until(changed: threading.Condition, deadline: float, done: Callable[[], bool]) -> bool:
-    """Wait on a condition that is held until something is done, or the deadline has come.
+    """Wait until ``done`` returns true or the deadline has come; the caller holds the condition.
 
     Unlike ``Condition.wait_for`` it takes any deadline: one in a thousand years, or infinity.
 
     Returns:
-        Whether it was done.
+        Whether ``done`` returned true.
     """
     while not done():
         left = deadline - time.monotonic()
@@ -29,7 +32,7 @@ def wait_until(changed: threading.Condition, deadline: float, done: Callable[[],
 
 
 def start_thread(work: Callable[[], None], name: str) -> threading.Thread | None:
-    """Start a thread that ends with the program; ``None`` if there can be none."""
+    """Start a thread that ends with the program; return ``None`` if no thread can start."""
 
     def uninstrumented() -> None:
         # An application that traces its HTTP client would trace the sending of each trace.
@@ -40,6 +43,6 @@ def start_thread(work: Callable[[], None], name: str) -> threading.Thread | None
     try:
         thread.start()
     except RuntimeError:
-        # The interpreter is on its way out, or the machine has no more threads.
+        # The interpreter is ending, or the machine has no more threads.
         return None
     return thread

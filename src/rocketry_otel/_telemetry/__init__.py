@@ -1,1 +1,4 @@
-"""From signals to the API of OpenTelemetry."""
+"""Signals to OpenTelemetry's API.
+
+In: events and runs. Out: calls that make spans, log records and measurements.
+"""

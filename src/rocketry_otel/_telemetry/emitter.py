@@ -1,4 +1,7 @@
-"""From events and runs to what leaves the machine: one way for live, stored and old records."""
+"""Sends the span and the log record of an event: one way for live, stored and replayed records.
+
+In: an event, its run, and the reference to its stored record. Out: calls of OpenTelemetry's API.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,9 @@ class SignalEmitter:
     """Sends the spans and log records of events.
 
     Args:
-        providers: Where they go.
-        settings: What may leave the machine.
-        lost: Told of a signal that could not be handed over, and why.
+        providers: The providers of the signals.
+        settings: Our own settings: the kind of span, and whether exceptions are sent.
+        lost: Called with the name of a signal that could not be handed over, and the error.
     """
 
     def __init__(
@@ -42,10 +45,10 @@ class SignalEmitter:
         self._lost = lost
 
     def context_of(self, run: Run, event: TaskEvent) -> Context:
-        """Return the context that holds the run's span, made when it is first asked for."""
+        """Return the context that holds the run's span, made at the first call."""
         if run.context is None:
             first = run.began or event
-            with suppress(Exception):  # it is asked again at the end, and then it counts
+            with suppress(Exception):  # the sampler is called again at the end, and errors count
                 run.sampling = self._tracer.sampling_of(
                     run.ids, span_name(first.task_name or ""), beginning_attributes(first)
                 )
@@ -55,12 +58,12 @@ class SignalEmitter:
     def send(
         self, event: TaskEvent, step: Step, record_ref: RecordRef | None = None
     ) -> Context | None:
-        """Send each signal; that one fails, as a user's processor may, costs no other one.
+        """Send each signal; if one fails, as a user's processor may, the others are sent.
 
         Args:
-            event: What happened.
-            step: What that did to a run.
-            record_ref: The stored record that says so, if one does.
+            event: The event of the record.
+            step: The step of the run: began, ended or neither.
+            record_ref: The stored record; ``None`` if no repository has it.
 
         Returns:
             The context that holds the run's span.
@@ -92,9 +95,9 @@ class SignalEmitter:
 
 
 def _is_for(signal: str, record_ref: RecordRef | None) -> bool:
-    """Return whether a signal is wanted: of what is sent again, that of its channels alone.
+    """Return whether to send a signal; a record that is sent again has only some channels.
 
-    The provider of the other one may be the application's, which has sent it.
+    The other signal may belong to a provider of the application, which has sent it already.
     """
     positions = None if record_ref is None else record_ref.positions
     return positions is None or any(signal_of(channel) == signal for channel in positions)

@@ -1,4 +1,7 @@
-"""The scheduler's own pulse, so that a scheduler that hangs can be alerted on."""
+"""The scheduler's heartbeat, to alert on a scheduler that hangs.
+
+In: each cycle of the scheduler. Out: two metrics, the number of cycles and the time since the last.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,21 @@ if TYPE_CHECKING:
 
 
 class Heartbeat:
-    """Counts the scheduler's cycles and knows when the last one began."""
+    """Counts the scheduler's cycles and keeps the time of the last one."""
 
     def __init__(self) -> None:
         """Begin with no cycle."""
+        # No lock: the scheduler's thread writes, and a reader may be one cycle late.
         self._cycles = 0
         self._last: float | None = None
 
     def beat(self) -> None:
-        """Note a cycle."""
+        """Count a cycle."""
         self._cycles += 1
         self._last = time.monotonic()
 
     def show(self, provider: MeterProvider) -> None:
-        """Show it as metrics, read when they are collected: a cycle costs next to nothing."""
+        """Make the metrics; they are read when they are collected, so a cycle stays cheap."""
         meter = provider.get_meter(f"{NAME}.scheduler", VERSION)
         meter.create_observable_counter(
             "rocketry.scheduler.cycles",

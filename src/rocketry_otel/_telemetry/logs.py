@@ -1,4 +1,8 @@
-"""Sending events as OpenTelemetry log records."""
+"""Makes the log record of an event.
+
+In: a log signal, and the context of its run. Out: a log record for the application's provider or
+our own.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +27,15 @@ class EventLogger:
     """Sends events as log records.
 
     Args:
-        provider: Whose logger to use.
+        provider: The provider of the logger.
     """
 
     def __init__(self, provider: LoggerProvider) -> None:
         self._logger = provider.get_logger(NAME, VERSION)
 
     def record(self, signal: LogSignal, context: Context | None) -> None:
-        """Send a log record, as part of the run whose span is in ``context``."""
-        # Made here rather than by the logger: it is the shorter way through the SDK.
+        """Send a log record of the run whose span is in ``context``."""
+        # Made here, not by the logger: this way through the SDK is shorter.
         record = LogRecord(
             timestamp=signal.timestamp,
             observed_timestamp=signal.timestamp,

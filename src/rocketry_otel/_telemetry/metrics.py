@@ -1,4 +1,7 @@
-"""The numbers that operators alert on, through the metrics API."""
+"""The metrics that operators alert on: the runs of tasks, and the delivery of telemetry.
+
+In: events with their steps, counters, and the status of delivery. Out: calls of the metrics API.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,9 @@ class TaskMetrics:
     """Counts and times the runs of tasks.
 
     Args:
-        provider: Whose meters to use.
-        counters: What the bridge itself counts.
-        delivery: Returns how delivery stands.
+        provider: The provider of the meters.
+        counters: The number of items by their outcome.
+        delivery: Returns the status of delivery.
     """
 
     def __init__(
@@ -55,8 +58,8 @@ class TaskMetrics:
             after_fork_in_child(self._measure_nothing)
 
     def _measure_nothing(self) -> None:
-        # The SDK's locks of measurement may have been held at the fork, and would never be let
-        # go; nothing of our own provider's is sent from a child anyway.
+        # A thread may have held the SDK's locks of measurement at the fork; the child would wait
+        # for them forever. Our own provider sends nothing from a child anyway.
         self._make_instruments(NoOpMeterProvider())
 
     def _make_instruments(self, provider: MeterProvider) -> None:
@@ -77,13 +80,7 @@ class TaskMetrics:
         )
 
     def count(self, event: TaskEvent, step: Step, context: Context | None) -> None:
-        """Count what an event did.
-
-        Args:
-            event: The event.
-            step: What it did to a run.
-            context: The context that holds the run's span.
-        """
+        """Count the step of an event: a run begins or ends; ``context`` holds the run's span."""
         run = step.run
         if run is None:
             return
@@ -95,17 +92,17 @@ class TaskMetrics:
             self._time(run, event, context)
 
     def succeeded(self, task_name: str, created: int) -> None:
-        """Set when a task last succeeded, here or in an earlier process.
+        """Set the time when a task last succeeded, in this process or an earlier one.
 
         Args:
-            task_name: The task's name.
+            task_name: The name of the task.
             created: Nanoseconds since the epoch.
         """
-        # Nanoseconds do not fit a float of today's time; microseconds do.
+        # A float of today's time has room for microseconds, not for nanoseconds.
         self._last_success.set(round(created / _NANOSECONDS, 6), {TASK_NAME: task_name})
 
     def stopped(self, run: Run) -> None:
-        """Count a run that is no longer open, whether it ended or was given up."""
+        """Count a run that is no longer open: it ended, or was given up."""
         if run.counted_by is self:
             run.counted_by = None
             self._active.add(-1, {TASK_NAME: (run.began and run.began.task_name) or ""})
@@ -116,7 +113,7 @@ class TaskMetrics:
         error_type = error_type_of(event)
         if error_type is not None:
             attributes[ERROR_TYPE] = error_type
-        # An ending alone has no length, but is to be seen by who counts failures here.
+        # An ending without its beginning has no duration, but must count as a failure.
         began = event if run.began is None else run.began
         seconds = max(event.created - began.created, 0) / _NANOSECONDS
         # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
@@ -128,9 +125,9 @@ class TaskMetrics:
 def _observe_bridge(
     provider: MeterProvider, counters: Counters, delivery: Callable[[], Delivery]
 ) -> None:
-    """Show what became of telemetry, and what waits, read when it is collected."""
+    """Make the metrics of delivery: outcomes, and items that wait; read when collected."""
     for signal, unit in _UNITS.items():
-        # A unit of its own is an instrument of its own, and so a scope of its own.
+        # An instrument has one unit, and a scope has one instrument of a name: so a scope a signal.
         meter = provider.get_meter(f"{NAME}.{signal}", VERSION)
         for name in BRIDGE_COUNTERS:
             meter.create_observable_counter(

@@ -1,4 +1,7 @@
-"""Spans with ids of our choosing, on any tracer provider."""
+"""Makes the spans of runs with their own ids, on any tracer provider.
+
+In: a span signal, the ids of its run, and the sampler's decision. Out: a span that has ended.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,13 @@ _KINDS = {
     "server": SpanKind.SERVER,
 }
 _ALWAYS_ON = ("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler,")
-# The low 56 bits of the ids are uniform, as the second flag of W3C Trace Context says.
+# The second flag of W3C Trace Context: the low 56 bits of the ids are uniform.
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED | 0x02)
 _NOT_SAMPLED = TraceFlags(0x02)
 
 
 class _Chosen(threading.local):
-    """What the next span that this thread starts shall have."""
+    """The ids and the sampling of the next span that this thread starts."""
 
     ids: RunIds | None = None
     sampling: SamplingResult | None = None
@@ -66,7 +69,7 @@ class _ChosenIds(IdGenerator):
         return self._otherwise.generate_span_id() if ids is None else ids.span_id
 
     def is_trace_id_random(self) -> bool:
-        """Tell that the low 56 bits are uniform, as those of a hash are."""
+        """Return true: the low 56 bits of a hash are uniform."""
         return True
 
 
@@ -88,11 +91,11 @@ class _ChosenSampling(Sampler):
 class RunTracer:
     """Makes the spans of runs.
 
-    The id generator and the sampler are replaced on the tracer of our own instrumentation
-    scope alone; no other tracer of the provider is touched.
+    The id generator and the sampler are replaced only on the tracer of our own instrumentation
+    scope. No other tracer of the provider is touched.
 
     Args:
-        provider: Whose tracer to use.
+        provider: The provider of the tracer.
         kind: ``internal``, ``consumer`` or ``server``.
     """
 
@@ -100,12 +103,12 @@ class RunTracer:
         self._tracer: Tracer = provider.get_tracer(NAME, VERSION)
         self._kind = _KINDS[kind]
         self._chosen, self._sampler = _choose_ids(self._tracer)
-        # By far the most common sampler needs not be asked what it will say.
+        # The most common sampler always samples: no call is needed.
         if self._sampler is not None and self._sampler.get_description().startswith(_ALWAYS_ON):
             self._sampler = None
 
     def sampling_of(self, ids: RunIds, name: str, attributes: Attributes) -> SamplingResult | None:
-        """Ask the sampler about a run that begins; ``None`` if there is nothing to ask."""
+        """Return the sampler's decision for a run that begins; ``None`` if it always samples."""
         if self._sampler is None:
             return None
         return self._sampler.should_sample(
@@ -113,7 +116,7 @@ class RunTracer:
         )
 
     def context_of(self, ids: RunIds, sampling: SamplingResult | None) -> Context:
-        """Return a context with the run's span in it, for what belongs to the run."""
+        """Return a context that holds the run's span, for the spans and log records of the run."""
         sampled = sampling is None or sampling.decision is Decision.RECORD_AND_SAMPLE
         span_context = SpanContext(
             ids.trace_id,
@@ -162,7 +165,7 @@ def _link(link: RunLink) -> Link:
 
 
 def _choose_ids(tracer: Any) -> tuple[_Chosen, Sampler | None]:
-    """Let the ids and the sampling of a tracer of the SDK be chosen; once for each tracer."""
+    """Replace the id generator and the sampler of an SDK tracer, once for each tracer."""
     generator = getattr(tracer, "id_generator", None)
     sampler = getattr(tracer, "sampler", None)
     if isinstance(generator, _ChosenIds) and isinstance(sampler, _ChosenSampling):
