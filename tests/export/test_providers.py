@@ -174,6 +174,22 @@ def test_failed_signal_costs_no_other(
     )
 
 
+@pytest.mark.parametrize("signal", ["tracer", "logger", "meter"])
+def test_named_provider_is_used(
+    signal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Resolve
+) -> None:
+    """A variable may name a provider that an installed package has."""
+    for place in ("trace._TRACER", "_logs._internal._LOGGER", "metrics._internal._METER"):
+        monkeypatch.setattr(f"opentelemetry.{place}_PROVIDER", None)
+    monkeypatch.setenv(f"OTEL_PYTHON_{signal.upper()}_PROVIDER", f"sdk_{signal}_provider")
+    providers = make()
+    assert providers.failed == set()
+    assert len(providers.channels) == 2
+    named = getattr(providers, signal)
+    assert type(named).__module__.startswith("opentelemetry.sdk.")
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("signal", ["TRACER", "LOGGER", "METER"])
 def test_unknown_provider_variable_is_ignored(
     signal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Resolve

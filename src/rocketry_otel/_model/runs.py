@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPEN_RUNS_LIMIT = 10_000
 _ENDED_RUNS_LIMIT = 4_096
-# Runs of one task, without run ids, that are told apart.
+# Runs of one task in one instant without run ids differ by their order, up to this many.
 _MOST_IN_AN_INSTANT = 100
 
 _Key = tuple[str, ...]
