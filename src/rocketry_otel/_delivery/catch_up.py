@@ -1,4 +1,8 @@
-"""Sending from the repository what did not get through when it was written."""
+"""Sending records from the repository that did not get through when they were written.
+
+In: the backlogs of the channels of this process, and of dead processes. Out: the records, handed
+over to the channels in the order of the repository, and the progress, stored now and then.
+"""
 
 from __future__ import annotations
 
@@ -39,32 +43,33 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(NAME)
 
-# A note of the future is no note: the clock was wrong, or it was damaged.
+# Nanoseconds. A checkpoint from further in the future is not trusted: the clock was wrong, or the
+# file was damaged.
 _TOLERANCE = 60_000_000_000
-_SECONDS_BETWEEN_NOTES = 1.0
-# A process that is killed soon has come as far as this at least.
-_RECORDS_BETWEEN_NOTES = 500
-# With a process that sends from the repository for others, in seconds.
+_SECONDS_BETWEEN_CHECKPOINTS = 1.0
+# A process that is killed early has still stored a checkpoint.
+_RECORDS_BETWEEN_CHECKPOINTS = 500
+# For another process that holds the lease and sends nothing, in seconds.
 _PATIENCE = 15.0
-# Whoever waits for this to stop waits no longer.
+# Bounds the time until this thread sees that it must stop.
 _LONGEST_WAIT = 0.2
-# So many records are read before the tasks of this process have their turn again.
+# After so many records the tasks of this process have their turn.
 _RECORDS_AT_ONCE = 50
-# So many records wait in memory for a channel that fell behind another one.
+# So many records are kept in memory for a channel that is behind another one.
 _MOST_KEPT = 1_000
 
 
 class CatchUp:
-    """Sends from the repository what other processes and this one have left there.
+    """Sends undelivered records of this process and of dead ones from the repository.
 
     Args:
         repo: The repository.
         run_lookup: The runs in it.
-        state: What is known of what was delivered.
-        settings: What may leave the machine, and how far back.
-        queues: The channels on which it goes.
-        emitter: Sends it, as it sends live records.
-        counters: Where is counted what the repository does not have any more.
+        state: The delivery progress.
+        settings: Which tasks are exported, and how far back.
+        queues: The channels that send.
+        emitter: Sends the records, as it sends live ones.
+        counters: Counts the items that the repository no longer has.
     """
 
     def __init__(
@@ -80,7 +85,7 @@ class CatchUp:
         self._repo = repo
         self._run_lookup = run_lookup
         self._state = state
-        # For as long as that cannot be used.
+        # Used while the state cannot be.
         self._spare = MemoryState()
         self._settings = settings
         self._queues = {queue.name: queue for queue in queues}
@@ -90,19 +95,20 @@ class CatchUp:
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        # What is known to be sent, for whoever asks how things stand.
+        # Also read for the status of delivery.
         self.backlogs: dict[str, Backlog] = {}
         self._is_logged = False
         self._paused: Reading | None = None
         self._refused_since: float | None = None
-        # How many items each queue has left, and how many it had sent again before.
+        # How many items each queue has left to the repository, and how many it had sent again
+        # before.
         self._expected: dict[str, tuple[int, int]] = {}
-        # What the spare state has of what queues owe.
+        # The overflow of each queue that is in the spare state.
         self._in_memory: dict[str, Overflow] = {}
 
     @property
     def is_possible(self) -> bool:
-        """Whether something is to be sent, as far as is known, and can be."""
+        """Whether a channel has a backlog, and takes items."""
         return any(
             (name in self.backlogs or queue.has_overflow) and queue.wait_for_room(0.0)
             for name, queue in self._queues.items()
@@ -111,8 +117,8 @@ class CatchUp:
     def run(self, pause: Callable[[float], bool]) -> None:
         """Send all that can be sent now.
 
-        Where the state cannot be used, or another process sends and takes very long for it,
-        that is what this process has left itself.
+        If the state cannot be used, or another process holds the lease for very long, only the
+        records of this process are sent.
 
         Args:
             pause: Waits some seconds; returns whether to go on.
@@ -130,7 +136,7 @@ class CatchUp:
         except StateError as error:
             _logger.debug("The state of delivery cannot be used", exc_info=error)
         else:
-            # Whoever has the lease sends this, too; but it may stand still.
+            # The holder of the lease sends the records of this process too; but it may hang.
             now = time.monotonic()
             self._refused_since = self._refused_since or now
             if now - self._refused_since < _PATIENCE:
@@ -144,7 +150,7 @@ class CatchUp:
             for name, queue in self._queues.items()
             if name in self.backlogs
             and queue.wait_for_room(0.0)
-            # What an earlier turn has handed over has positions of its own.
+            # The items of an earlier turn have positions of that turn.
             and queue.wait_until_sent_again(0.0)
         ]
         if ready:
@@ -178,17 +184,17 @@ class CatchUp:
             self._is_logged = True
             since = min(self.backlogs[name].oldest for name in ready) / 1e9
             _logger.info(
-                "What did not get through since %s is sent from the repository.",
+                "Undelivered records since %s are sent from the repository.",
                 datetime.fromtimestamp(max(since, 0.0)).astimezone().isoformat(" ", "seconds"),
             )
 
     def _log_end(self) -> None:
         if self._is_logged and not self.backlogs:
             self._is_logged = False
-            _logger.info("All that did not get through has been sent from the repository.")
+            _logger.info("All undelivered records have been sent from the repository.")
 
     def _take_on(self) -> None:
-        """Take on what dead processes and the queues of this one have left."""
+        """Take on the backlogs of dead processes, and the overflow of the queues of this one."""
         takeover = Takeover(self._state, self._queues, self._believed)
         unknown_until = self._state.unknown_until()
         unknown = None if unknown_until is None else self._unknown(unknown_until)
@@ -199,7 +205,7 @@ class CatchUp:
             if unknown is not None:
                 takeover.add(name, unknown)
         if takeover.backlogs or takeover.is_new or unknown_until is not None:
-            # Also what has not changed: should nothing be able to be noted, nothing is sent.
+            # Unchanged backlogs are stored too: if they cannot be stored, nothing is sent.
             self._state.take_on(
                 takeover.backlogs, takeover.gone, takeover.ended, known_until=unknown_until
             )
@@ -215,9 +221,9 @@ class CatchUp:
         }
 
     def _take_on_in_memory(self) -> None:
-        """Take on what this process has left, for as long as it lives.
+        """Take on the overflow of the queues of this process, in memory.
 
-        It stays owed until it is sent, so that nothing that is noted meanwhile is ahead of it.
+        It is confirmed only when it was sent, so that no checkpoint is ahead of it.
         """
         backlogs = self._spare.backlogs()
         for name, left in self._handed_over_now().items():
@@ -231,7 +237,7 @@ class CatchUp:
         self.backlogs = backlogs
 
     def _handed_over_now(self) -> dict[str, Overflow]:
-        """Return what each queue owes that has room for it now."""
+        """Hand over the overflow of each queue that has room now."""
         ready = (name for name, queue in self._queues.items() if queue.wait_for_room(0.0))
         handed_over = {name: self._queues[name].ask(Buffer.hand_over) for name in ready}
         return {name: left for name, left in handed_over.items() if left is not None}
@@ -243,9 +249,9 @@ class CatchUp:
         self._expected[name] = (items + left.items, sent_before)
 
     def _unknown(self, until: int = FOREVER) -> Checkpoint | None:
-        """Return what to send where nothing is known; ``None`` if it cannot be told apart."""
+        """Return the checkpoint to use if none is stored; ``None`` for a foreign model."""
         if not self._run_lookup.keeps("trace_id"):
-            # What this project has written cannot be told from what was there before.
+            # Records of this project cannot be distinguished from older ones.
             return None
         return Checkpoint(time.time_ns() - int(self._settings.catch_up * 1e9), 0, until)
 
@@ -257,7 +263,7 @@ class CatchUp:
     def _send(self, reading: Reading, pause: Callable[[float], bool]) -> None:
         state, cursors = reading.state, [*reading.cursors.values()]
         behind: deque[tuple[Reconstructed, set[str]]] = deque()
-        noted, worked = time.monotonic(), time.thread_time()
+        stored, worked = time.monotonic(), time.thread_time()
         goes_on = is_whole = True
         try:
             for count, (one, offered) in enumerate(reading, start=1):
@@ -270,9 +276,10 @@ class CatchUp:
                     # As long as it took: half of the time is for the tasks of this process.
                     goes_on = pause(time.thread_time() - worked)
                     worked = time.thread_time()
-                if now - noted >= _SECONDS_BETWEEN_NOTES or count % _RECORDS_BETWEEN_NOTES == 0:
-                    self._note(cursors, state)
-                    noted = now
+                is_time = now - stored >= _SECONDS_BETWEEN_CHECKPOINTS
+                if is_time or count % _RECORDS_BETWEEN_CHECKPOINTS == 0:
+                    self._checkpoint(cursors, state)
+                    stored = now
                 if not goes_on or not any(cursor.is_on for cursor in cursors):
                     break
             else:
@@ -282,10 +289,10 @@ class CatchUp:
             while goes_on and any(
                 not one.queue.wait_until_sent_again(_LONGEST_WAIT) for one in cursors
             ):
-                self._note(cursors, state)
+                self._checkpoint(cursors, state)
                 goes_on = pause(0.0)
         finally:
-            self._note(cursors, state)
+            self._checkpoint(cursors, state)
         is_over = self.backlogs.keys().isdisjoint(reading.cursors)
         if goes_on and is_whole and not is_over and len(behind) <= _MOST_KEPT:
             reading.kept.extendleft(reversed(behind))
@@ -294,7 +301,7 @@ class CatchUp:
     def _offer(
         self, cursors: list[Cursor], one: Reconstructed, pause: Callable[[float], bool]
     ) -> None:
-        """Send a record on those channels that have not yet sent it."""
+        """Send a record on the channels that have not sent it."""
         event = one.event
         positions = {
             cursor.queue.name: cursor.position - 1
@@ -308,7 +315,7 @@ class CatchUp:
                 while cursor.is_on and not cursor.queue.wait_for_room(_LONGEST_WAIT):
                     cursor.is_on = cursor.queue.error is None and pause(0.0)
                 if not cursor.is_on:
-                    # It is sent from here on the next time.
+                    # The next turn sends it.
                     cursor.stop_before(positions.pop(cursor.queue.name))
         if positions:
             record_ref = RecordRef(
@@ -321,29 +328,29 @@ class CatchUp:
             return False
         return not self._run_lookup.keeps("trace_id") or bool(one.fields.get("trace_id"))
 
-    def _note(self, cursors: list[Cursor], state: State | MemoryState) -> None:
-        """Note how far each channel has come."""
+    def _checkpoint(self, cursors: list[Cursor], state: State | MemoryState) -> None:
+        """Store how far each channel has come."""
         changed, finished = {}, []
         for cursor in cursors:
             name = cursor.queue.name
-            noted = cursor.noted()
-            if noted is None:
+            left = cursor.progress()
+            if left is None:
                 continue
-            if cursor.is_read and noted.done == cursor.position:
+            if cursor.is_read and left.done == cursor.position:
                 finished.append(name)
                 self.backlogs.pop(name, None)
                 self._count_missing(name)
             else:
-                changed[name] = self.backlogs[name] = noted
+                changed[name] = self.backlogs[name] = left
         if changed or finished:
             state.take_on(changed, finished=finished)
         if state is self._spare:
             for name in finished:
-                left = self._in_memory.pop(name, None)
-                self._queues[name].ask(partial(Buffer.confirm_handed_over, handed_over=left))
+                overflow = self._in_memory.pop(name, None)
+                self._queues[name].ask(partial(Buffer.confirm_handed_over, handed_over=overflow))
 
     def _count_missing(self, name: str) -> None:
-        """Count what was left to a repository that does not have it any more."""
+        """Count the items that were left to the repository and are no longer in it."""
         items, sent_before = self._expected.pop(name, (0, 0))
         queue = self._queues[name]
         missing = items - (queue.sent_again - sent_before)

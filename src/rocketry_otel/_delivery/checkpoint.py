@@ -1,4 +1,4 @@
-"""How far delivery has come: what is noted of it."""
+"""How far delivery has come, as it is stored."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ FOREVER = 2**63 - 1
 
 
 class Checkpoint(NamedTuple):
-    """How far a process has come with what it has written itself, on one channel.
+    """How far a process has come with its own records, on one channel.
 
     Attributes:
-        since: All that it wrote and that was created before this is delivered; in nanoseconds
+        since: All its records that were created before this time are delivered; in nanoseconds
             since the epoch.
-        waiting: How many items were not delivered when this was noted.
-        until: When the newest was created of what is not delivered, where that is known.
+        waiting: How many items were not delivered at the checkpoint.
+        until: When the newest undelivered record was created, if that is known.
     """
 
     since: int
@@ -23,16 +23,15 @@ class Checkpoint(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """What is to be sent from the repository on one channel.
+    """The records that are still to be sent from the repository on one channel.
 
     Attributes:
-        since: What was created before this is delivered; in nanoseconds since the epoch.
-        done: How many of the records that were created since, in the order of the repository,
-            need not be sent any more.
-        mark: What the last of these is known by again.
+        since: Records that were created before this are delivered; in nanoseconds since the epoch.
+        done: How many of the later records are done, in the order of the repository.
+        mark: Identifies the last of these.
         waiting: How many items are known to wait.
-        until: When the newest was created of what is to be sent.
-        reached: When that was created which was sent last.
+        until: When the newest record to send was created.
+        reached: When the record that was sent last was created.
     """
 
     since: int
@@ -44,22 +43,22 @@ class Backlog(NamedTuple):
 
     @property
     def oldest(self) -> int:
-        """When the oldest may have been created that is still to be sent."""
+        """When the oldest record to send may have been created."""
         return max(self.since, self.reached)
 
 
 def with_earlier(backlog: Backlog | None, checkpoint: Checkpoint) -> Backlog:
-    """Return the backlog that holds what is still to be delivered elsewhere, too.
+    """Return the backlog with the undelivered records of a checkpoint added.
 
     Args:
-        backlog: What is to be sent already.
-        checkpoint: How far another process, or the queue of this one, has come.
+        backlog: The backlog so far.
+        checkpoint: How far another process, or a queue of this one, has come.
     """
     if backlog is None:
         return Backlog(checkpoint.since, waiting=checkpoint.waiting, until=checkpoint.until)
     waiting = backlog.waiting + checkpoint.waiting
     if checkpoint.since >= backlog.since:
-        # Whoever sends it reads on to the end, and so meets this on its way.
+        # The reading goes on to the end of the repository, so it meets these records.
         return backlog._replace(
             waiting=waiting,
             until=max(checkpoint.until, backlog.until),

@@ -1,4 +1,4 @@
-"""One channel while it catches up."""
+"""The position of one channel in a reading of the repository."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Cursor:
 
     Attributes:
         queue: The channel.
-        backlog: What was to be sent on it when this began.
-        position: How many of the records that it is about were read.
+        backlog: Its backlog when this began.
+        position: How many records of the backlog were read.
         is_on: Whether the channel takes more.
-        is_read: Whether all of them were read.
+        is_read: Whether all records of the backlog were read.
     """
 
     def __init__(self, queue: ExportQueue[Any], backlog: Backlog) -> None:
@@ -31,37 +31,37 @@ class Cursor:
         self.position = 0
         self.is_on = True
         self.is_read = False
-        # Of what is not noted yet: what each record is known by again, and when it was created.
+        # For each record whose delivery is not stored: its position, mark and time of creation.
         self._marks: deque[tuple[int, str, int]] = deque()
         self._mark, self._reached = backlog.mark, backlog.reached
         self._generation = queue.generation
         self._is_other = False
-        self._noted = (backlog.done, backlog.mark)
-        # Behind this are records that are newer than what is to be sent. They count as done with
-        # all the rest alone: some may be left meanwhile, and be to be sent.
+        self._stored = (backlog.done, backlog.mark)
+        # The records behind this position are newer than the backlog. They are done only when all
+        # are: some of them may be added to the backlog meanwhile.
         self._end: int | None = None
 
     def resume(self, backlog: Backlog | None, *, is_on: bool) -> bool:
         """Go on with the next record; return whether that is possible.
 
         Args:
-            backlog: What is to be sent now: it may have grown, or have been taken up anew.
-            is_on: Whether the channel takes something now.
+            backlog: The backlog now: it may have grown, or begun again.
+            is_on: Whether the channel takes items now.
         """
         if backlog is None or self._is_other or self._generation is not self.queue.generation:
             return False
-        # Records behind the end of the backlog were passed, and are wanted if that end has moved.
+        # Records behind the end of the backlog were passed. If the end has moved, they are needed.
         has_moved = self._end is not None and backlog.until != self.backlog.until
-        is_same = (backlog.since, backlog.done, backlog.mark) == (self.backlog.since, *self._noted)
+        is_same = (backlog.since, backlog.done, backlog.mark) == (self.backlog.since, *self._stored)
         self.backlog, self.is_on, self.is_read = backlog, is_on, False
         return is_same and not has_moved
 
     def is_about(self, event: TaskEvent) -> bool:
-        """Return whether an event counts among those that were to be sent."""
+        """Return whether an event is new enough for the backlog."""
         return event.created >= self.backlog.since
 
     def passes(self, one: Reconstructed) -> bool:
-        """Take note of a record; return whether it is to be sent."""
+        """Pass a record; return whether it is to be sent."""
         self.position += 1
         done = self.backlog.done
         if self.position < done:
@@ -69,7 +69,7 @@ class Cursor:
         mark = _mark_of(one)
         if self.position == done:
             if mark != self.backlog.mark:
-                # Records were removed: what is done can only be found out from the beginning.
+                # Records were removed: another reading must begin at the first record.
                 self._is_other = True
                 self.is_on = False
             return False
@@ -81,13 +81,13 @@ class Cursor:
         return is_wanted
 
     def stop_before(self, position: int) -> None:
-        """Take back that a record passes: the channel takes nothing any more."""
+        """Go back before a record: the channel takes no more items."""
         self.position = position
         while self._marks and self._marks[-1][0] > position:
             self._marks.pop()
 
-    def noted(self) -> Backlog | None:
-        """Return what is left of the backlog; ``None`` if there is nothing new to tell."""
+    def progress(self) -> Backlog | None:
+        """Return the rest of the backlog; ``None`` if it has not changed."""
         if self._is_other or (self.is_read and self.position < self.backlog.done):
             return self.backlog._replace(done=0, mark="")
         done = self.queue.settled_until(self.position, self._generation)
@@ -99,7 +99,7 @@ class Cursor:
             return self.backlog if self.is_read else None
         while self._marks and self._marks[0][0] <= done:
             _, self._mark, self._reached = self._marks.popleft()
-        self._noted = (done, self._mark)
+        self._stored = (done, self._mark)
         waiting = max(self.backlog.waiting - (done - self.backlog.done), 0)
         return self.backlog._replace(
             done=done, mark=self._mark, waiting=waiting, reached=self._reached

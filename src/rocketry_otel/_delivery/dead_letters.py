@@ -1,4 +1,4 @@
-"""What destinations have refused for good: set aside, with the reason."""
+"""Dead letters: stored records that a destination has refused for good, with the reason."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MOST_REFUSED = 10_000
 
 
 class DeadLetters:
-    """The stored records that were refused for good, of which the newest are kept.
+    """The newest dead letters.
 
-    What cannot be noted at once is noted with the next thing that can be: in one step with it,
-    so that nothing that is noted of delivery is ahead of it.
+    If a dead letter cannot be stored at once, the next transaction that succeeds stores it. So no
+    checkpoint is ahead of a dead letter.
 
     Args:
-        db: Where they are noted, with all else that is known of delivery.
+        db: The database, which has the checkpoints too.
     """
 
     def __init__(self, db: StateDB) -> None:
@@ -39,57 +39,57 @@ class DeadLetters:
 
     def _start_afresh(self) -> None:
         self._lock = threading.RLock()
-        # A row of the table each.
-        self._not_noted: dict[_Key, tuple[object, ...]] = {}
+        # Guards `_unsaved`: by key, the row of the table.
+        self._unsaved: dict[_Key, tuple[object, ...]] = {}
 
     @property
-    def is_noted(self) -> bool:
-        """Whether all of them are noted."""
-        return not self._not_noted
+    def is_saved(self) -> bool:
+        """Whether all of them are stored."""
+        return not self._unsaved
 
     @contextmanager
-    def noting(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection whose changes are kept together with what is not noted yet.
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection whose changes are stored together with the unsaved dead letters.
 
         Raises:
-            StateError: They cannot be kept; then none are.
+            StateError: They cannot be stored; then none of them are.
         """
         with self._db.transaction() as connection:
             with self._lock:
-                rows = self._not_noted.copy()
+                rows = self._unsaved.copy()
             if rows:
                 _insert(connection, rows.values())
             yield connection
         with self._lock:
             for key, row in rows.items():
-                if self._not_noted.get(key) is row:
-                    del self._not_noted[key]
+                if self._unsaved.get(key) is row:
+                    del self._unsaved[key]
 
     def add_dead_letters(self, channel: str, refusals: Iterable[DeadLetter], now: float) -> None:
-        """Note what a destination has refused.
+        """Store dead letters.
 
         Args:
-            channel: On which channel.
-            refusals: What it has refused, and why.
-            now: When, in seconds since the epoch.
+            channel: The channel whose destination has refused them.
+            refusals: The dead letters.
+            now: The time, in seconds since the epoch.
 
         Raises:
-            StateError: It cannot be noted yet.
+            StateError: They cannot be stored yet.
         """
         with self._lock:
             for one in refusals:
                 key = (channel, one.created, one.task_name, one.action)
-                self._not_noted[key] = (*key, one.reason, now)
-            while len(self._not_noted) > _MOST_REFUSED:
-                del self._not_noted[next(iter(self._not_noted))]
-        with self.noting():
+                self._unsaved[key] = (*key, one.reason, now)
+            while len(self._unsaved) > _MOST_REFUSED:
+                del self._unsaved[next(iter(self._unsaved))]
+        with self.transaction():
             pass
 
     def all(self) -> list[tuple[str, DeadLetter]]:
-        """Return what was refused, with the channel on which it was, oldest first.
+        """Return all of them with their channels, oldest first.
 
         Raises:
-            StateError: It cannot be read.
+            StateError: They cannot be read.
         """
         with self._db.transaction() as connection:
             rows = connection.execute(
@@ -98,12 +98,12 @@ class DeadLetters:
         return [(channel, DeadLetter(*rest)) for channel, *rest in rows]
 
     def remove(self, refusals: Iterable[tuple[str, DeadLetter]]) -> None:
-        """Forget what was refused, since it has been accepted now.
+        """Remove dead letters that were accepted now.
 
         Raises:
-            StateError: It cannot be noted.
+            StateError: They cannot be removed.
         """
-        with self.noting() as connection:
+        with self.transaction() as connection:
             connection.executemany(
                 "DELETE FROM refused WHERE channel = ? AND created = ? AND task_name = ? "
                 "AND action = ?",

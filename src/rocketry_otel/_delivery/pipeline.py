@@ -174,7 +174,7 @@ class Pipeline:
 
     def connect(self) -> _Signals:
         """Return the way of each signal; the providers are found by the first call."""
-        # A child that is forked in the midst of it would have the half of it.
+        # A child that is forked meanwhile would have half of them.
         with self._lock, no_fork:
             if self._signals is None:
                 if time.monotonic() < self._try_again_at:
@@ -309,15 +309,15 @@ class Pipeline:
         return bool if signals is None else signals.providers.flush_borrowed(deadline)
 
     def start_scheduler(self) -> None:
-        """See to the backlog, and to SIGTERM, before the first run."""
+        """Begin to catch up, and handle SIGTERM, before the first run."""
         self._spent = 0.0
         self.handle_sigterm(serves=True)
         self.worker.begin()
 
     def end_scheduler(self) -> None:
-        """Send the queues and note an orderly end, within the shutdown time-out.
+        """Send the queues and store an orderly end, within the shutdown time-out.
 
-        It goes on: the process may have other work, or start the scheduler again.
+        The pipeline stays open: the process may start the scheduler again.
         """
         began = time.monotonic()
         if not self._send_queues(self.shutdown_timeout):

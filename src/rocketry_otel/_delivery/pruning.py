@@ -36,22 +36,22 @@ def prune_delivered(
     queues: Sequence[ExportQueue[Any]],
     backlogs: Mapping[str, Backlog],
 ) -> None:
-    """Remove the records that are older than they need be kept, and delivered everywhere.
+    """Remove old records that are delivered on all channels.
 
-    Nothing is done while another process does it, or sends from the repository.
+    Does nothing while another process prunes or catches up.
 
     Args:
         repo: The repository.
         retention: How long records are kept.
-        abandoned_after: For how many seconds is kept what is for a signal that nobody sends any
-            more, or may have to be sent again since nothing is known.
-        state: What is known of what was delivered, by all processes.
+        abandoned_after: Seconds for which undelivered records are kept if no process sends their
+            signal any more, or if the delivery progress was lost.
+        state: The delivery progress of all processes.
         queues: The channels of this process.
-        backlogs: What is to be sent on them from the repository.
+        backlogs: Their backlogs.
 
     Raises:
-        StateError: It is not known what was delivered.
-        Exception: What the repository raises.
+        StateError: The delivery progress cannot be read.
+        Exception: The repository has raised it.
     """
     with state.lease() as is_ours:
         if not is_ours:
@@ -65,27 +65,27 @@ def prune_delivered(
         times += [backlog.oldest for backlog in backlogs.values()]
         delivered = min(one for one in times if one is not None)
         removed = prune(repo, retention, acknowledged=delivered, now=now)
-    _logger.debug("%d records were removed from the repository, for they are old", removed)
+    _logger.debug("%d old records were removed from the repository", removed)
 
 
 def _undelivered(
     state: State | MemoryState, queues: Sequence[ExportQueue[Any]], abandoned: int
 ) -> list[int]:
-    """Return since when something may not be delivered, on each channel of each process.
+    """Return since when records may be undelivered, on each channel of each process.
 
     Args:
-        state: What is known of it.
+        state: The delivery progress.
         queues: The channels of this process.
-        abandoned: From when on is kept what is for a signal that nobody sends any more, and what
-            of nothing is known: it may be sent again.
+        abandoned: Records since then are kept though no process sends their signal, or though
+            their delivery is unknown; in nanoseconds since the epoch.
     """
-    noted = state.undelivered()
-    living = {writer for writer, _, _ in noted if writer and state.is_alive(writer)}
+    stored = state.undelivered()
+    living = {writer for writer, _, _ in stored if writer and state.is_alive(writer)}
     sent = {queue.signal for queue in queues}
-    sent |= {signal_of(channel) for writer, channel, _ in noted if writer in living}
+    sent |= {signal_of(channel) for writer, channel, _ in stored if writer in living}
     since = [
         since if signal_of(channel) in sent else max(since, abandoned)
-        for _, channel, since in noted
+        for _, channel, since in stored
     ]
     is_lost = bool(queues) and not state.is_known()
     return [*since, abandoned] if is_lost else since

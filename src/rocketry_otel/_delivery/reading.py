@@ -19,16 +19,15 @@ if TYPE_CHECKING:
 class Reading:
     """A reading of the repository that may pause between two turns.
 
-    A collector that comes and goes would else have the backlog read from its beginning each time.
-    A reading goes on only if its channels have come as far as it left them. Nothing is lost by a
-    pause:
+    Without pauses, a collector that comes and goes would make each turn read the whole backlog.
+    A reading goes on only if its channels are where it left them. A pause loses nothing:
 
     - This process or another one may take on more records during a pause. These are in the
       repository. So a reading that has paused goes on to the end that the repository has then.
     - Records may become visible before its position: another process may commit late. At its end
       a reading that has paused compares the keys of the records that it has met with the keys
-      that are there now. If these differ, it does not complete a backlog. Another reading begins,
-      which checks the marks of the cursors.
+      that the repository has now. If these differ, it does not complete a backlog. Another
+      reading begins, which checks the marks of the cursors.
 
     Args:
         state: Where the backlogs are kept.
@@ -66,5 +65,5 @@ class Reading:
         self._is_resumed = self._has_old_end = True
 
     def is_whole(self, pause: Callable[[float], bool]) -> bool:
-        """Return whether it has met all records, as far as is known."""
+        """Return whether it has met all records that the repository has now."""
         return not self._is_resumed or self._history.is_whole(partial(pause, 0.0))

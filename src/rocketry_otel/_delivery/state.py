@@ -1,4 +1,4 @@
-"""What is known, across processes, of what was delivered from one repository."""
+"""The delivery progress of one repository, shared by all processes that use it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
     from .checkpoint import DeadLetter
 
-# Another process holds the lock of this one for microseconds.
+# Another process that looks holds the lock of this one for microseconds.
 _MOST_TRIES = 100
 _SECONDS_OF_A_LOOK = 0.001
 
 
 class State:
-    """The state of delivery from one repository.
+    """The delivery progress of one repository: checkpoints, backlogs, dead letters.
 
     Args:
         folder: Where it is stored.
 
     Attributes:
-        refused: What was refused for good.
+        refused: The dead letters.
     """
 
     is_durable = True
@@ -52,7 +52,7 @@ class State:
     @property
     def has_unsaved(self) -> bool:
         """Whether dead letters wait to be stored with the next change."""
-        return not self.refused.is_noted
+        return not self.refused.is_saved
 
     def add_dead_letters(self, channel: str, refusals: Iterable[DeadLetter], now: float) -> None:
         """Store the records that a destination has refused for good, at a time in seconds.
@@ -62,29 +62,29 @@ class State:
         """
         self.refused.add_dead_letters(channel, refusals, now)
 
-    # Each process about itself.
+    # The checkpoint of this process.
 
     def save(self, checkpoint: Mapping[str, Checkpoint], first: int) -> None:
-        """Note how far this process has come on each channel.
+        """Store how far this process has come on each channel.
 
-        If nothing at all was known before, for this is the first time or it was lost, that is
-        noted too.
+        If the file is new, or was lost, the time until which nothing is known is stored too.
 
         Args:
-            checkpoint: How far it has come.
-            first: From when on all is known that this process has written itself.
+            checkpoint: How far it has come, by channel.
+            first: From when on the checkpoints of this process are complete, in nanoseconds since
+                the epoch.
 
         Raises:
-            StateError: It cannot be noted.
+            StateError: It cannot be stored.
         """
-        with self.refused.noting() as connection:
+        with self.refused.transaction() as connection:
             self._prove_alive()
             if not connection.execute("SELECT count(*) FROM channel").fetchone()[0]:
                 connection.execute("INSERT INTO unknown VALUES (?)", [first - 1])
             connection.executemany(
                 "INSERT OR IGNORE INTO channel VALUES (?)", [(name,) for name in checkpoint]
             )
-            # What was left then is still in this process, and so part of how far it has come.
+            # Those items are still in this process, so its new checkpoint has them.
             connection.execute("DELETE FROM writer WHERE id = ?", [self._previous])
             connection.executemany(
                 "INSERT OR REPLACE INTO writer VALUES (?, ?, ?, ?)",
@@ -92,45 +92,45 @@ class State:
             )
 
     def leave(self) -> None:
-        """Forget this process: all that it wrote is delivered.
+        """Remove the checkpoint of this process: all its records are delivered.
 
         Raises:
-            StateError: It cannot be noted.
+            StateError: It cannot be stored.
         """
-        with self.refused.noting() as connection:
+        with self.refused.transaction() as connection:
             connection.execute("DELETE FROM writer WHERE id = ?", [self._writer])
         self._end(FileLock.remove)
 
     def end(self) -> None:
-        """Show that this process is over, though not all that it wrote is delivered."""
+        """Let another process take over: not all records of this one are delivered."""
         self._end(FileLock.release)
 
     def _end(self, let_go: Callable[[FileLock], None]) -> None:
         if self._alive is not None:
             let_go(self._alive)
             self._alive = None
-            # Whoever has seen it dead takes over what it left, and does not see it come back.
+            # A process that takes over has seen the old name dead: it must stay dead.
             self._writer, self._previous = _new_name(), self._writer
 
     def _prove_alive(self) -> None:
-        """Hold the lock by which others know that this process is there."""
+        """Hold the lock that shows other processes that this one is alive."""
         self._alive = self._alive or FileLock(self.folder / f"writer-{self._writer}.lock")
         for _ in range(_MOST_TRIES):
             if self._alive.is_in_place():
                 return
             self._alive.release()
             if not self._alive.acquire():
-                time.sleep(_SECONDS_OF_A_LOOK)  # somebody looks whether this process is there
+                time.sleep(_SECONDS_OF_A_LOOK)  # another process holds it to look
         raise StateError(f"{self._alive.path} is locked by another process")
 
-    # One process about all others.
+    # The backlogs, and other processes.
 
     @contextmanager
     def lease(self) -> Iterator[bool]:
-        """Be the one process that sends from the repository; gives whether this is the one.
+        """Try to be the only process that sends from the repository; give whether it is.
 
         Raises:
-            StateError: It cannot be told.
+            StateError: The lock cannot be used.
         """
         if self._lease is None:
             self._lease = FileLock(self.folder / "catch-up.lock")
@@ -145,7 +145,7 @@ class State:
             self._lease.release()
 
     def writers(self) -> dict[str, dict[str, Checkpoint]]:
-        """Return how far each other process has come, by process and by channel.
+        """Return the checkpoints of other processes, by process and by channel.
 
         Raises:
             StateError: It cannot be read.
@@ -161,23 +161,23 @@ class State:
         return found
 
     def is_alive(self, writer: str) -> bool:
-        """Return whether another process is still there."""
+        """Return whether another process is alive."""
         lock = FileLock(self.folder / f"writer-{writer}.lock")
         try:
             is_alive = not lock.acquire(create=False)
         except FileNotFoundError:
             return False
         except OSError:
-            # It cannot be told: whoever looks next time may be able to.
+            # Unknown for now: the next look may succeed.
             return True
         lock.release()
         return is_alive
 
     def backlogs(self) -> dict[str, Backlog]:
-        """Return what is to be sent from the repository, by channel.
+        """Return the backlogs by channel.
 
         Raises:
-            StateError: It cannot be read.
+            StateError: They cannot be read.
         """
         with self._db.transaction() as connection:
             rows = connection.execute(
@@ -186,7 +186,7 @@ class State:
         return {channel: Backlog(*rest) for channel, *rest in rows}
 
     def unknown_until(self) -> int | None:
-        """Return until when it is not known what was delivered, if that is so.
+        """Return the time until which no delivery is known, in nanoseconds since the epoch.
 
         Raises:
             StateError: It cannot be read.
@@ -202,19 +202,19 @@ class State:
         finished: Iterable[str] = (),
         known_until: int | None = None,
     ) -> None:
-        """Note what is to be sent from the repository, in one step with what it replaces.
+        """Store backlogs in one transaction with the checkpoints that they replace.
 
         Args:
-            backlogs: What is to be sent, by channel.
-            gone: The processes and channels that it was taken over from.
-            finished: Channels of which nothing is to be sent any more.
-            known_until: Until when it is now known what is to be sent, if it was not before.
+            backlogs: The backlogs by channel.
+            gone: The processes and channels whose checkpoints are removed.
+            finished: The channels whose backlogs are removed.
+            known_until: The unknown time until this is covered by the backlogs, if it is given.
 
         Raises:
-            StateError: It cannot be noted; then nothing is.
+            StateError: They cannot be stored; then nothing has changed.
         """
         gone = list(gone)
-        with self.refused.noting() as connection:
+        with self.refused.transaction() as connection:
             connection.executemany(
                 "DELETE FROM backlog WHERE channel = ?", [(name,) for name in finished]
             )
@@ -230,10 +230,10 @@ class State:
                 (self.folder / f"writer-{writer}.lock").unlink()
 
     def sweep(self, known: Collection[str]) -> None:
-        """Remove what a process has left that was killed before it noted anything.
+        """Remove the locks of processes that were killed before they stored a checkpoint.
 
         Args:
-            known: The processes that have noted something.
+            known: The processes that have stored one.
         """
         for path in self.folder.glob("writer-*.lock"):
             if path.stem.removeprefix("writer-") in {*known, self._writer}:
@@ -244,7 +244,7 @@ class State:
                     lock.remove()
 
     def is_known(self) -> bool:
-        """Return whether it is known of all that was written whether it was delivered.
+        """Return whether the delivery of all records is known.
 
         Raises:
             StateError: It cannot be read.
@@ -255,11 +255,11 @@ class State:
         return bool(channels) and not unknown
 
     def undelivered(self) -> list[tuple[str, str, int]]:
-        """Return since when something may not be delivered, in nanoseconds since the epoch.
+        """Return since when records may be undelivered, in nanoseconds since the epoch.
 
         Returns:
-            The process, this one among them, the channel and the time; and the same with no
-            process for what is to be sent from the repository.
+            The process, the channel and the time of each checkpoint, those of this process
+            included; and for each backlog the same with an empty process.
 
         Raises:
             StateError: It cannot be read.

@@ -1,4 +1,4 @@
-"""The small database in which the state of delivery is kept."""
+"""The small database that stores the delivery progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "delivery.db"
-# Others hold it for milliseconds.
+# Seconds; other processes hold it for milliseconds.
 _LOCK_TIMEOUT = 1.0
 _VERSION = 1
 
@@ -42,7 +42,7 @@ COMMIT;
 
 
 class StateError(Exception):
-    """The state of delivery cannot be read or written at present."""
+    """The delivery progress cannot be read or written at present."""
 
 
 class StateDB:
@@ -65,14 +65,14 @@ class StateDB:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection whose changes are kept, all of them or none.
+        """Give a connection whose changes are stored, all of them or none.
 
         Raises:
-            StateError: They cannot be kept.
+            StateError: They cannot be stored.
         """
         with suppressed(), self._lock:
             try:
-                # A child that is forked in the midst of it would take the file as locked for good.
+                # In a child forked meanwhile, the file would stay locked.
                 with no_fork, closing(self._open()) as connection, _begun(connection):
                     yield connection
             except (sqlite3.Error, OSError) as error:
@@ -92,9 +92,9 @@ class StateDB:
             return _prepared(folder / FILE)
 
     def _put_away(self) -> None:
-        """Put a damaged file out of the way: what it said is lost, as if it never was."""
+        """Rename a damaged file: its progress is lost, and a new file begins."""
         with suppress(OSError):
-            # It belongs to the damaged file, and would be played back into a new one.
+            # SQLite would replay the journal of the damaged file into the new one.
             (self._folder / f"{FILE}-journal").unlink(missing_ok=True)
             (self._folder / FILE).replace(self._folder / f"{FILE}.damaged")
 
@@ -133,5 +133,5 @@ def _check_version(version: int, path: Path) -> None:
 
 
 def _is_damage(error: Exception) -> bool:
-    # Its children are errors of the moment, such as a lock or a full disk, and of the program.
+    # Its subclasses are for temporary errors, such as a lock or a full disk, and for mistakes.
     return type(error) is sqlite3.DatabaseError

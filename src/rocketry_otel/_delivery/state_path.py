@@ -1,4 +1,4 @@
-"""Where it is kept what was delivered of a repository."""
+"""Where the delivery progress of a repository is stored."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 60
-# What `open_repository` calls the table unless it is told otherwise.
+# The table of a URL that names none.
 _COMMON_TABLE = "rocketry_task_events"
 
 
 def state_folder(repo: BaseRepo, state_dir: str | None) -> Path | None:
-    """Return the folder for the state of delivery from a repository.
+    """Return the folder for the delivery progress of a repository.
 
     Args:
         repo: The repository.
-        state_dir: Where the user wants it.
+        state_dir: The folder of the user's choice for all repositories.
 
     Returns:
-        A folder beside the file or directory of the repository, or, for a database server and
-        where the user has said where, one of its own there. ``None`` where the repository does
-        not outlive the process, or where it cannot be told which one it is.
+        A folder beside the file or directory of the repository. For a database server, and with
+        ``state_dir``, a folder with the name of the repository. ``None`` if the repository does
+        not survive the process, or cannot be identified.
     """
     path = _path_of(repo)
     place = None if path is None else path.as_uri()
@@ -46,14 +46,14 @@ def state_folder(repo: BaseRepo, state_dir: str | None) -> Path | None:
 
 
 def _path_of(repo: Any) -> Path | None:
-    """Return the file or the directory that a repository is."""
+    """Return the file or the directory of a repository."""
     if isinstance(repo, CSVFileRepo):
         return Path(repo.filename).absolute()
     if isinstance(repo, JSONDirectoryRepo):
         return Path(repo.path).absolute()
     url = _engine_url(repo)
     if url is not None and _is_sqlite_file(url):
-        # A table more in the same file is a repository more.
+        # Another table in the same file is another repository.
         path = Path(url.database.removeprefix("file:").partition("?")[0]).absolute()
         table = _UNFIT.sub("-", str(repo.table))
         return path.with_name(f"{path.name}.{table}") if table != _COMMON_TABLE else path
@@ -85,12 +85,12 @@ def _place_of(repo: Any) -> str | None:
 
 
 def _seeds(client: Any) -> list[Any]:
-    # Without asking the server, which may be away.
+    # Does not ask the server, which may be away.
     return sorted(client.topology_description.server_descriptions())
 
 
 def _engine_url(repo: Any) -> Any:
-    """Return the address of a SQL repository; Red Bird's has its engine in its session alone."""
+    """Return the address of a SQL repository; Red Bird's keeps its engine in its session."""
     engine = getattr(repo, "engine", None)
     if engine is None:
         session = getattr(repo, "session", None)
@@ -104,7 +104,7 @@ def _collection_of(repo: Any) -> Any:
 
 
 def _name_of(place: str) -> str:
-    """Return a name for people with a digest for the rest."""
+    """Return a readable name, made unique by a digest."""
     digest = blake2b(place.encode(), digest_size=6).hexdigest()
     last = _UNFIT.sub("-", place.rstrip("/").rpartition("/")[2]).strip(".-")
     return f"{last[-_LONGEST_NAME:]}-{digest}"

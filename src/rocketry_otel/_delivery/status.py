@@ -1,4 +1,4 @@
-"""Making out how delivery stands."""
+"""The status of delivery, from queues, backlogs and counters."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NANOSECONDS = 1e9
 def status_of(
     queues: Sequence[ExportQueue[Any]], backlogs: Mapping[str, Backlog], counters: Counters
 ) -> Delivery:
-    """Return how delivery stands.
+    """Return the status of delivery.
 
     Args:
         queues: The channels.
-        backlogs: What is to be sent on them from the repository.
-        counters: What became of telemetry so far.
+        backlogs: Their backlogs.
+        counters: The number of items by their outcome.
     """
     return Delivery(
         traces=_of_signal("traces", queues, backlogs, counters),
@@ -42,7 +42,7 @@ def _of_signal(
     counters: Counters,
 ) -> SignalDelivery:
     ours = [queue for queue in queues if queue.signal == signal]
-    # Another thread may be at the end of one just now.
+    # Another thread may finish a backlog meanwhile.
     found = (backlogs.get(queue.name) for queue in ours)
     its_backlogs = [backlog for backlog in found if backlog is not None]
     oldest = [created for queue in ours if (created := queue.ask(Buffer.oldest)) is not None]

@@ -1,4 +1,4 @@
-"""What is to be sent of what others have left: processes that died, channels nobody uses."""
+"""Taking over undelivered records: of processes that died, and of channels no longer used."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class Takeover:
-    """What the channels of this process are to send from the repository.
+    """The backlogs of this process after it has taken over those of dead ones.
 
     Args:
-        state: What is known of what was delivered.
+        state: The delivery progress.
         queues: The channels of this process, by name.
-        believed: Returns what to believe of what another process has noted.
+        believed: Returns a plausible checkpoint for that of another process.
 
     Attributes:
-        backlogs: What is to be sent, by channel, those of other processes among them.
-        gone: The processes and channels that it was taken over from.
-        writers: The other processes that have noted something.
+        backlogs: The backlogs by channel, those of living processes included.
+        gone: The processes and channels that were taken over.
+        writers: The other processes that have stored a checkpoint.
 
     Raises:
         StateError: The state cannot be read.
@@ -45,12 +45,12 @@ class Takeover:
         self._before = state.backlogs()
         self.backlogs: dict[str, Backlog] = dict(self._before)
         self.gone: list[tuple[str, str]] = []
-        noted = state.writers()
-        self.writers: Collection[str] = noted.keys()
-        dead = {writer for writer in noted if not state.is_alive(writer)}
-        served = {name for writer in noted.keys() - dead for name in noted[writer]}
+        stored = state.writers()
+        self.writers: Collection[str] = stored.keys()
+        dead = {writer for writer in stored if not state.is_alive(writer)}
+        served = {name for writer in stored.keys() - dead for name in stored[writer]}
         for writer in dead:
-            for channel, checkpoint in noted[writer].items():
+            for channel, checkpoint in stored[writer].items():
                 if self._take_over(channel, served, believed(checkpoint)):
                     self.gone.append((writer, channel))
         for channel in self._before.keys() - queues.keys():
@@ -60,30 +60,30 @@ class Takeover:
 
     @property
     def is_new(self) -> bool:
-        """Whether anything is to be noted."""
+        """Whether anything has changed."""
         return bool(self.gone) or self.backlogs != self._before
 
     @property
     def ended(self) -> set[str]:
-        """The channels that have nothing to be sent any more."""
+        """The channels that have no backlog any more."""
         return self._before.keys() - self.backlogs.keys()
 
     def add(self, channel: str, checkpoint: Checkpoint) -> None:
-        """Add to what is to be sent on a channel of this process."""
+        """Add undelivered records to the backlog of a channel of this process."""
         self.backlogs[channel] = with_earlier(self.backlogs.get(channel), checkpoint)
 
     def _take_over(self, channel: str, served: set[str], checkpoint: Checkpoint) -> bool:
-        """Add what was left on a channel; return whether one of this process is its heir."""
-        heirs = self._successors(channel, served)
-        for heir in heirs:
-            self.add(heir, checkpoint)
-        return bool(heirs)
+        """Add the undelivered records of a channel; return whether it has a successor here."""
+        successors = self._successors(channel, served)
+        for successor in successors:
+            self.add(successor, checkpoint)
+        return bool(successors)
 
     def _successors(self, channel: str, served: set[str]) -> list[str]:
-        """Return the channels of this process that are to send what was left on one.
+        """Return the channels of this process that send the records of a channel.
 
-        It is the same one, if there is; or those of the signal, if nobody uses that one any
-        more: the collector has moved.
+        That is the channel of the same name. If no living process has one, the collector has
+        moved: then it is each channel of the same signal.
         """
         if channel in self._queues:
             return [channel]

@@ -1,4 +1,8 @@
-"""The repository as the log that is written ahead of all telemetry: nothing in it is lost."""
+"""The delivery of stored records, at least once, across processes.
+
+The repository is the write-ahead log of telemetry. In: records that are about to be written, and
+the channels that send them. Out: checkpoints, catching up, dead letters, pruning, the status.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +47,14 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(NAME)
 
-_CANNOT_NOTE = "What was delivered cannot be noted, so that it may be sent once more"
-_CANNOT_SEND = "What did not get through cannot be sent from the repository at present"
+_CANNOT_SAVE = "Delivery progress cannot be stored, so records may be sent twice"
+_CANNOT_SEND = "Undelivered records cannot be sent from the repository at present"
 _CANNOT_PRUNE = "Old records cannot be removed from the repository at present"
-_NOWHERE = "It cannot be told where to note what was delivered"
+_NOWHERE = "No place for the delivery progress can be found"
 
-_SECONDS_BETWEEN_NOTES = 1.0
+_SECONDS_BETWEEN_CHECKPOINTS = 1.0
 _SECONDS_BETWEEN_PRUNINGS = 3600.0
-# Between two looks for what other processes have left when they died.
+# Between two looks for the records of processes that have died.
 _SECONDS_BETWEEN_LOOKS = 10.0
 
 
@@ -60,8 +64,8 @@ class DeliveryWorker:
     Args:
         repo: The repository.
         run_lookup: The runs in it.
-        settings: Where to note what was delivered, and how far back to send.
-        counters: Where losses are counted.
+        settings: Where delivery progress is stored, and how far back to send.
+        counters: Counts losses.
     """
 
     def __init__(
@@ -90,12 +94,12 @@ class DeliveryWorker:
         self._saved_at = 0.0
 
     def follow(self, queues: Sequence[ExportQueue[Any]], emitter: SignalEmitter) -> None:
-        """Begin to follow what goes through these channels.
+        """Begin to follow the items of these channels.
 
         Args:
-            queues: Those of our own providers. What goes through an application's own is not
-                known, and not followed.
-            emitter: Sends what is sent again.
+            queues: The channels of our own providers. The deliveries of an application's own
+                providers are not known.
+            emitter: Sends records again.
         """
         if not (queues or self._settings.retention):
             return
@@ -103,7 +107,7 @@ class DeliveryWorker:
         state = MemoryState() if folder is None else State(folder)
         self._queues = queues
         self._state = state
-        self._checkpointer = Checkpointer(state, queues, self._noted)
+        self._checkpointer = Checkpointer(state, queues, self._log_state)
         self._catch_up = CatchUp(
             self._repo, self._run_lookup, state, self._settings, queues, emitter, self._counters
         )
@@ -113,41 +117,41 @@ class DeliveryWorker:
     def _folder(self) -> Path | None:
         try:
             return state_folder(self._repo, self._settings.state_dir)
-        except Exception as error:  # noqa: BLE001  # a repository of somebody else's may raise anything
+        except Exception as error:  # noqa: BLE001  # a foreign repository may raise anything
             self._log(_NOWHERE, error)
             return None
 
     @property
     def is_durable(self) -> bool:
-        """Whether it outlives the process what is known."""
+        """Whether the delivery progress survives the process."""
         return self._state is not None and self._state.is_durable
 
     def begin(self) -> None:
-        """See to what other processes have left, before the first record comes."""
+        """Send the records of dead processes, before the first record comes."""
         if self.is_durable or (self._checkpointer is not None and self._settings.retention):
-            self._see_to_it()
+            self._wake()
 
     def expect(self, event: TaskEvent) -> int | None:
-        """Note that a record is about to be written; return what to give to ``settle``."""
+        """Expect a record that is about to be written; return the number for ``settle``."""
         self.begin()
         if self._checkpointer is None or not self.is_durable:
             return None
         return self._checkpointer.expect(event.created)
 
     def settle(self, number: int | None) -> None:
-        """Let go of a record that has been handed to all channels."""
+        """Expect a record no longer: it was handed to all channels."""
         if number is not None and self._checkpointer is not None:
             self._checkpointer.settle(number)
         elif self._has_overflow():
-            self._see_to_it()
+            self._wake()
 
     def _has_overflow(self) -> bool:
         return any(queue.has_overflow for queue in self._queues)
 
     # The thread.
 
-    def _see_to_it(self) -> None:
-        """See to it that there is a thread, and that it is awake."""
+    def _wake(self) -> None:
+        """Start the thread, or wake it."""
         if self._thread is not None and not self._is_idle:
             return
         with self._changed:
@@ -159,7 +163,7 @@ class DeliveryWorker:
 
     def _work(self, generation: object, previous: threading.Thread | None) -> None:
         if previous is not None:
-            previous.join()  # a repository that hangs may keep it: there is one turn at a time
+            previous.join()  # it may hang in the repository: only one thread sends at a time
         next_look = next_pruning = 0.0
         while self._goes_on(generation):
             is_time = time.monotonic() >= next_look
@@ -174,11 +178,11 @@ class DeliveryWorker:
             self._rest(next_look)
 
     def _rest(self, next_look: float) -> None:
-        """Wait for a while, and as long as nothing happens until the next look."""
+        """Wait until the next checkpoint; if nothing happens, until the next look."""
         with self._changed:
-            self._is_idle = self._is_settled()
-            deadline = next_look if self._is_idle else time.monotonic() + _SECONDS_BETWEEN_NOTES
-            was_idle = self._is_idle
+            self._is_idle = was_idle = self._is_settled()
+            next_checkpoint = time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS
+            deadline = next_look if was_idle else next_checkpoint
             wait_until(
                 self._changed,
                 deadline,
@@ -188,7 +192,7 @@ class DeliveryWorker:
 
     def _is_settled(self) -> bool:
         checkpointer = self._checkpointer
-        return checkpointer is not None and checkpointer.is_settled and checkpointer.is_noted
+        return checkpointer is not None and checkpointer.is_settled and checkpointer.is_stored
 
     def _save(self, *, once_more: bool = False) -> None:
         self._saved_at = time.monotonic()
@@ -212,7 +216,7 @@ class DeliveryWorker:
             self._changed.notify_all()
 
     def _prune(self, retention: Retention) -> None:
-        """Remove from the repository what is older than it need be, and delivered."""
+        """Remove delivered records that are older than the retention asks for."""
         state, catch_up = self._state, self._catch_up
         if state is None or catch_up is None:  # pragma: no cover  # with a thread there are both
             return
@@ -231,33 +235,33 @@ class DeliveryWorker:
             self._log(_CANNOT_PRUNE, None)
 
     def _goes_on(self, generation: object) -> bool:
-        # A thread that did not come to its end in time is not to go on beside the next one.
+        # A thread that did not end in time must not go on beside the next one.
         return not self._is_over and generation is self._generation
 
     def _let_others(self, generation: object, seconds: float) -> bool:
-        """Let others have their turn; return whether to go on."""
-        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_NOTES:
+        """Give the tasks their turn; return whether to go on."""
+        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_CHECKPOINTS:
             self._save()
         with self._changed:
             deadline = time.monotonic() + seconds
             return not wait_until(self._changed, deadline, lambda: not self._goes_on(generation))
 
-    # Whoever waits, or asks.
+    # For callers that wait or ask.
 
     @property
     def delivery(self) -> Delivery:
-        """How delivery stands."""
+        """The status of delivery."""
         backlogs = {} if self._catch_up is None else self._catch_up.backlogs
         return status_of(self._queues, backlogs, self._counters)
 
     def wait(self, deadline: float) -> bool:
-        """Wait until all that is known to be sent again is delivered, if it can be.
+        """Wait until the backlogs are delivered, or a destination fails.
 
         Args:
             deadline: When to stop waiting, by ``time.monotonic()``.
 
         Returns:
-            Whether it is.
+            Whether they are delivered.
         """
         with self._changed:
             self._is_wanted = True
@@ -281,24 +285,24 @@ class DeliveryWorker:
         return any(queue.error is not None for queue in self._queues)
 
     def begin_stopping(self) -> None:
-        """Send nothing again any more, before the channels close; do not wait."""
+        """Stop catching up, before the channels close; do not wait."""
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
 
     def stop(self, timeout: float) -> None:
-        """Send nothing again any more, and wait half of ``timeout`` seconds for the thread."""
+        """Stop catching up, and wait half of ``timeout`` seconds for the thread."""
         self.begin_stopping()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            # Should the repository not answer, there is still time for what waits.
+            # If the repository does not answer, the other half is left for the queues.
             thread.join(timeout / 2)
 
     def finish(self, *, for_good: bool) -> None:
-        """Note how far this process has come, once the channels are closed.
+        """Store how far this process has come, after the channels are closed.
 
         Args:
-            for_good: Whether nothing is sent by this process any more.
+            for_good: Whether this process sends nothing any more.
         """
         if self._checkpointer is None:
             return
@@ -312,7 +316,7 @@ class DeliveryWorker:
                     self._counters.add(queue.signal, "dropped", left.items, "shutdown")
 
     def note_orderly_end(self) -> None:
-        """Note that all is delivered, if it is: no other process sends the last seconds again."""
+        """Store an orderly end if all is delivered: no process sends the last seconds again."""
         if self._checkpointer is not None and self.is_durable:
             self._checkpointer.leave()
 
@@ -323,7 +327,7 @@ class DeliveryWorker:
             self._generation = object()
             self._previous, self._thread = self._thread, None
 
-    # What goes wrong.
+    # Errors.
 
     def _add_dead_letters(
         self, queue: ExportQueue[Any], part: list[Entry], refused: int, reason: str
@@ -340,16 +344,16 @@ class DeliveryWorker:
         try:
             self._state.add_dead_letters(queue.name, refusals, time.time())
         except StateError as error:
-            self._noted(error)
+            self._log_state(error)
 
-    def _noted(self, error: StateError | None) -> None:
-        self._log(_CANNOT_NOTE, error)
+    def _log_state(self, error: StateError | None) -> None:
+        self._log(_CANNOT_SAVE, error)
 
     def _log(self, what: str, error: Exception | None) -> None:
-        """Tell what is amiss, once until it is over."""
+        """Log a failure once, until it is over."""
         if error is None:
             self._logged.discard(what)
         elif what not in self._logged:
             self._logged.add(what)
-            with suppress(Exception):  # a handler of the application's may raise anything
+            with suppress(Exception):  # a handler of the application may raise anything
                 _logger.warning("%s: %s. Tasks go on as before.", what, shown(error))

@@ -1,1 +1,1 @@
-"""Reading back what a repository keeps."""
+"""Reading the records of a repository."""

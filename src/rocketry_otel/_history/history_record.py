@@ -1,4 +1,4 @@
-"""Records of any model, and what says that there are some."""
+"""Records of any model, as far as telemetry needs them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 _NEEDED = ("task_name", "action", "created")
 
-# Of Red Bird's `errors_query`: a record that cannot be read keeps no other from being found.
+# For Red Bird's `errors_query`: an unreadable record does not hide the others.
 TOLERANT = "discard"
 
 
 class HistoryRecord(BaseModel):
-    """What telemetry is made of, of records of any model: what one lacks is ``None``."""
+    """The fields that telemetry is made of; ``None`` if the model of the record lacks one."""
 
     task_name: str
     action: str
@@ -40,15 +40,15 @@ class HistoryRecord(BaseModel):
 
 
 def are_enough(names: Collection[str]) -> bool:
-    """Return whether something that has these columns has records of tasks."""
+    """Return whether these columns are enough for records of tasks."""
     return set(_NEEDED) <= set(names)
 
 
 def check_names(names: Collection[str], what: str) -> None:
-    """Check that something has the columns that a record of a task needs.
+    """Check that these columns are enough for records of tasks.
 
     Raises:
-        RepositoryMismatchError: It has not; it says which are missing.
+        RepositoryMismatchError: They are not; the message names the missing ones.
     """
     if not are_enough(names):
         missing = ", ".join(name for name in _NEEDED if name not in names)
@@ -56,5 +56,5 @@ def check_names(names: Collection[str], what: str) -> None:
 
 
 def not_there(url: str, what: str) -> RepositoryError:
-    """Return the error that says that what a URL names is not there."""
+    """Return the error for a URL whose file, directory, table or collection is missing."""
     return RepositoryError(f"cannot open {mask_url(url)}: there is no such {what}")

@@ -1,4 +1,4 @@
-"""Opening what Rocketry wrote by whatever model, to be read alone."""
+"""Opening a repository of any model, to read it only."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_history(url: str) -> Iterator[BaseRepo]:
-    """Open a repository that is there, whatever the model of its records, to read it.
+    """Open an existing repository, of any model, to read it.
 
-    Nothing is made and nothing is written.
+    Nothing is created and nothing is written.
 
     Args:
         url: See ``open_repository``.
@@ -48,12 +48,12 @@ def open_history(url: str) -> Iterator[BaseRepo]:
 
 def _opener(url: str, kind: str) -> Opener:
     if kind == "memory_repo":
-        raise refusal(url, "what is in memory is gone with the process that wrote it")
+        raise refusal(url, "a repository in memory ends with its process")
     if kind == "csv_repo":
         return _open_csv
     if kind == "json_repo":
         return _open_json
-    # These two import what need not be installed.
+    # These two import packages that need not be installed.
     if kind == "mongo_repo":
         from .open_mongo import open_mongo  # noqa: PLC0415
 
@@ -64,10 +64,10 @@ def _opener(url: str, kind: str) -> Opener:
 
 
 class _HistoryCSVRepo(CSVFileRepo):  # type: ignore[misc]
-    """Red Bird's ``CSVFileRepo``, which takes any text and makes no file."""
+    """Red Bird's ``CSVFileRepo``, which takes any text and creates no file."""
 
     def read_file(self) -> Iterator[dict[str, Any]]:
-        """Give the rows, whatever Red Bird has encoded them in."""
+        """Give the rows, in any encoding."""
         with self.filename.open(errors="backslashreplace", newline="") as file:
             # Before Python 3.11 `csv` refuses a NUL.
             rows = self.get_reader(line.replace("\0", "\\x00") for line in file)
@@ -84,7 +84,7 @@ def _open_csv(url: str, _: ExitStack) -> BaseRepo:
             names = next(csv.reader(line.replace("\0", "\\x00") for line in file), [])
     except OSError as error:
         raise RepositoryError(f"cannot open {mask_url(url)}: {error}") from error
-    if names in (COLUMNS, []):  # one that is empty is ours, before its first record
+    if names in (COLUMNS, []):  # an empty file is ours, before its first record
         return TaskEventCSVRepo(filename=path, model=TaskEventRecord)
     check_names(names, f"the file {path}")
     return _HistoryCSVRepo(
@@ -93,11 +93,11 @@ def _open_csv(url: str, _: ExitStack) -> BaseRepo:
 
 
 class _HistoryJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
-    """Red Bird's ``JSONDirectoryRepo``, which passes over files that cannot be read."""
+    """Red Bird's ``JSONDirectoryRepo``, which skips unreadable files."""
 
     def read_data(self, id_value: object = None) -> Iterator[dict[str, Any]]:
-        """Give what each file holds."""
-        del id_value  # of records of any model it is not known what names them
+        """Give the data of each file."""
+        del id_value  # the id field of an unknown model is not known
         for path in self.path.glob("*.json"):
             with suppress(OSError, ValueError):
                 yield self.read_file(path.stem)

@@ -1,4 +1,4 @@
-"""Opening a collection of records of any model, to be read alone."""
+"""Opening a collection of records of any model, to read it only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class _HistoryMongoRepo(MongoRepo):  # type: ignore[misc]
-    """Red Bird's ``MongoRepo``, in which nothing of a record names it."""
+    """Red Bird's ``MongoRepo`` without an id field."""
 
     id_field: str | None = None
 
     def data_to_item(self, json: dict[str, Any]) -> HistoryRecord:
-        """Return the record that a document is."""
+        """Return the record of a document."""
         return HistoryRecord(**{name: value for name, value in json.items() if name != "_id"})
 
 
@@ -32,12 +32,12 @@ def open_mongo(url: str, closing: ExitStack) -> BaseRepo:
 
     Args:
         url: The URL.
-        closing: Told how to close it.
+        closing: Gets the callbacks that close it.
 
     Raises:
         RepositoryURLError: pymongo does not understand the URL.
         RepositoryMismatchError: There are no records of tasks.
-        RepositoryError: It is not there, or the database does not answer, or says no.
+        RepositoryError: It is missing, or the database does not answer, or refuses.
     """
     session, database, collection = connect(url)
     closing.callback(session.remove)
@@ -50,7 +50,7 @@ def open_mongo(url: str, closing: ExitStack) -> BaseRepo:
         raise not_there(url, f"collection; there are {', '.join(sorted(names)) or 'none'}")
     place: dict[str, Any] = {"session": session, "database": database, "collection": collection}
     if "created" not in document and isinstance(document.get("_id"), float):
-        # Red Bird has taken it for what names a document.
+        # Red Bird has used it as the id field.
         document["created"] = document["_id"]
         place["id_field"] = "created"
     if document:

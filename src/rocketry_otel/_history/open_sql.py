@@ -1,4 +1,4 @@
-"""Opening a table of records of any model, to be read alone."""
+"""Opening a table of records of any model, to read it only."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _PAGE = 1_000
 
 
 class _HistorySQLRepo(SQLRepo):  # type: ignore[misc]
-    """Red Bird's ``SQLRepo``, which has neither a whole result in memory nor a lasting session."""
+    """Red Bird's ``SQLRepo``, which reads by the page and ends its session after each reading."""
 
     def query_data(self, query: Any) -> Iterator[Any]:
         """Give the rows that match."""
         try:
             yield from self._filter_orm(query).yield_per(_PAGE)
         finally:
-            # A transaction that goes on would keep the database from clearing up.
+            # An open transaction would keep the database from cleaning up.
             self.session.remove()
 
 
@@ -43,12 +43,12 @@ def open_sql(url: str, closing: ExitStack) -> BaseRepo:
 
     Args:
         url: The URL.
-        closing: Told how to close it.
+        closing: Gets the callbacks that close it.
 
     Raises:
         RepositoryURLError: The URL cannot be understood, or the driver is missing.
         RepositoryMismatchError: There is no table with records of tasks.
-        RepositoryError: The database is not there, or says no.
+        RepositoryError: The database is missing, or refuses.
     """
     place, name = split_table(url)
     if place.get_backend_name() == "sqlite" and not _is_file(place.database or ""):
@@ -66,7 +66,7 @@ def open_sql(url: str, closing: ExitStack) -> BaseRepo:
             f"the table {table} has no primary key, without which its records have no order"
         ) from None
     except (TypeError, sa.exc.SQLAlchemyError) as error:
-        # A driver raises the first at an option that it does not know.
+        # A driver raises TypeError at an unknown option.
         words = without_secrets(str(getattr(error, "orig", None) or error).strip(), url)
         raise RepositoryError(f"cannot open {mask_url(url)}: {words}") from None
     closing.callback(repo.session.remove)
@@ -74,13 +74,13 @@ def open_sql(url: str, closing: ExitStack) -> BaseRepo:
 
 
 def _is_file(database: str) -> bool:
-    # To connect to a file that is not there would make it.
+    # Connecting to a missing file would create it.
     path = unquote(urlsplit(database).path) if database.startswith("file:") else database
     return Path(path).is_file()
 
 
 def _table_in(inspector: Any, name: str, *, is_chosen: bool) -> str:
-    """Return the name of the table of records: the one that is named, or the only one."""
+    """Return the name of the table of records: the one in the URL, or the only one."""
     if inspector.has_table(name):
         check_names(_columns(inspector, name), f"the table {name}")
         return name

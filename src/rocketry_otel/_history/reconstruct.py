@@ -1,4 +1,8 @@
-"""Stored records as what they did to runs, in their order: for catching up and for replay."""
+"""Stored records as steps of runs, in their order: for catching up and for replay.
+
+In: the records of a repository. Out: for each, its event and the step that it made in its run, as
+when it was live.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +31,8 @@ class Reconstructed(NamedTuple):
 
     Attributes:
         fields: Its fields.
-        event: What it says.
-        step: What that did to a run.
+        event: Its event.
+        step: The step that the event made in a run.
     """
 
     fields: Mapping[str, Any]
@@ -39,15 +43,15 @@ class Reconstructed(NamedTuple):
 class HistoryReader:
     """A reading of a repository, which gives the records as they were when they were live.
 
-    They take the way of live records, through the same tracker of runs; an earlier beginning is
+    Records go through the same tracker of runs as live ones. A beginning before ``since`` is
     looked up. Each iteration goes on behind the last record of the one before, with the records
     that were added since.
 
     The caller may take any time between two records: no transaction, lock or connection is held
-    meanwhile. It may be done in another thread than that which adds records. A record that cannot
-    be read is left out, with a warning. A record that is added during an iteration may be.
+    meanwhile. Another thread may add records. An unreadable record is skipped, with a warning. A
+    record that is added during an iteration may be missed.
 
-    If a repository of Red Bird's own has no order, it is that of ``created``.
+    Records of a repository without an order come in the order of ``created``.
 
     Args:
         repo: The repository, of any kind and model.

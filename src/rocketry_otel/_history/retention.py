@@ -28,24 +28,24 @@ _ENDED_RUNS_LIMIT = 4_096
 
 
 def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) -> int:
-    """Remove the records that are older than they need be kept.
+    """Remove the records that are older than the retention asks for.
 
-    Three kinds stay whatever their age: the newest of each action of each task, from which
-    Rocketry knows its state after a restart; the beginning of a run that goes on; and the
-    beginning of a run whose ending stays.
+    Three kinds stay at any age: the newest record of each action of each task, from which
+    Rocketry restores its state after a restart; the beginning of an open run; and the beginning
+    of a run whose ending stays.
 
-    It may be cut off at any moment, and others may add records meanwhile. Memory is taken for
-    what stays alone.
+    It may be interrupted at any moment, and others may add records meanwhile. Its memory grows
+    with the records that stay, not with those that it removes.
 
     Args:
         repo: The repository.
-        retention: How long they are kept.
-        acknowledged: What was created at this time or later has not been delivered and stays;
-            in nanoseconds since the epoch.
-        now: The time from which ages count, likewise.
+        retention: How long records are kept.
+        acknowledged: Records from this time on are not delivered, and stay; in nanoseconds since
+            the epoch.
+        now: The time from which ages count, in nanoseconds since the epoch.
 
     Returns:
-        How many were removed.
+        The number of removed records.
 
     Raises:
         RepositoryError: Records cannot be removed safely from a repository of this kind.
@@ -63,14 +63,14 @@ def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) 
 
 
 def _bound(stream: RecordStream, retention: Retention, now: int) -> int:
-    """Return the time before which what was created is too old."""
+    """Return the time before which records are too old, in nanoseconds since the epoch."""
     if retention.count is not None:
         return stream.earliest_of_newest(retention.count)
     return now - (retention.seconds or 0) * _NANOSECONDS
 
 
 class _Key(NamedTuple):
-    """What tells a record from others, as far as anything in it does."""
+    """Identifies a record, as far as its fields can."""
 
     task_name: str | None
     action: str | None
@@ -79,7 +79,7 @@ class _Key(NamedTuple):
 
 
 def _event(fields: Mapping[str, Any]) -> TaskEvent:
-    # Nothing more of a record counts here, and a traceback takes time to read.
+    # Other fields are not needed here, and a traceback takes time to parse.
     return parse_event({name: fields.get(name) for name in OUTLINE})
 
 
@@ -88,10 +88,10 @@ def _key(event: TaskEvent) -> _Key:
 
 
 class _Old:
-    """The old records, in their order, and what of them must stay.
+    """The old records, in their order, and those of them that must stay.
 
-    What is not old need not be read: a run that is open behind the last old record goes on,
-    or its ending is not old.
+    Newer records need not be read: a run that is open after the last old record goes on, or its
+    ending is newer.
 
     Attributes:
         count: How many there are.
@@ -101,14 +101,14 @@ class _Old:
         self.count = 0
         self._tracker = RunTracker()
         self._beginnings: dict[RunIds, _Key] = {}
-        # Of each kind the record added last and the one created last, with their beginnings.
+        # By kind: the record added last and the one created last, with their beginnings.
         self._last: dict[Kind, tuple[_Key, ...]] = {}
         self._latest: dict[Kind, tuple[_Key, ...]] = {}
         self._final: _Key | None = None
 
     @property
     def kinds(self) -> Collection[Kind]:
-        """The kinds that there are: task names and actions."""
+        """The kinds of the old records: task names and actions."""
         return self._last.keys()
 
     def observe(self, fields: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ class _Old:
         self.count += 1
 
     def _beginning(self, step: Step) -> _Key | None:
-        """Return what began the run that a record has ended."""
+        """Return the key of the beginning of the run that a record has ended."""
         if step.run is None or step.change not in {"ended", "repeated"}:
             return None
         if step.run.began is not None:
@@ -135,11 +135,11 @@ class _Old:
         return self._beginnings.get(step.run.ids)
 
     def kept(self, newest: Mapping[Kind, Mapping[str, Any]], window: Window) -> set[_Key]:
-        """Return the keys of those that must stay.
+        """Return the keys of the old records that must stay.
 
         Args:
-            newest: Of all records the one added last of each kind.
-            window: What is old.
+            newest: By kind: the record added last of all records.
+            window: The times of old records.
         """
         kept = {_key(run.began) for run in self._tracker.open_runs() if run.began is not None}
         for kind in self.kinds:
@@ -148,10 +148,10 @@ class _Old:
         return kept
 
     def but(self, kept: set[_Key]) -> Callable[[Mapping[str, Any]], bool]:
-        """Return what tells whether a record is one of them but none of those kept.
+        """Return a function that returns whether a record is to be removed.
 
-        It is asked in the order of the records. What was added since they were read is none of
-        them, though it may be as old.
+        The function is called in the order of the records. Records that were added after the
+        reading stay, though their times may be as old.
         """
         is_over = False
 

@@ -1,4 +1,4 @@
-"""What a repository keeps of runs, and finding them there again."""
+"""Finding runs in a repository, and the fields that its model stores of them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _ADDED_FIELDS = (
     "events",
     "links",
 )
-# A model that keeps these as plain numbers or texts would refuse other values that Rocketry and
-# an application may put on a record.
+# A model with fields of these types would refuse other values, which Rocketry and an application
+# may put on a record.
 _CLEANED_FIELDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "run_id": (str, optional_text),
     "thread": (str, optional_text),
@@ -55,13 +55,13 @@ class RunLookup:
 
     def __init__(self, repo: BaseRepo) -> None:
         self._repo = repo
-        # A model without declared fields, such as dict, keeps whatever it is given.
+        # A model without declared fields, such as dict, stores every field.
         self._fields: Mapping[str, Any] | None = getattr(repo.model, "__fields__", None)
         # A field of the user's own that has one of these names is of another type.
         self._added = [name for name in _ADDED_FIELDS if self._is_of(name, str)]
         self._cleaned: dict[str, Callable[[Any], Any]] = {}
         if "trace_id" in self._added:
-            # A model of ours: a formatter that leaves these out leaves telemetry whole.
+            # A model of ours: these are stored even if the formatter leaves them out.
             self._added += ["message", "exc_text"]
             self._cleaned = {
                 name: clean
@@ -74,11 +74,11 @@ class RunLookup:
         return field is not None and field.outer_type_ is type_
 
     def keeps(self, field: str) -> bool:
-        """Return whether the model of the repository keeps a field."""
+        """Return whether the model of the repository stores a field."""
         return self._fields is None or field in self._fields
 
     def complete(self, fields: dict[str, Any], observation: Observation) -> None:
-        """Add to ``fields`` what a declared model keeps beyond what Rocketry's records hold."""
+        """Add to ``fields`` those that a model stores beyond Rocketry's own."""
         if not self._added:
             return
         event, ids = observation.event, observation.ids
@@ -95,7 +95,7 @@ class RunLookup:
             "events": events_as_text(event.events),
             "links": links_as_text(event.links),
         }
-        # Whatever an application has put on the record under these names: what is sent is this.
+        # An application may have put values of its own on the record under these names.
         for name in self._added:
             fields[name] = found[name]
         for name, clean in self._cleaned.items():
@@ -105,8 +105,8 @@ class RunLookup:
     def find_beginning(self, ending: TaskEvent) -> TaskEvent | None:
         """Return the event that began the run of an ending; ``None`` if it is not stored.
 
-        A crash is logged with no run id: what it cut off is, for Rocketry and so here, the
-        newest run of the task. For all other endings the run id tells.
+        Rocketry logs a crash without a run id: it ends the newest run of the task. For all other
+        endings the run id identifies the run.
         """
         query: dict[str, Any] = {"task_name": ending.task_name, "action": RUN}
         if ending.action != CRASH:
@@ -116,8 +116,8 @@ class RunLookup:
         began = self._last(query)
         if began is None:
             return None
-        # A run id that a function of the user's gave before names a run that is over; and with a
-        # clock that was set back Rocketry takes for crashed what has ended.
+        # A user's function may give a run id twice; and after a clock was set back, Rocketry logs
+        # a crash of a run that has ended.
         return None if self._has_ended(began) else began
 
     def find_beginning_again(
@@ -153,7 +153,7 @@ class RunLookup:
     def _same_run(self, ending: TaskEvent, trace_id: str) -> dict[str, Any]:
         query: dict[str, Any] = {"task_name": ending.task_name, "trace_id": trace_id}
         if ending.run_id is not None and ending.action != CRASH:
-            # By this an index leads to it.
+            # The repository has an index of it.
             query["run_id"] = ending.run_id
         return query
 
@@ -168,7 +168,7 @@ class RunLookup:
             query["run_id"] = began.run_id
         first = began.created
         if before is None and "trace_id" in self._added:
-            # This tells, whatever the clock said.
+            # This does not depend on the clock.
             query["trace_id"], first = self._ids_alone(began).trace_hex, 0
         else:
             query["created"] = _not_before(began)
@@ -180,7 +180,7 @@ class RunLookup:
         )
 
     def newest(self, task_name: str, action: str) -> TaskEvent | None:
-        """Return the newest event of a task with an action, as Rocketry's own state has it."""
+        """Return the newest event of a task with an action, by Rocketry's own order."""
         return self._last({"task_name": task_name, "action": action})
 
     def ids_of(self, event: TaskEvent) -> RunIds:
@@ -208,7 +208,7 @@ class RunLookup:
 
     def _last(self, query: dict[str, Any]) -> TaskEvent | None:
         if isinstance(self._repo, JSONDirectoryRepo) and not is_ordered(self._repo):
-            # The names of its files tell no order.
+            # The names of its files have no order.
             return _newest(self._events(query), not_after=None)
         item = self._repo.filter_by(**query).last()
         return None if item is None else parse_event(fields_of(item))
@@ -219,12 +219,12 @@ class RunLookup:
 
 
 def ids_in(fields: Mapping[str, Any]) -> RunIds | None:
-    """Return the ids that a stored record bears, if it does."""
+    """Return the ids that are stored in a record; ``None`` if none are."""
     trace_id, span_id = _trace_id_in(fields), fields.get("span_id")
     if trace_id is None or not isinstance(span_id, str) or not _SPAN_ID.fullmatch(span_id):
         return None
     ids = RunIds(int(trace_id, 16), int(span_id, 16))
-    return ids if all(ids) else None  # OpenTelemetry's sign for no id at all
+    return ids if all(ids) else None  # zero means no id in OpenTelemetry
 
 
 def _trace_id_in(fields: Mapping[str, Any]) -> str | None:
@@ -233,17 +233,17 @@ def _trace_id_in(fields: Mapping[str, Any]) -> str | None:
 
 
 def _not_before(event: TaskEvent) -> Any:
-    # Times are fractions of seconds in the repository: a millisecond more loses none.
+    # Repositories store times as fractions of seconds: a millisecond earlier misses none.
     return greater_equal(event.created / 1e9 - 0.001)
 
 
 def fields_of(item: Any) -> dict[str, Any]:
-    """Return the fields of a stored record, of whatever model."""
+    """Return the fields of a stored record of any model."""
     return dict(item) if isinstance(item, dict) else dict(vars(item))
 
 
 def _newest(events: Iterable[TaskEvent], *, not_after: int | None) -> TaskEvent | None:
-    # Not the repository's own last(): that of a JSON directory follows the names of files.
+    # The last() of a JSON directory would follow the names of its files.
     newest = None
     for event in events:
         if not_after is not None and event.created > not_after:

@@ -1,1 +1,1 @@
-"""Sending a stored history again."""
+"""Sending the records of a repository again, on request."""

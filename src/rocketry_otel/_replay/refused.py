@@ -1,4 +1,4 @@
-"""Sending again what a collector has refused, once it has been mended."""
+"""Sending dead letters again, after the collector was mended."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def replay_refused(
     settings: Settings | None = None,
     progress: Callable[[Replay], None] | None = None,
 ) -> Replay:
-    """Send again what was refused for good, and is set aside with its reason.
+    """Send the dead letters again: the records that a destination has refused for good.
 
     Args:
         repo: The repository, durable.
-        dry_run: Whether to send nothing, and only tell what would be sent.
-        patience: Seconds for which nothing may get through, before this gives up.
+        dry_run: Whether to count only, and send nothing.
+        patience: Seconds without progress before this gives up.
         settings: Our own settings; without them, those of the environment.
-        progress: Called now and then with how far it is, and once more in the end, even if that
-            is an error or an interrupt.
+        progress: Called now and then with the result so far, and once more at the end, even after
+            an error or an interrupt.
 
     Returns:
-        What became of it. What is accepted now is no longer set aside.
+        The result. Records that are accepted now are dead letters no longer.
 
     Raises:
         SettingsError: If ``settings`` is not given and the environment has a bad value, or if
-            nothing can be sent by the variables.
-        RepositoryError: The repository, or what is known of it, cannot be read or written.
+            the variables name no destination.
+        RepositoryError: The repository, or its delivery progress, cannot be read or written.
     """
     settings = settings or Settings()
     folder = state_folder(repo, settings.state_dir)
     state = None if folder is None or not folder.is_dir() else State(folder)
-    with _logged():
+    with _repository_errors():
         refused = [] if state is None else state.refused.all()
     tally = Tally(refused[-1][1].created if refused else None, progress)
     with tally.to_the_end():
@@ -78,16 +78,16 @@ def replay_refused(
             tally.left_out = 0 if tally.is_cut_short else again.count_left_out()
             result = tally.result()
             if not (dry_run or tally.is_cut_short or result.waiting):
-                with _logged():
+                with _repository_errors():
                     state.refused.remove(again.accepted())
     return tally.result()
 
 
 class _Again:
-    """What was refused, on its way once more.
+    """Dead letters that are sent again.
 
     Args:
-        refused: What was refused, with the channel on which it was.
+        refused: The dead letters with their channels.
     """
 
     def __init__(self, refused: _DeadLetters) -> None:
@@ -100,7 +100,7 @@ class _Again:
         self._refused_again: set[tuple[str, Key]] = set()
 
     def follow(self, queues: Sequence[ExportQueue[Any]]) -> None:
-        """Send by these, and take note of what they set aside."""
+        """Send on these channels, and remember the records that they refuse again."""
         self._queues = queues
         for queue in queues:
             queue.add_dead_letters = self._noting(queue.add_dead_letters)
@@ -117,7 +117,7 @@ class _Again:
         return add_dead_letters
 
     def look(self, history: Iterator[Any], tally: Tally) -> None:
-        """Count what would be sent."""
+        """Count the records that would be sent."""
         for one in history:
             key = (one.event.created, one.event.task_name, one.event.action)
             if key in self._channels:
@@ -125,9 +125,9 @@ class _Again:
                 tally.add(one)
 
     def channels_for(self, key: Key) -> Collection[str]:
-        """Return the channels that are to send a record: those of the signal that was refused.
+        """Return the channels that send a record: those of the signal that was refused.
 
-        A collector may have another address by now.
+        The collector may have another address by now.
         """
         wanted = set()
         for channel in self._channels.get(key, ()):
@@ -139,18 +139,18 @@ class _Again:
         return wanted
 
     def accepted(self) -> Iterable[tuple[str, DeadLetter]]:
-        """Return what was sent, and not refused once more."""
+        """Return the dead letters that were sent and not refused again."""
         gone = self._sent - self._refused_again
         return [one for one in self._refused if (signal_of(one[0]), one[1][:3]) in gone]
 
     def count_left_out(self) -> int:
-        """Return how much of what was refused was not to be sent."""
+        """Return how many dead letters were not sent."""
         return sum((signal_of(one[0]), one[1][:3]) not in self._sent for one in self._refused)
 
 
 @contextmanager
-def _logged() -> Iterator[None]:
+def _repository_errors() -> Iterator[None]:
     try:
         yield
     except StateError as error:
-        raise RepositoryError(f"what was refused is not known at present: {error}") from error
+        raise RepositoryError(f"the dead letters cannot be read at present: {error}") from error

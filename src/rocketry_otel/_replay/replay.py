@@ -41,11 +41,11 @@ def replay(
     settings: Settings | None = None,
     progress: Callable[[Replay], None] | None = None,
 ) -> Replay:
-    """Send the history in a repository to where the ``OTEL_*`` variables say.
+    """Send the history in a repository to the destinations of the ``OTEL_*`` variables.
 
-    Each record becomes the same telemetry as when it was live, with the same ids, as far as
-    the model of the repository keeps what that is made of. Metrics are not sent: a run is never
-    counted again. The memory that it takes does not grow with the history.
+    Each record becomes the same telemetry as when it was live, with the same ids, as far as the
+    model of the repository stores the fields that this needs. Metrics are not sent: a run is never
+    counted again. The memory in use does not grow with the history.
 
     Args:
         repo: A repository that Rocketry wrote, with or without this project, of any model.
@@ -53,19 +53,19 @@ def replay(
             local time.
         until: Only records that were created at this time or before.
         task: A pattern (``*``, ``?``, ``[...]``) of the names of tasks.
-        dry_run: Whether to send nothing, and only tell what would be sent.
-        patience: Seconds for which nothing may get through, before this gives up.
+        dry_run: Whether to count only, and send nothing.
+        patience: Seconds without progress before this gives up.
         settings: Our own settings; without them, those of the environment.
-        progress: Called now and then with how far it is, and once more in the end, even if that
-            is an error or an interrupt.
+        progress: Called now and then with the result so far, and once more at the end, even after
+            an error or an interrupt.
 
     Returns:
-        What became of it.
+        The result.
 
     Raises:
         SettingsError: If ``settings`` is not given and the environment has a bad value, if
-            ``since`` is later than ``until``, or if nothing can be sent by the variables.
-        RepositoryError: The repository cannot be read, or not to its end.
+            ``since`` is later than ``until``, or if the variables name no destination.
+        RepositoryError: The repository cannot be read to its end.
     """
     settings = settings or Settings()
     first, last = _nanoseconds(since), _nanoseconds(until)
@@ -96,8 +96,8 @@ def chosen(
 
     Args:
         repo: The repository.
-        settings: What may leave the machine.
-        tally: Told how far it is.
+        settings: Which tasks are exported.
+        tally: Counts how far the reading is.
         since: When the oldest was created, in nanoseconds since the epoch.
         until: When the newest was created.
         task: A pattern of the names of tasks.

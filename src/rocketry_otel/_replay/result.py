@@ -1,4 +1,4 @@
-"""What becomes of a replay."""
+"""The result of a replay, and counting it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _MOST_REASONS = 100
 _OTHER_REASONS = "other reasons"
 _NO_REASON = "the collector gave no reason"
 
-_NO_RUN_ID = "runs without a run id, told apart by their order and place alone"
+_NO_RUN_ID = "runs without a run id, distinguished by their order and place alone"
 _NO_TRACEBACK = "failures without a traceback"
-_NO_MESSAGE = "records without a message, in place of which Rocketry's usual one is sent"
-_NO_SPAN = "endings without a span of their own, since their runs had ended before"
+_NO_MESSAGE = "records without a message, sent with Rocketry's usual one"
+_NO_SPAN = "endings without a span, because their runs had ended before"
 _NOTHING_ADDED = (
     "runs without mode of execution, links and attributes, which TaskEventRecord alone keeps"
 )
@@ -38,26 +38,26 @@ _NOTHING_ADDED = (
 
 @dataclass(frozen=True)
 class Replay:
-    """What became of a replay.
+    """The result of a replay.
 
     Attributes:
-        records: How many records were sent, or would be.
-        runs: How many runs ended in them.
-        destinations: Where they went.
-        spans: How many spans were accepted, at all destinations together.
-        log_records: How many log records were.
-        unsampled: How many of the runs are no spans since the sampler has left them out.
-        refused: How many items were refused for good, by reason.
-        waiting: How many items were sent and not accepted, when it gave up.
-        left_out: How many items of those that were refused before were not sent: the repository
-            has them no longer, or it is not said where to, or their tasks are excluded by now.
-        unreadable: How many records of the repository cannot be read, whatever they are about.
-        error: Why nothing got through in the end; ``None`` if it did, as far as is known.
-        notes: What the records lack that telemetry is made of.
+        records: The number of records that were sent; with ``dry_run``, that would be.
+        runs: The number of runs that these records end.
+        destinations: The destinations.
+        spans: The number of accepted spans, of all destinations together.
+        log_records: The number of accepted log records.
+        unsampled: The number of runs without a span, because of the sampler.
+        refused: The number of items that were refused for good, by reason.
+        waiting: The number of items that were sent and not accepted when the replay ended.
+        left_out: The number of dead letters that were not sent: they are no longer in the
+            repository, have no destination, or their tasks are excluded now.
+        unreadable: The number of unreadable records in the repository.
+        error: Why nothing got through at the end; ``None`` if items did, as far as is known.
+        notes: Which fields the records lack, with their number.
         seconds: How long it took.
-        fraction: How far it came in the time that it is about, from 0 to 1.
+        fraction: How much of the chosen time was read, from 0 to 1.
         read: Whether the repository was read to its end.
-        complete: Whether all of it could be read, was sent, and was accepted.
+        complete: Whether all records were read, sent and accepted.
     """
 
     records: int = 0
@@ -79,19 +79,20 @@ class Replay:
 
 
 class Tally:
-    """Counts what becomes of a replay while it goes on.
+    """Counts the items of a replay while it goes on.
 
     Args:
-        until: Until when records are sent, in nanoseconds since the epoch, if that is said.
-        show: Told now and then how far it is, and in the end.
+        until: When the newest record to send was created, in nanoseconds since the epoch;
+            ``None`` for no limit.
+        show: Called now and then with the result so far, and at the end.
 
     Attributes:
-        counters: What became of telemetry.
+        counters: The number of items by their outcome.
         queues: The channels.
-        unknown: The signals that some destination does not know.
+        unknown: The signals that some destination does not accept at all.
         is_cut_short: Whether the repository was not read to its end.
-        left_out: How many items that were refused before were not sent.
-        moved_at: When something was last delivered, by ``time.monotonic()``.
+        left_out: The number of dead letters that were not sent.
+        moved_at: When an item was last delivered, by ``time.monotonic()``.
     """
 
     def __init__(self, until: int | None, show: Callable[[Replay], None] | None) -> None:
@@ -107,7 +108,7 @@ class Tally:
         self._unsampled = 0
         self._unreadable = 0
         self._lacking: Counter[str] = Counter()
-        # Each channel has a thread, on which it tells what is refused.
+        # Guards the refusals, which each channel adds on its own thread.
         self._lock = threading.Lock()
         self._refused: Counter[str] = Counter()
         self._refused_there = 0
@@ -119,7 +120,7 @@ class Tally:
 
     @contextmanager
     def to_the_end(self) -> Iterator[None]:
-        """Show what became of it, however it ends."""
+        """Show the result at the end, after an error too."""
         try:
             yield
         except SettingsError:
@@ -131,7 +132,7 @@ class Tally:
         self._show(self.result())
 
     def reach(self, created: int) -> None:
-        """Take note of how far the repository was read."""
+        """Count how far the repository was read, to a time in nanoseconds since the epoch."""
         if self._first is None:
             self._first = created
         self._reached = created
@@ -168,7 +169,7 @@ class Tally:
             self._add_reason(reason or _NO_REASON, count)
 
     def fail(self, reason: str) -> None:
-        """Count an item that could not even be made."""
+        """Count an item that could not be made."""
         with self._lock:
             self._add_reason(reason, 1)
 
@@ -177,7 +178,7 @@ class Tally:
         self._refused[reason if is_room else _OTHER_REASONS] += count
 
     def look(self) -> None:
-        """See how far it is, and show it now and then."""
+        """Show the result so far, if the last time is long enough ago."""
         now = time.monotonic()
         if now - self._shown_at < _SECONDS_BETWEEN_SHOWS:
             return
@@ -188,7 +189,7 @@ class Tally:
         self._show(self._so_far(self._fraction()))
 
     def result(self) -> Replay:
-        """Return what became of it in the end."""
+        """Return the result."""
         return self._so_far(self._fraction() if self.is_cut_short else 1.0)
 
     def _so_far(self, fraction: float) -> Replay:
@@ -196,7 +197,7 @@ class Tally:
             refused, refused_there = dict(self._refused), self._refused_there
         spans, log_records = self._delivered("traces"), self._delivered("logs")
         handed_over = sum(queue.sent_again for queue in self.queues)
-        # While it goes on, one of these may be newer than another.
+        # These numbers are not taken at the same instant.
         waiting = max(handed_over - spans - log_records - refused_there, 0)
         return Replay(
             records=self._records,

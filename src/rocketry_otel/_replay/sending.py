@@ -33,11 +33,11 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class Channels(NamedTuple):
-    """Where a replay goes.
+    """The channels of a replay.
 
     Attributes:
         queues: One for each signal and destination.
-        emitter: Hands things over to them.
+        emitter: Hands spans and log records over to them.
     """
 
     queues: list[ExportQueue[Any]]
@@ -46,18 +46,18 @@ class Channels(NamedTuple):
 
 @contextmanager
 def channels(settings: Settings, tally: Tally) -> Iterator[Channels]:
-    """Give channels from the standard variables, which are closed afterwards.
+    """Give channels for the ``OTEL_*`` variables, and close them afterwards.
 
     Args:
-        settings: What may leave the machine.
-        tally: Counts what becomes of it.
+        settings: Which tasks are exported.
+        tally: Counts the items by their outcome.
 
     Raises:
-        SettingsError: These say that nothing is sent, or name what cannot be used.
+        SettingsError: The variables name no destination, or an unusable one.
     """
     if environment.sdk_is_disabled():
         raise SettingsError("OTEL_SDK_DISABLED is true: nothing can be sent")
-    outage = _Unspoken(tally)
+    outage = _UnloggedOutage(tally)
     tracer, spans = own.tracer_provider(tally.counters, outage)
     logger, log_records = own.logger_provider(tally.counters, outage)
     providers = Providers(tracer, logger, NoOpMeterProvider(), [*spans, *log_records])
@@ -79,15 +79,15 @@ def channels(settings: Settings, tally: Tally) -> Iterator[Channels]:
         providers.close(time.monotonic())
 
 
-class _Unspoken(Outage):
-    """Tells nothing in the log: who replays is shown it, and sees it in the end."""
+class _UnloggedOutage(Outage):
+    """Logs nothing: the user sees the outage in the progress and in the result."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__(tally.counters)
         self._tally = tally
 
     def failed(self, signal: str, destination: str, reason: str, *, unknown: bool = False) -> None:
-        """Note that a signal did not get through this time."""
+        """Remember a signal that the destination does not accept at all."""
         del destination, reason
         if unknown:
             self._tally.unknown.add(signal)
@@ -96,7 +96,7 @@ class _Unspoken(Outage):
         """Do nothing."""
 
     def refused(self, signal: str, destination: str, count: int, reason: str) -> None:
-        """Do nothing: it is counted by its reason."""
+        """Do nothing: the tally counts refusals by their reasons."""
 
 
 def _check(queues: Collection[ExportQueue[Any]]) -> None:
@@ -104,7 +104,7 @@ def _check(queues: Collection[ExportQueue[Any]]) -> None:
         wanted = environment.exporter_names(signal)
         if len(wanted) > sum(queue.signal == signal for queue in queues):
             raise SettingsError(
-                f"OTEL_{signal.upper()}_EXPORTER names what cannot be used; it is "
+                f"OTEL_{signal.upper()}_EXPORTER names an exporter that cannot be used; it is "
                 f"{', '.join(wanted)}"
             )
     if not queues:
@@ -120,14 +120,14 @@ def send_again(
     patience: float,
     wanted_by: Callable[[Key], Collection[str]] | None = None,
 ) -> None:
-    """Send records through channels as fast as these take them.
+    """Send records on channels as fast as these take them.
 
     Args:
         history: The records.
-        channels: Where they go.
-        tally: Counts what becomes of them.
-        patience: Seconds for which nothing may get through, before this gives up.
-        wanted_by: Returns the names of the channels that are to send a record; all do without.
+        channels: The channels.
+        tally: Counts the records.
+        patience: Seconds without progress before this gives up.
+        wanted_by: Returns the names of the channels that send a record; without it, all do.
     """
     names = [queue.name for queue in channels.queues]
     for position, one in enumerate(history):
@@ -154,8 +154,8 @@ def _is_sent(queue: ExportQueue[Any], timeout: float) -> bool:
 
 
 def _wait(is_done: Callable[[float], bool], tally: Tally, patience: float) -> bool:
-    """Wait for a channel; return whether it got there before patience was lost."""
-    # Not from when something last got through: to find the next record may have taken long.
+    """Wait for a channel; return whether it succeeded before the time was over."""
+    # The time since the last delivery is no measure: finding the next record may take long.
     began = time.monotonic()
     while not is_done(_SECONDS_BETWEEN_LOOKS):
         tally.look()

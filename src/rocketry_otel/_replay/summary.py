@@ -1,4 +1,4 @@
-"""What is said of a replay, to people."""
+"""The progress and the result of a replay, as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BAR_WIDTH = 24
 
 
 def bar(so_far: Replay) -> str:
-    """Return a line that shows how far a replay is."""
+    """Return a line with the progress of a replay."""
     full = round(so_far.fraction * _BAR_WIDTH)
     drawn = "#" * full + "." * (_BAR_WIDTH - full)
     line = f"[{drawn}] {so_far.fraction:4.0%}  {so_far.records:,} records, {_rate(so_far)}"
@@ -21,12 +21,12 @@ def bar(so_far: Replay) -> str:
 
 
 def summary(result: Replay, url: str, *, is_dry: bool) -> list[str]:
-    """Return the lines that say what became of a replay.
+    """Return the lines that describe the result of a replay.
 
     Args:
-        result: What became of it.
+        result: The result.
         url: The repository, without secrets.
-        is_dry: Whether nothing was to be sent.
+        is_dry: Whether the replay was to send nothing.
     """
     what = f"{url}: {result.records:,} records with the ends of {result.runs:,} runs"
     if is_dry:
@@ -50,8 +50,8 @@ def summary(result: Replay, url: str, *, is_dry: bool) -> list[str]:
         lines.append("The repository was not read to its end.")
     if result.left_out:
         lines.append(
-            f"Left set aside: {result.left_out:,} items, which are no longer in the repository or "
-            "have nowhere to go."
+            f"Still dead letters: {result.left_out:,} items, which are no longer in the "
+            "repository, have no destination, or are of excluded tasks."
         )
     if result.unreadable:
         lines.append(f"Left out: {result.unreadable:,} records that cannot be read.")

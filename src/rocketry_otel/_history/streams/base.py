@@ -1,4 +1,4 @@
-"""What can be done with the records of a repository, whatever its kind."""
+"""Reading and removing the records of a repository of any kind."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _logger = logging.getLogger("rocketry_otel")
 # What the beginnings and endings of runs are paired by.
 OUTLINE = ("task_name", "action", "created", "run_id", "process", "thread")
 
-# Repositories keep times as floating point seconds, which near now are a quarter of a
-# microsecond apart: what lies at a bound is looked for with room to spare, and then looked at.
+# Seconds. Repositories store times as floating point seconds, a quarter of a microsecond apart:
+# a query goes so far beyond its bounds, and each record is checked.
 _ROOM = 0.001
 _LATEST = nanoseconds(float("inf"))
 
@@ -44,7 +44,7 @@ _logged: set[str] = set()
 
 
 class Window(NamedTuple):
-    """The records that are meant: those created from one time to another, both included.
+    """Records that were created from one time to another, both included.
 
     Attributes:
         since: Nanoseconds since the epoch; 0 has what was created at no known time as well.

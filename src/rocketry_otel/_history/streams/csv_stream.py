@@ -26,7 +26,7 @@ _HARMLESS = {"delimiter"}
 def stream_of(repo: CSVFileRepo) -> RecordStream:
     """Return the records of a CSV file, of ours or of Red Bird's."""
     is_ours = isinstance(repo, TaskEventCSVRepo)
-    return CSVStream(repo, repo.filename) if is_ours else CSVStore(repo, repo.filename)
+    return CSVStream(repo, repo.filename) if is_ours else RedBirdCSVStream(repo, repo.filename)
 
 
 class CSVStream(IndexedStream):
@@ -50,11 +50,11 @@ class CSVStream(IndexedStream):
         return place.last is not None and bool(self.repo.is_unchanged(place.last))
 
 
-class CSVStore(RecordStream):
+class RedBirdCSVStream(RecordStream):
     """The records of a file of Red Bird's.
 
-    Red Bird's own reading ends at the first row that is not whole or is no record, and its own
-    removing writes over the file, where others may add to it: it is not used.
+    Red Bird's own reading is not used: it stops at the first row that is incomplete or no record.
+    Nor is its own removing: it overwrites the file, to which others may append.
     """
 
     def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def stream_of(repo: JSONDirectoryRepo) -> RecordStream:
     """Return the records of a directory, of ours or of Red Bird's."""
     is_ours = isinstance(repo, TaskEventJSONRepo)
-    return JSONStream(repo, repo.path) if is_ours else JSONStore(repo, repo.path)
+    return JSONStream(repo, repo.path) if is_ours else RedBirdJSONStream(repo, repo.path)
 
 
 class JSONStream(OwnStream):
@@ -45,14 +45,14 @@ class JSONStream(OwnStream):
     def is_whole(self, window: Window, place: Place, rest: Callable[[], bool]) -> bool:
         """Return whether a reading has met all files that are there now before its place.
 
-        A file is named before it is written: it may show behind those of other processes.
+        The name of a file is made before the file: another process may be faster.
         """
         del window
         return place.has_met_all(self.repo.names(), rest)
 
 
-class JSONStore(RecordStream):
-    """The records of a directory of Red Bird's, in which the names of files tell no order."""
+class RedBirdJSONStream(RecordStream):
+    """The records of a directory of Red Bird's, in which the names of files have no order."""
 
     def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
         """Give the fields of each record, in the order of their times."""
@@ -73,10 +73,10 @@ class JSONStore(RecordStream):
         for path in self.repo.path.glob("*.json"):
             data = self._data(path)
             if data is None or window.holds(data):
-                # What cannot be read may be just being written: it is looked at once more.
+                # An unreadable file may be being written just now: it is read once more.
                 created = None if data is None else nanoseconds(data["created"])
                 times.append((created is None, created or 0, path.name))
-        # Of two of one time the name decides, so that it is the same order each time.
+        # By name if the times are equal, so that the order is the same each time.
         for _, _, name in sorted(times):
             path = self.repo.path / name
             data = self._data(path, self.left_out)
@@ -85,7 +85,7 @@ class JSONStore(RecordStream):
                 yield path, fields
 
     def _data(
-        self, path: Path, tell: Callable[[Exception], None] = lambda _: None
+        self, path: Path, on_error: Callable[[Exception], None] = lambda _: None
     ) -> dict[str, Any] | None:
         try:
             with path.open() as file:
@@ -94,7 +94,7 @@ class JSONStore(RecordStream):
         except FileNotFoundError:
             # Removed since the directory was read.
             return None
-        except Exception as error:  # noqa: BLE001  # whatever is in it, it is no record
-            tell(error)
+        except Exception as error:  # noqa: BLE001  # any content that is no record
+            on_error(error)
             return None
         return data

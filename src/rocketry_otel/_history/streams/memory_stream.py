@@ -68,8 +68,8 @@ class MemoryStream(_Memory):
     def remove(self, window: Window, is_unwanted: Unwanted) -> int:
         """Remove the records that are unwanted, and return how many these were.
 
-        As in Red Bird another list takes the place of the one that is there: whoever reads
-        this reads it to its end. What another thread adds to it meanwhile is moved.
+        As in Red Bird, a new list replaces the old one, so that readers of the old one can go on.
+        Records that another thread adds to the old one meanwhile are moved.
         """
         before: list[Any] = self.repo.collection
         seen = list(before)

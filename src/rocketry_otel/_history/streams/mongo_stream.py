@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 _PAGE = 1_000
 
 
-def stream_of(repo: MongoRepo) -> MongoStore:
+def stream_of(repo: MongoRepo) -> MongoStream:
     """Return the records of a collection, of ours or of Red Bird's."""
-    return MongoStore(repo)
+    return MongoStream(repo)
 
 
-class MongoStore(RecordStream):
-    """The records of a collection, read by the page: a cursor that waits for long is closed."""
+class MongoStream(RecordStream):
+    """The records of a collection, read by the page: a server closes a cursor that is idle."""
 
     can_go_on = True
 
     def __init__(self, repo: MongoRepo) -> None:
         super().__init__(repo, repo.collection)
         self._documents = repo.get_collection()
-        # What names a record in Red Bird is what names the document.
+        # Red Bird stores the id field of a record as the id of the document.
         self._names = {name: "_id" if name == repo.id_field else name for name in OUTLINE}
         self._created = self._names["created"]
-        # MongoDB's own ids count; of others the order tells nothing.
+        # MongoDB's own ids have the order of their creation; others have none.
         by_id = repo.id_field is None or self._created == "_id"
         self._order = ["_id"] if by_id else [self._created, "_id"]
 
@@ -53,20 +53,20 @@ class MongoStore(RecordStream):
     def is_whole(self, window: Window, place: Place, rest: Callable[[], bool]) -> bool:
         """Return whether a reading has met all documents that are there now before its place.
 
-        Clients make the ids: within a second, their order is not that of the additions.
+        Clients make the ids: within a second, their order is not that of the inserts.
         """
         pages = self._pages(window, [])
         return place.has_met_all((self._key(one) for page in pages for one in page), rest)
 
     def item(self, data: Any) -> Any:
-        """Return the record that a document is."""
+        """Return the record of a document."""
         if self.repo.id_field is not None:
             return self.repo.data_to_item(data)
         del data["_id"]
         return self.repo.model(**data)
 
     def outlines(self, window: Window) -> Iterator[Fields]:
-        """Give what runs are paired by."""
+        """Give the fields that pair the records of a run."""
         return (fields for page in self._outlined(window) for _, fields in page)
 
     def _outlined(self, window: Window) -> Iterator[list[tuple[Any, Fields]]]:
@@ -127,7 +127,7 @@ class MongoStore(RecordStream):
         return list(found.sort(self._sort(1)).limit(_PAGE))
 
     def _bounds(self, window: Window) -> _Document | None:
-        """Return what keeps a reading within a window, and to what is there when it begins."""
+        """Return the condition for a window, limited to the documents that exist now."""
         times = {"$gte": window.lower, "$lte": window.upper}
         times = {name: bound for name, bound in times.items() if bound is not None}
         leading = self._order[0]

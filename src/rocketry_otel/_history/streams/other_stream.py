@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 def stream_of(repo: BaseRepo) -> RecordStream:
     """Return the records of any repository."""
-    return UnknownStore(repo)
+    return OtherStream(repo)
 
 
-class UnknownStore(RecordStream):
-    """The records of a repository of which nothing is known but that it can be read."""
+class OtherStream(RecordStream):
+    """The records of an unknown kind of repository."""
 
     def read(self, window: Window, place: Place | None = None) -> Iterator[Fields]:
         """Give the fields of each record, in the order in which the repository gives them.
 
-        It is asked for all of them: it may not know what more a query can be than a value.
+        The query is for all records: the repository may support only equal values.
         """
         del place
         result = self.repo.filter_by()
         if _converts_here(self.repo, result):
-            # Red Bird's own way ends at the first record that cannot be read.
+            # Red Bird's own loop stops at the first unreadable record.
             found = map(self.fields, result.query_data())
         else:
             found = map(fields_of, result)

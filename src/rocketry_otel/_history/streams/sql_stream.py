@@ -35,8 +35,8 @@ def stream_of(repo: SQLRepo) -> SQLStream:
 class SQLStream(RecordStream):
     """The records of a table, read by the page.
 
-    Each page has a connection of its own and gives it back: the session of Red Bird's repository
-    belongs to the thread that adds records, and has all of a result in memory.
+    Each page uses a connection of its own: the session of Red Bird's repository belongs to the
+    thread that adds records, and holds whole results in memory.
     """
 
     can_go_on = True
@@ -48,12 +48,12 @@ class SQLStream(RecordStream):
         self._columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
         self._created = self._columns["created"]
         self._primary = list(mapper.primary_key)
-        # An integer counts the records; of another key the order tells nothing.
+        # An integer key has the order of the inserts; others have none.
         others = [column for column in self._primary if column is not self._created]
         self._order = self._primary if self._counters() else [self._created, *others]
 
     def _counters(self) -> bool:
-        # To SQLAlchemy 1.4 a type with variants is of another kind than what it is made of.
+        # In SQLAlchemy 1.4 a type with variants is not an instance of its base type.
         types = [getattr(column.type, "impl", column.type) for column in self._primary]
         return len(types) == 1 and isinstance(types[0], sa.Integer)
 
@@ -77,7 +77,7 @@ class SQLStream(RecordStream):
         return place.has_met_all((tuple(key) for page in pages for key, _ in page), rest)
 
     def outlines(self, window: Window) -> Iterator[Fields]:
-        """Give what runs are paired by."""
+        """Give the fields that pair the records of a run."""
         return self._rows([name for name in OUTLINE if name in self._columns], window)
 
     def _rows(self, names: Sequence[str], window: Window) -> Iterator[Fields]:
@@ -111,7 +111,7 @@ class SQLStream(RecordStream):
             if unwanted:
                 began = time.monotonic()
                 removed += write(self._engine, self._deletion(unwanted))
-                # SQLite has one writer at a time and no queue: let others have as much.
+                # SQLite has one writer at a time and no queue: others have as much time.
                 time.sleep(time.monotonic() - began)
         return removed
 
@@ -138,10 +138,10 @@ class SQLStream(RecordStream):
             page = self._page(names, *bounds, self._is_after(page[-1][0]))
 
     def _bounds(self, window: Window) -> list[_Condition]:
-        """Return what keeps a reading within a window, and to what is there when it begins.
+        """Return the conditions for a window, limited to the rows that exist now.
 
-        It is about the leading column of the order: with an index of the time, a database might
-        sort all that is left for each page.
+        They are on the leading column of the order: with conditions on the time, a database might
+        sort all remaining rows for each page.
         """
         leading = self._order[0]
         times = sa.select(sa.func.min(leading), sa.func.max(leading))

@@ -1,8 +1,8 @@
 """The records of a repository of any kind, read as a stream and removed one by one.
 
-A handler takes any Red Bird repository. What Red Bird has for reading all of one reads all at
-once, or ends at the first record that cannot be read; what it has for removing cannot leave
-out what must stay. Here is, for each kind, what can.
+A handler takes any Red Bird repository. Red Bird reads all records at once, or stops at the first
+unreadable one; and it cannot remove all records but some. The modules here do both, one for each
+kind of repository.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .base import RecordStream
 
-# What a module imports need not be installed: each is imported for a repository of its kind.
+# Their dependencies need not be installed: a module is imported for a repository of its kind.
 _MODULES: dict[type, str] = {
     SQLRepo: "sql",
     MongoRepo: "mongo",
