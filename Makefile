@@ -37,7 +37,7 @@ help:
 	@echo "make test-pips  build each environment with the oldest pip and the newest, for each Python"
 	@echo "make test-first-hour"
 	@echo "                try make demo in a fresh clone with Python and make only, no HOME, no cache"
-	@echo "make lint       check style, format and types"
+	@echo "make lint       check style, format, types, imports of the rooms and words"
 	@echo "make docs       build the documentation into site/"
 	@echo "make benchmark  measure what a task's run costs"
 	@echo "make benchmark-smoke"
@@ -102,6 +102,7 @@ lint: $(VENV)/ready
 	$(run) -m ruff format --check .
 	$(run) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
+	$(run) lint/words.py
 
 docs: $(VENV)/ready
 	$(run) -m mkdocs build --strict --quiet

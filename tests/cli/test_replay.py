@@ -114,7 +114,7 @@ def test_bad_arguments_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--repo=memory://"], "memory://: what is in memory is gone with the process that "),
+        (["--repo=memory://"], "memory://: a repository in memory ends with its process"),
         (["--repo=csv:///no/such.csv"], "cannot open csv:///no/such.csv: there is no such file"),
         (["--repo=postgresql://u:secret@127.0.0.1:1/d"], "cannot open postgresql://u:***@127."),
         (["--since=1h", "--until=2h"], "since ("),

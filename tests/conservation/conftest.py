@@ -18,13 +18,13 @@ SEED = os.environ.get("CONSERVATION_SEED") or str(random.SystemRandom().randrang
 
 @pytest.fixture
 def seed() -> str:
-    """What chance is made of: set ``CONSERVATION_SEED`` to have the same again."""
+    """The seed of all random choices: set ``CONSERVATION_SEED`` to repeat them."""
     return SEED
 
 
 @pytest.fixture
 def chance(seed: str, request: pytest.FixtureRequest) -> random.Random:
-    """Chance that is the same each time for one seed and one test."""
+    """A random generator that depends on the seed and the test only."""
     return random.Random(f"{seed} {request.node.name}")  # noqa: S311  # nothing is secret here
 
 

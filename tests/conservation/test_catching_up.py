@@ -16,8 +16,8 @@ MEGABYTES = 25
 
 
 @full_run
-def test_memory_does_not_grow_with_what_is_behind(tmp_path: Path) -> None:
-    """Four times as much to catch up with takes hardly more memory."""
+def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
+    """A backlog of four times the size takes hardly more memory."""
     measured = []
     for records in (FEW, MANY):
         directory = tmp_path / str(records)
@@ -28,8 +28,8 @@ def test_memory_does_not_grow_with_what_is_behind(tmp_path: Path) -> None:
 
 
 @full_run
-def test_killed_while_it_catches_up_an_application_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Each life goes on about where the one before was killed, and not from the beginning."""
+def test_killed_catch_up_is_resumed(tmp_path: Path) -> None:
+    """Each process goes on about where the last one was killed, not from the beginning."""
     with behind(tmp_path, MANY) as (one, collector):
         for _ in range(4):
             generation = one.begin(CONSERVATION_PAUSED="1")
@@ -45,10 +45,10 @@ def test_killed_while_it_catches_up_an_application_goes_on_where_it_was(tmp_path
 
 
 @full_run
-def test_an_application_that_stands_still_while_it_catches_up_holds_up_no_other(
+def test_hanging_catch_up_holds_up_no_other_application(
     tmp_path: Path,
 ) -> None:
-    """What another one writes and has no room for arrives, though the first does not let go."""
+    """The overflow of another one arrives, though the first keeps the lease."""
     with behind(tmp_path, MANY) as (one, collector):
         still = one.begin(CONSERVATION_PAUSED="1")
         assert collector.wait_for(lambda _: len(collector.log_records_seen) > MANY // 10, 60)

@@ -59,7 +59,7 @@ def span() -> Span:
 
 
 def delivered(spans: Sequence[Span], log_records: Sequence[LogRecord]) -> Arrivals:
-    """Return what is seen of a delivery."""
+    """Return the findings about a delivery."""
     traces, logs = ExportTraceServiceRequest(), ExportLogsServiceRequest()
     traces.resource_spans.add().scope_spans.add().spans.extend(spans)
     logs.resource_logs.add().scope_logs.add().log_records.extend(log_records)
@@ -74,8 +74,8 @@ def delivered(spans: Sequence[Span], log_records: Sequence[LogRecord]) -> Arriva
     return found
 
 
-def test_nothing_is_amiss_with_a_delivery_that_is_as_it_should_be() -> None:
-    """Everything once, or twice and equal, is as it should be."""
+def test_correct_delivery_has_no_findings() -> None:
+    """Items may arrive twice if they are equal."""
     for times in (1, 2):
         found = delivered([span()] * times, [log_record(one) for one in COMMITTED] * times)
         assert found.missing(COMMITTED) == []
@@ -83,8 +83,8 @@ def test_nothing_is_amiss_with_a_delivery_that_is_as_it_should_be() -> None:
         assert found.sent_again == 4 * (times - 1)
 
 
-def test_what_has_not_arrived_is_missing() -> None:
-    """A log record is missing for each committed record, a span for each ended run."""
+def test_missing_items_are_found() -> None:
+    """A log record is due for each committed record, a span for each ended run."""
     found = delivered([], [log_record(RUN)])
     assert found.missing(COMMITTED) == [("logs", CRASH), ("logs", OPEN), ("traces", CRASH)]
 
@@ -114,16 +114,16 @@ def _of_an_open_run(one: Span) -> None:
         (_of_an_open_run, "of a run that has not ended"),
     ],
 )
-def test_a_span_that_is_not_true_is_seen(change: Callable[[Span], None], expected: str) -> None:
-    """A span that says anything but what was committed is told of."""
+def test_wrong_span_is_found(change: Callable[[Span], None], expected: str) -> None:
+    """A span that differs from the committed record is reported."""
     wrong = span()
     change(wrong)
     (line,) = delivered([wrong], []).untrue(COMMITTED)
     assert expected in line
 
 
-def test_spans_that_differ_are_seen() -> None:
-    """Two spans of one id that differ in a byte are told of, with the difference."""
+def test_differing_spans_are_found() -> None:
+    """Two spans of one id that differ in a byte are reported, with the difference."""
     other = span()
     other.attributes.extend(attributes(more="x"))
     (line,) = delivered([span(), span(), other], []).untrue(COMMITTED)
@@ -131,8 +131,8 @@ def test_spans_that_differ_are_seen() -> None:
     assert '+  key: "rocketry.more"' in line
 
 
-def test_log_records_that_are_not_true_are_seen() -> None:
-    """A log record that was never committed, or has other ids, is told of."""
+def test_wrong_log_record_is_found() -> None:
+    """A log record that was never committed, or has other ids, is reported."""
     stranger = log_record(replace(RUN, created=1.0))
     (line,) = delivered([], [stranger]).untrue(COMMITTED)
     assert line == "log record ('etl', 'run', 1000000000) is there, and was never committed"

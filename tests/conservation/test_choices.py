@@ -16,18 +16,18 @@ LOW_BITS = 2**64
 
 
 class Chosen(Scenario):
-    """A trial in which not all that is committed is to arrive."""
+    """A scenario in which not all committed records are to arrive."""
 
     chosen: Callable[[str, Committed], bool]
 
     def missing(self, committed: object) -> list[tuple[str, Committed]]:
-        """Return what lacks of what is to arrive."""
+        """Return the items that have not arrived and are due."""
         missing = super().missing(committed)  # type: ignore[arg-type]
         return [(signal, one) for signal, one in missing if self.chosen(signal, one)]
 
 
 def overflow_and_kill(one: Scenario) -> None:
-    """Let more than the queues hold wait twice: in a life that is killed and in one that is not."""
+    """Let the queues overflow twice: in a process that is killed and in one that is not."""
     one.collector.stop()
     generation = one.begin()
     generation.await_records()
@@ -38,20 +38,20 @@ def overflow_and_kill(one: Scenario) -> None:
     one.collector.get_well()
     one.settle()
     assert generation.say("flush", 20) is True
-    told = generation.say("delivery")
-    assert told["traces"]["waiting"] == told["logs"]["waiting"] == 0
+    status = generation.say("delivery")
+    assert status["traces"]["waiting"] == status["logs"]["waiting"] == 0
 
 
 def is_sampled(signal: str, one: Committed) -> bool:
-    """Tell what OpenTelemetry's ratio sampler says of a span, with a ratio of one half."""
+    """Return whether OpenTelemetry's ratio sampler samples a span at a ratio of one half."""
     return signal == "logs" or int(one.trace_id, 16) % LOW_BITS < LOW_BITS // 2
 
 
 @full_run
-def test_what_is_not_sampled_is_not_sent_again(
+def test_unsampled_runs_are_not_sent_again(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """A run that the sampler drops has no span however often it is sent, and nothing waits."""
+    """A dropped run has no span, however often it is sent, and nothing waits for it."""
     sampler = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
     with trial(tmp_path, make_store("sqlite"), kind=Chosen, **sampler, **SMALL_QUEUES) as one:
         assert isinstance(one, Chosen)
@@ -65,10 +65,10 @@ def test_what_is_not_sampled_is_not_sent_again(
 
 
 @full_run
-def test_tasks_that_are_excluded_are_not_sent_again(
+def test_excluded_tasks_are_not_sent_again(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """What must not leave the machine does not leave it later either."""
+    """They must not leave the machine later either."""
     excluded = {"ROCKETRY_OTEL_EXCLUDE": "main*"}
     with trial(tmp_path, make_store("csv"), kind=Chosen, **excluded, **SMALL_QUEUES) as one:
         assert isinstance(one, Chosen)
@@ -83,7 +83,7 @@ def test_tasks_that_are_excluded_are_not_sent_again(
 def test_one_signal_does_not_wait_for_the_other(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """While log records are refused spans get through, those from the repository as well."""
+    """While log records are refused, spans get through, also those from the repository."""
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         one.collector.stop()
         generation = one.begin()

@@ -27,7 +27,7 @@ pytestmark = full_run
         ("json", -HOUR, True),
     ],
 )
-def test_a_clock_that_jumps_costs_nothing(
+def test_jumping_clock_loses_nothing(
     kind: str,
     jump: int,
     make_store: Callable[[str], Store],
@@ -35,7 +35,7 @@ def test_a_clock_that_jumps_costs_nothing(
     *,
     is_away: bool,
 ) -> None:
-    """The clock jumps in mid-life, then comes a kill: all that was committed arrives."""
+    """The clock jumps while the application runs, before a kill: all committed records arrive."""
     with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
         generation = one.begin()
         generation.await_records(100)
@@ -53,10 +53,10 @@ def test_a_clock_that_jumps_costs_nothing(
         one.settle()
 
 
-def test_a_clock_that_is_set_right_delivers_what_was_written_before(
+def test_corrected_clock_delivers_earlier_records(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """In one life the clock goes back and forth in an outage; all arrives without a restart."""
+    """One process has its clock set twice in an outage; all arrives without a restart."""
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         one.collector.stop()
         generation = one.begin()

@@ -26,7 +26,7 @@ TASKS = {"CONSERVATION_TASKS": "main"}
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[Path]:
-    """Mount a file system of its own that holds sixteen megabytes, or skip where none may be."""
+    """Mount a file system of sixteen megabytes, or skip the test without the right to."""
     place.mkdir()
     options = ["-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
     if os.getuid() != 0 or subprocess.run(["mount", *options], check=False).returncode:  # noqa: S607
@@ -68,16 +68,16 @@ def unfit(one: Scenario, delivered: Arrivals) -> list[str]:
 
 
 def file_size(kind: str, tmp_path: Path) -> int:
-    """Return how large a file may be: as large as the repository is just now."""
+    """Return a limit for the size of files: the present size of the repository."""
     path = {"sqlite": tmp_path / "tasks.db", "csv": tmp_path / "tasks.csv"}.get(kind)
     return 0 if path is None else path.stat().st_size
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_limit_of_the_size_of_files_loses_nothing_of_what_was_committed(
+def test_file_size_limit_loses_no_committed_record(
     kind: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Where a record cannot be written Rocketry learns of it, and what is there is delivered."""
+    """Rocketry gets the error of an unwritten record, and the written ones are delivered."""
     ends = {}
     for handler in ("plain", "ours"):
         path = tmp_path / handler
@@ -108,10 +108,8 @@ def test_a_limit_of_the_size_of_files_loses_nothing_of_what_was_committed(
     [("sqlite", True), ("csv", False), ("json", True)],
     ids=["sqlite-away", "csv-well", "json-away"],
 )
-def test_a_full_disk_loses_nothing_of_what_was_committed(
-    kind: str, tmp_path: Path, *, is_away: bool
-) -> None:
-    """Repository and state are on a disk that fills up; with space again all is delivered."""
+def test_full_disk_loses_no_committed_record(kind: str, tmp_path: Path, *, is_away: bool) -> None:
+    """The disk of repository and state fills up; when it has space again all is delivered."""
     with small_disk(tmp_path / "disk") as disk:
         makers = {
             "sqlite": committed.sqlite,
@@ -142,10 +140,10 @@ def test_a_full_disk_loses_nothing_of_what_was_committed(
             assert not unfit(one, one.delivered())
 
 
-def test_a_full_disk_under_the_state_alone_stops_no_task(
+def test_full_disk_of_the_state_stops_no_task(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Where it cannot be noted what was delivered, tasks go on, and all is delivered."""
+    """Checkpoints cannot be stored, tasks go on, and all is delivered."""
     with (
         small_disk(tmp_path / "disk") as disk,
         trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one,
@@ -170,10 +168,10 @@ def test_a_full_disk_under_the_state_alone_stops_no_task(
         assert "Traceback" not in generation.stderr
 
 
-def test_a_slow_disk_under_the_state_loses_nothing(
+def test_slow_disk_of_the_state_loses_nothing(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Records that come while it is being noted what to send again are sent, too."""
+    """Records that come while a takeover is being stored are sent too."""
     slow = {"CONSERVATION_SLOW_DISK": "0.3"}
     with trial(tmp_path, make_store("sqlite"), **slow, **SMALL_QUEUES) as one:
         one.collector.stop()

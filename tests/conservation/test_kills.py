@@ -16,7 +16,7 @@ from tests.support.troubles import TROUBLES, rotation
 
 from .shared import full_run
 
-LONGEST_LIFE = 1.5
+LONGEST_SECONDS = 1.5
 # Of the cases, how many kills there are in a full run: more than 50 together.
 CASES = {
     "sqlite over http": 14,
@@ -33,13 +33,13 @@ KILLS_OF_FEW = 2
 def live(
     one: Scenario, chance: random.Random, troubles: Iterator[tuple[str, float]], environment: dict
 ) -> None:
-    """Let the application live for a while, with all kinds of trouble, and kill it."""
+    """Run the application for a while in all kinds of trouble, and kill it."""
     generation = one.start(**environment)
     if chance.random() < 0.2:
-        left = chance.uniform(0.0, LONGEST_LIFE)  # it may not have come far by then
+        left = chance.uniform(0.0, LONGEST_SECONDS)  # it may not have come far by then
     else:
         generation.await_ready()
-        left = chance.uniform(0.0, LONGEST_LIFE)
+        left = chance.uniform(0.0, LONGEST_SECONDS)
     end = time.monotonic() + left
     while (left := end - time.monotonic()) > 0:
         name, seconds = next(troubles)
@@ -52,7 +52,7 @@ def live(
 
 
 def run(case: str, kills: int, store: Store, path: Path, seed: str, chance: random.Random) -> None:
-    """Kill an application so many times, and see what becomes of what it committed."""
+    """Kill an application so many times, and check the delivery of its committed records."""
     tasks = f"{USUAL},poison" + (",process" if "process" in case else "")
     more = {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"} if "gzip" in case else {}
     troubles = rotation(chance)
@@ -83,21 +83,21 @@ def run(case: str, kills: int, store: Store, path: Path, seed: str, chance: rand
 
 
 @pytest.mark.parametrize("case", FEW)
-def test_a_few_kills_cost_nothing(
+def test_a_few_kills_lose_nothing(
     case: str,
     make_store: Callable[[str], Store],
     tmp_path: Path,
     seed: str,
     chance: random.Random,
 ) -> None:
-    """Killed twice in all kinds of trouble, an application delivers what it committed."""
+    """Killed twice in all kinds of trouble, an application delivers all committed records."""
     store = make_store(case.partition(" ")[0])
     run(case, KILLS_OF_FEW, store, tmp_path, seed, chance)
 
 
 @full_run
 @pytest.mark.parametrize("case", CASES)
-def test_many_kills_cost_nothing(
+def test_many_kills_lose_nothing(
     case: str,
     make_store: Callable[[str], Store],
     tmp_path: Path,
@@ -105,7 +105,7 @@ def test_many_kills_cost_nothing(
     chance: random.Random,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Killed again and again in all kinds of trouble, it delivers what it committed."""
+    """Killed again and again in all kinds of trouble, it delivers all committed records."""
     with capsys.disabled():
         print(f"\nCONSERVATION_SEED={seed}, {CASES[case]} kills, {case}")  # noqa: T201
     kind = next(kind for kind in ("sqlite", "csv", "json", "postgresql") if kind in case)

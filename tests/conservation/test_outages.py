@@ -22,19 +22,19 @@ RESUMED_WITHIN = 40.0
 
 @pytest.fixture(params=["sqlite", pytest.param("csv", marks=full_run)])
 def store(request: pytest.FixtureRequest, make_store: Callable[[str], Store]) -> Store:
-    """A repository that outlives the application."""
+    """A durable repository."""
     return make_store(request.param)
 
 
-def test_an_application_in_no_trouble_delivers_all(store: Store, tmp_path: Path) -> None:
-    """Without any fault all is delivered by the end, and nothing twice."""
+def test_application_without_trouble_delivers_all_once(store: Store, tmp_path: Path) -> None:
+    """All is delivered by the end, and nothing twice."""
     with trial(tmp_path, store) as one:
         generation = one.begin()
         generation.await_records()
         assert generation.stop() == 0
         delivered = one.settle(seconds=1)
         assert delivered.sent_again == 0
-        assert one.add_dead_letters() == []
+        assert one.dead_letters() == []
 
 
 @pytest.mark.parametrize(
@@ -48,10 +48,10 @@ def test_an_application_in_no_trouble_delivers_all(store: Store, tmp_path: Path)
     ],
     ids=str,
 )
-def test_more_than_the_queues_hold_arrives_without_a_restart(
+def test_overflow_arrives_without_a_restart(
     fault: Fault | None, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """What fell out of the queues in an outage is delivered when it is over."""
+    """It is delivered after the outage."""
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         if fault is None:
             one.collector.stop()
@@ -68,10 +68,10 @@ def test_more_than_the_queues_hold_arrives_without_a_restart(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=full_run)])
-def test_a_collector_that_comes_and_goes_gets_all(
+def test_flapping_collector_gets_all(
     kind: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Outages come one after another while tasks go on, and while it is still catching up."""
+    """Outages follow each other while tasks go on and the application catches up."""
     with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
         generation = one.begin()
         for _ in range(8):
@@ -87,7 +87,7 @@ def test_a_collector_that_comes_and_goes_gets_all(
 
 
 class InMemory(Scenario):
-    """A trial whose repository is in the memory of one life."""
+    """A scenario whose repository is in the memory of one process."""
 
     generation: AppProcess
 
@@ -97,8 +97,8 @@ class InMemory(Scenario):
 
 
 @pytest.mark.parametrize("url", ["memory://"])
-def test_in_memory_more_than_the_queues_hold_arrives(url: str, tmp_path: Path) -> None:
-    """What fell out of the queues is delivered from memory, too, within one life."""
+def test_overflow_arrives_from_memory(url: str, tmp_path: Path) -> None:
+    """It is delivered within one process."""
 
     def rows() -> Iterator[Any]:
         yield from ()
@@ -116,8 +116,8 @@ def test_in_memory_more_than_the_queues_hold_arrives(url: str, tmp_path: Path) -
         assert one.databases() == []
 
 
-def test_what_is_refused_is_set_aside_alone(store: Store, tmp_path: Path) -> None:
-    """A record that is refused with 400 costs no other one, and is kept with the reason."""
+def test_refused_record_is_a_dead_letter_alone(store: Store, tmp_path: Path) -> None:
+    """A record that is refused with 400 costs no other one, and its reason is stored."""
     with trial(tmp_path, store, CONSERVATION_TASKS="main,poison") as one:
         one.collector.behave_by(refuse_poison)
         generation = one.begin()
@@ -130,15 +130,15 @@ def test_what_is_refused_is_set_aside_alone(store: Store, tmp_path: Path) -> Non
         assert [it for _, it in delivered.missing(one.committed())] == [
             it for _, it in delivered.missing(poison)
         ]
-        aside = one.add_dead_letters()
+        aside = one.dead_letters()
         assert {row["task_name"] for row in aside} == {POISON}
         assert all("400" in row["reason"] for row in aside)
-        told = generation.say("delivery")
+        status = generation.say("delivery")
         endings = [it for it in poison if it.action != "run"]
-        assert told["logs"]["refused"] == len(poison)
-        assert told["traces"]["refused"] == len(endings)
-        assert told["logs"]["waiting"] == told["traces"]["waiting"] == 0
-        # What is set aside is not sent again, in another life either.
+        assert status["logs"]["refused"] == len(poison)
+        assert status["traces"]["refused"] == len(endings)
+        assert status["logs"]["waiting"] == status["traces"]["waiting"] == 0
+        # A dead letter is not sent again, in another process either.
         one.collector.get_well()
         one.kill(generation)
         one.begin(CONSERVATION_PAUSED="1")
@@ -146,8 +146,8 @@ def test_what_is_refused_is_set_aside_alone(store: Store, tmp_path: Path) -> Non
 
 
 @full_run
-def test_what_a_partial_success_leaves_out_is_set_aside(store: Store, tmp_path: Path) -> None:
-    """What the collector leaves out of a batch is counted, kept with the reason, never resent."""
+def test_rejected_items_of_a_partial_success_are_dead_letters(store: Store, tmp_path: Path) -> None:
+    """They are counted, stored with the reason, and never sent again."""
     with trial(tmp_path, store, CONSERVATION_TASKS="main,poison") as one:
         one.collector.behave_by(leave_out_poison)
         generation = one.begin()
@@ -156,10 +156,10 @@ def test_what_a_partial_success_leaves_out_is_set_aside(store: Store, tmp_path: 
         one.settle()
         poison = [it for it in one.committed() if it.task_name == POISON]
         endings = [it for it in poison if it.action != "run"]
-        told = generation.say("delivery")
-        assert told["logs"]["refused"] == len(poison)
-        assert told["traces"]["refused"] == len(endings)
-        assert any("poison" in row["reason"] for row in one.add_dead_letters())
+        status = generation.say("delivery")
+        assert status["logs"]["refused"] == len(poison)
+        assert status["traces"]["refused"] == len(endings)
+        assert any("poison" in row["reason"] for row in one.dead_letters())
         one.collector.get_well()
         assert generation.stop() == 0
         one.begin(CONSERVATION_PAUSED="1")
@@ -168,23 +168,23 @@ def test_what_a_partial_success_leaves_out_is_set_aside(store: Store, tmp_path: 
 
 
 @pytest.mark.parametrize("protocol", ["http", pytest.param("grpc", marks=full_run)])
-def test_a_collector_that_refuses_everything_is_an_outage(
+def test_collector_that_refuses_everything_is_an_outage(
     protocol: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """400 to all there is speaks of the collector: nothing is set aside, and all arrives."""
+    """400 for every request makes no dead letter, and all arrives later."""
     with trial(tmp_path, make_store("sqlite"), protocol=protocol) as one:
         one.collector.behave(Status(400))
         generation = one.begin()
         generation.await_records()
         generation.pause()
         assert generation.say("flush", 1) is False
-        told = generation.say("delivery")
-        assert told["logs"]["refused"] == told["traces"]["refused"] == 0
-        assert told["logs"]["waiting"] == len(one.committed())
-        assert told["logs"]["last_error"]
+        status = generation.say("delivery")
+        assert status["logs"]["refused"] == status["traces"]["refused"] == 0
+        assert status["logs"]["waiting"] == len(one.committed())
+        assert status["logs"]["last_error"]
         one.collector.get_well()
         one.settle()
-        assert one.add_dead_letters() == []
+        assert one.dead_letters() == []
 
 
 @full_run
@@ -194,7 +194,7 @@ def test_a_collector_that_refuses_everything_is_an_outage(
 def test_delivery_resumes_soon_after_an_outage(
     fault: Fault | None, protocol: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """However long the pauses between tries have become, delivery resumes in bounded time."""
+    """The pauses between tries are bounded."""
     with trial(tmp_path, make_store("sqlite"), protocol=protocol, **SMALL_QUEUES) as one:
         if fault is None:
             one.collector.stop()

@@ -19,7 +19,7 @@ PROCESSES = "main,process"
 def test_process_tasks_lose_nothing_in_a_kill(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """What tasks in child processes told their killed parent is delivered by the next one."""
+    """Records from child processes of a killed parent are delivered by the next process."""
     with trial(tmp_path, make_store("sqlite"), CONSERVATION_TASKS=PROCESSES) as one:
         one.collector.stop()
         for _ in range(2):
@@ -37,10 +37,10 @@ def test_process_tasks_lose_nothing_in_a_kill(
 
 @full_run
 @pytest.mark.parametrize("kind", ["sqlite", "csv"])
-def test_a_child_that_outlives_its_parent_holds_nothing_up(
+def test_child_that_outlives_its_parent_holds_nothing_up(
     kind: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """A killed parent counts as dead, though a child of its own goes on for long."""
+    """A killed parent counts as dead, though a child of it goes on for long."""
     with trial(tmp_path, make_store(kind), CONSERVATION_TASKS="main,orphan") as one:
         one.collector.stop()
         generation = one.begin()
@@ -56,10 +56,10 @@ def test_a_child_that_outlives_its_parent_holds_nothing_up(
 @pytest.mark.parametrize(
     "kind", ["sqlite", *(pytest.param(kind, marks=full_run) for kind in ("csv", "postgresql"))]
 )
-def test_of_two_applications_one_delivers_what_the_other_left(
+def test_application_delivers_the_records_of_a_killed_one(
     kind: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Two write to one repository in an outage; one is killed, the other delivers both's."""
+    """Two write to one repository in an outage; one is killed, the other delivers for both."""
     with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
         first = one.begin(CONSERVATION_PREFIX="first ")
         second = one.begin(CONSERVATION_PREFIX="second ")
@@ -87,7 +87,7 @@ def test_of_two_applications_one_delivers_what_the_other_left(
 def test_two_applications_share_the_work(
     kind: str, make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Both overflow in an outage and both live on: all is delivered, by whichever it is."""
+    """Both overflow in an outage and go on: all is delivered by one or the other."""
     with trial(tmp_path, make_store(kind), **SMALL_QUEUES) as one:
         one.collector.stop()
         lives = [one.begin(CONSERVATION_PREFIX=f"{name} ") for name in ("first", "second")]
@@ -105,10 +105,10 @@ def test_two_applications_share_the_work(
 
 
 @full_run
-def test_the_newest_of_two_takes_on_what_both_have_left(
+def test_next_application_takes_over_two_killed_ones(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Both are killed in an outage: the next one delivers what both have left."""
+    """Both are killed in an outage: the next one delivers the records of both."""
     with trial(tmp_path, make_store("postgresql"), **SMALL_QUEUES) as one:
         one.collector.stop()
         lives = [one.begin(CONSERVATION_PREFIX=f"{name} ") for name in ("first", "second")]

@@ -25,7 +25,7 @@ def lose(one: Scenario) -> None:
 
 
 def fill_with_garbage(one: Scenario) -> None:
-    """Write what means nothing over each file."""
+    """Overwrite each file with garbage."""
     for path in _files(one):
         path.write_bytes(os.urandom(5_000))
 
@@ -43,7 +43,7 @@ def empty(one: Scenario) -> None:
 
 
 def damage_a_page(one: Scenario) -> None:
-    """Write over the middle of the databases, so that they still open."""
+    """Overwrite the middle of the databases, so that they still open."""
     for path in one.databases():
         data = bytearray(path.read_bytes())
         data[4_096 : len(data) - 100] = os.urandom(len(data) - 4_196)
@@ -51,7 +51,7 @@ def damage_a_page(one: Scenario) -> None:
 
 
 def put_into_the_future(one: Scenario) -> None:
-    """Say that all is delivered until the year 2100."""
+    """Let all be delivered until the year 2100."""
     for path in one.databases():
         with closing(sqlite3.connect(path)) as connection, connection:
             for table in ("writer", "backlog"):
@@ -59,7 +59,7 @@ def put_into_the_future(one: Scenario) -> None:
 
 
 def take_away_the_locks(one: Scenario) -> None:
-    """Remove the files by which processes know of each other."""
+    """Remove the locks that show which processes live."""
     for path in one.state.glob("**/*.lock"):
         path.unlink()
 
@@ -80,17 +80,17 @@ def _files(one: Scenario) -> list[Path]:
 
 
 def await_state(one: Scenario) -> None:
-    """See that something is known by now."""
+    """Wait until a checkpoint is stored."""
     assert one.databases(), one.report(["nothing is kept of the delivery"])
 
 
 @pytest.mark.parametrize(
     "harm", [lose, *(pytest.param(harm, marks=full_run) for harm in HARMS if harm is not lose)]
 )
-def test_without_its_state_an_application_delivers_all_the_same(
+def test_harmed_state_between_processes_loses_nothing(
     harm: Callable[[Scenario], None], make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Whatever happens to the state between two lives: all that was committed arrives."""
+    """All committed records arrive after any damage."""
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         first = one.begin()
         first.await_records()
@@ -107,10 +107,10 @@ def test_without_its_state_an_application_delivers_all_the_same(
 
 @full_run
 @pytest.mark.parametrize("harm", [lose, fill_with_garbage])
-def test_state_that_is_harmed_in_mid_life_costs_nothing(
+def test_harmed_state_of_a_running_process_loses_nothing(
     harm: Callable[[Scenario], None], make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """An application whose state is harmed goes on, and delivers all, also when killed then."""
+    """The application goes on and delivers all, also if it is killed then."""
     with trial(tmp_path, make_store("csv"), **SMALL_QUEUES) as one:
         one.collector.stop()
         generation = one.begin()
@@ -126,10 +126,8 @@ def test_state_that_is_harmed_in_mid_life_costs_nothing(
 
 
 @full_run
-def test_beside_the_repository_is_where_state_is_kept(
-    make_store: Callable[[str], Store], tmp_path: Path
-) -> None:
-    """Without a setting the state lies beside the repository, or in the user's directory."""
+def test_state_is_beside_the_repository(make_store: Callable[[str], Store], tmp_path: Path) -> None:
+    """Without a setting the state is there, or in the user's directory."""
     with trial(tmp_path, make_store("sqlite")) as one:
         del one.environment["ROCKETRY_OTEL_STATE_DIR"]
         one.collector.stop()
@@ -142,8 +140,8 @@ def test_beside_the_repository_is_where_state_is_kept(
         one.settle()
 
 
-def _is_as_ever(one: Scenario, generation: AppProcess) -> None:
-    """See that tasks go on, all that they do is delivered, and there is one warning."""
+def _check_delivery_and_warning(one: Scenario, generation: AppProcess) -> None:
+    """Check that tasks go on, all their records are delivered, and there is one warning."""
     generation.await_records()
     one.collector.stop()
     generation.await_records()
@@ -151,30 +149,30 @@ def _is_as_ever(one: Scenario, generation: AppProcess) -> None:
     one.collector.get_well()
     one.settle()
     assert generation.stop() == 0
-    warnings = [line for line in generation.stderr.splitlines() if "cannot be noted" in line]
+    warnings = [line for line in generation.stderr.splitlines() if "cannot be stored" in line]
     assert len(warnings) == 1, generation.stderr
     assert "Traceback" not in generation.stderr
 
 
-def test_where_no_state_can_be_kept_tasks_go_on(
+def test_tasks_go_on_without_a_folder_for_the_state(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """Where there can be no folder for the state, one warning says so and all else is as ever."""
+    """If the folder cannot be made, there is one warning and all is delivered."""
     (tmp_path / "file").touch()
     place = str(tmp_path / "file" / "state")
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         generation = one.begin(ROCKETRY_OTEL_STATE_DIR=place)
-        _is_as_ever(one, generation)
+        _check_delivery_and_warning(one, generation)
 
 
 @full_run
-def test_in_a_read_only_folder_tasks_go_on(
+def test_tasks_go_on_with_a_read_only_folder(
     make_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
-    """A folder that may not be written to costs one warning, and nothing else."""
+    """It costs one warning, and nothing else."""
     if os.getuid() == 0:
         pytest.skip("no permission is lacking to root: see the test before")
     with trial(tmp_path, make_store("sqlite"), **SMALL_QUEUES) as one:
         one.state.mkdir(mode=0o500)
         generation = one.begin()
-        _is_as_ever(one, generation)
+        _check_delivery_and_warning(one, generation)

@@ -18,10 +18,10 @@ from tests.support.catch_up_bench import LOGS, SECOND, START, TRACES, Bench, at,
 from tests.support.channels import ACCEPTED, UNAVAILABLE, flush
 
 
-def test_what_a_backlog_says_is_sent_and_no_more(
+def test_backlog_is_sent_and_no_more(
     make: Callable[..., Bench], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On each channel from its own time on; then there is no backlog, as two lines tell."""
+    """Each channel sends from its own time on; two lines in the log show the begin and the end."""
     caplog.set_level(logging.INFO)
     bench = make()
     bench.write(*range(8))
@@ -32,13 +32,13 @@ def test_what_a_backlog_says_is_sent_and_no_more(
     assert bench.state.backlogs() == {} == bench.catch_up.backlogs
     assert bench.counters.of("logs", "replayed") == {"": 3}
     begin, end = [record.getMessage() for record in caplog.records]
-    assert begin.startswith("What did not get through since 2023-11-14 ")
-    assert begin.endswith(" is sent from the repository.")
-    assert end == "All that did not get through has been sent from the repository."
+    assert begin.startswith("Undelivered records since 2023-11-14 ")
+    assert begin.endswith(" are sent from the repository.")
+    assert end == "All undelivered records have been sent from the repository."
 
 
-def test_what_a_dead_process_has_left_is_sent(make: Callable[..., Bench], tmp_path: Path) -> None:
-    """It is taken over under the lease, and the process is forgotten."""
+def test_records_of_a_dead_process_are_sent(make: Callable[..., Bench], tmp_path: Path) -> None:
+    """They are taken over under the lease, and the checkpoint of the process is removed."""
     bench = make()
     bench.write(*range(4))
     dead = State(tmp_path)
@@ -50,8 +50,8 @@ def test_what_a_dead_process_has_left_is_sent(make: Callable[..., Bench], tmp_pa
     assert bench.state.writers() == {}
 
 
-def test_what_a_queue_had_no_room_for_is_sent(make: Callable[..., Bench]) -> None:
-    """Once, since its time and until its time, and what comes later is taken in again."""
+def test_overflow_of_a_queue_is_sent(make: Callable[..., Bench]) -> None:
+    """It is sent once, and the queue takes new items again."""
     bench = make(durable=False, size=4, batch=2)
     bench.write(*range(10))
     bench.log_collector.answer = lambda _: UNAVAILABLE
@@ -73,10 +73,8 @@ def test_what_a_queue_had_no_room_for_is_sent(make: Callable[..., Bench]) -> Non
     assert bench.counters.of("logs", "dropped") == {}
 
 
-def test_without_a_state_what_this_process_has_left_is_sent(
-    make: Callable[..., Bench], tmp_path: Path
-) -> None:
-    """It is owed until it is there, so that no later note is ahead of it."""
+def test_overflow_is_sent_without_a_state(make: Callable[..., Bench], tmp_path: Path) -> None:
+    """It is confirmed only after delivery, so that no later checkpoint is ahead of it."""
     bench = make(folder=tmp_path / "file" / "state")
     (tmp_path / "file").touch()
     bench.write(*range(100))
@@ -94,10 +92,8 @@ def test_without_a_state_what_this_process_has_left_is_sent(
     assert bench.catch_up.backlogs == {}
 
 
-def test_without_a_state_it_goes_on_where_it_was_stopped(
-    make: Callable[..., Bench], tmp_path: Path
-) -> None:
-    """And takes up what was left meanwhile."""
+def test_catch_up_without_a_state_resumes(make: Callable[..., Bench], tmp_path: Path) -> None:
+    """It also sends the records that were left meanwhile."""
     bench = make(folder=tmp_path / "file" / "state")
     (tmp_path / "file").touch()
     bench.write(*range(150))
@@ -115,10 +111,10 @@ def test_without_a_state_it_goes_on_where_it_was_stopped(
     assert bench.logs.has_overflow is False
 
 
-def test_a_state_that_can_be_used_again_takes_on_what_is_owed(
+def test_usable_state_takes_on_the_backlog_in_memory(
     make: Callable[..., Bench], tmp_path: Path
 ) -> None:
-    """From then on it is noted like everything else."""
+    """From then on the backlog is stored."""
     bench = make(folder=tmp_path / "file" / "state")
     (tmp_path / "file").touch()
     bench.write(*range(100))
@@ -134,8 +130,8 @@ def test_a_state_that_can_be_used_again_takes_on_what_is_owed(
     assert (bench.state.backlogs(), bench.catch_up.backlogs) == ({}, {})
 
 
-def test_what_a_repository_has_dropped_since_is_counted(make: Callable[..., Bench]) -> None:
-    """A repository that keeps the newest alone cannot give what it has not."""
+def test_records_that_the_repository_dropped_are_counted(make: Callable[..., Bench]) -> None:
+    """A repository with a limit may not have all of them any more."""
     bench = make(durable=False, size=2)
     leave(bench.logs, *range(5))
     bench.write(3, 4)
@@ -146,8 +142,8 @@ def test_what_a_repository_has_dropped_since_is_counted(make: Callable[..., Benc
     assert bench.counters.of("logs", "dropped") == {"not_in_repository": 3}
 
 
-def test_only_what_is_to_be_exported_and_is_ours_is_sent(make: Callable[..., Bench]) -> None:
-    """Records of another handler in the same repository, and of excluded tasks, are passed over."""
+def test_foreign_and_excluded_records_are_not_sent(make: Callable[..., Bench]) -> None:
+    """Another handler may write to the same repository."""
     bench = make()
     bench.write(0)
     bench.write(1, trace_id=None)
@@ -158,8 +154,8 @@ def test_only_what_is_to_be_exported_and_is_ours_is_sent(make: Callable[..., Ben
     assert bench.log_collector.accepted == texts(0, 3)
 
 
-def test_of_a_model_without_trace_ids_all_is_sent(make: Callable[..., Bench]) -> None:
-    """It cannot be told whose a record is; since when is known."""
+def test_all_records_are_sent_without_trace_ids(make: Callable[..., Bench]) -> None:
+    """Such records cannot be distinguished from foreign ones; their time is known."""
     bench = make(model=MinimalRunRecord)
     bench.write(0, 1, 2)
     bench.state.take_on({LOGS: Backlog(at(1))})
@@ -167,8 +163,8 @@ def test_of_a_model_without_trace_ids_all_is_sent(make: Callable[..., Bench]) ->
     assert bench.log_collector.accepted == texts(1, 2)
 
 
-def test_where_nothing_is_known_what_is_ours_is_sent(make: Callable[..., Bench]) -> None:
-    """As far back as the setting says, and not what this process knows of itself."""
+def test_our_records_are_sent_after_the_state_was_lost(make: Callable[..., Bench]) -> None:
+    """The setting limits how far back; records of this process are not sent again."""
     bench = make()
     now = (time.time_ns() - START) // SECOND
     bench.write(0, now - 700_000, now - 600_000, now - 10, now)
@@ -178,7 +174,7 @@ def test_where_nothing_is_known_what_is_ours_is_sent(make: Callable[..., Bench])
     assert bench.state.backlogs() == {}
 
 
-def test_where_it_cannot_be_told_what_is_ours_nothing_is(make: Callable[..., Bench]) -> None:
+def test_no_records_are_sent_if_ours_cannot_be_recognized(make: Callable[..., Bench]) -> None:
     """History from before this project is not sent unasked."""
     bench = make(model=MinimalRunRecord)
     now = (time.time_ns() - START) // SECOND
@@ -190,10 +186,10 @@ def test_where_it_cannot_be_told_what_is_ours_nothing_is(make: Callable[..., Ben
 
 
 @pytest.mark.parametrize("model", [TaskEventRecord, MinimalRunRecord])
-def test_a_note_of_the_future_is_not_believed(
+def test_checkpoint_of_the_future_is_not_trusted(
     make: Callable[..., Bench], tmp_path: Path, model: Any
 ) -> None:
-    """What may not be delivered is sent: better twice than never."""
+    """Records that may be undelivered are sent: better twice than never."""
     bench = make(model=model)
     now = (time.time_ns() - START) // SECOND
     bench.write(now - 10)
@@ -204,10 +200,8 @@ def test_a_note_of_the_future_is_not_believed(
     assert bench.log_collector.accepted == texts(now - 10)
 
 
-def test_nothing_is_done_while_another_process_does_it(
-    make: Callable[..., Bench], tmp_path: Path
-) -> None:
-    """One at a time sends from the repository."""
+def test_catch_up_waits_for_the_lease(make: Callable[..., Bench], tmp_path: Path) -> None:
+    """One process at a time sends from the repository."""
     bench = make()
     bench.write(1)
     bench.state.take_on({LOGS: Backlog(0)})
@@ -219,7 +213,7 @@ def test_nothing_is_done_while_another_process_does_it(
     assert bench.log_collector.accepted == texts(1)
 
 
-def test_whoever_is_stopped_in_the_midst_has_noted_how_far_it_came(
+def test_stopped_catch_up_has_stored_its_progress(
     make: Callable[..., Bench],
 ) -> None:
     """The next one goes on from there."""
@@ -240,8 +234,8 @@ def test_whoever_is_stopped_in_the_midst_has_noted_how_far_it_came(
     assert bench.state.backlogs() == {}
 
 
-def test_what_was_removed_meanwhile_does_not_hide_the_rest(make: Callable[..., Bench]) -> None:
-    """If what was done is not what it was, all of it is sent once more."""
+def test_removed_records_do_not_hide_the_rest(make: Callable[..., Bench]) -> None:
+    """If the last record that was done is missing, all records are sent once more."""
     bench = make()
     bench.write(*range(100))
     bench.state.take_on({LOGS: Backlog(at(0))})
@@ -255,8 +249,8 @@ def test_what_was_removed_meanwhile_does_not_hide_the_rest(make: Callable[..., B
     assert bench.state.backlogs() == {}
 
 
-def test_a_repository_that_has_less_than_was_done_begins_anew(make: Callable[..., Bench]) -> None:
-    """As when most of it was removed."""
+def test_shorter_repository_is_sent_from_its_beginning(make: Callable[..., Bench]) -> None:
+    """Most records were removed."""
     bench = make()
     bench.write(*range(5))
     bench.state.take_on({LOGS: Backlog(at(0), done=50, mark="x")})
@@ -266,10 +260,10 @@ def test_a_repository_that_has_less_than_was_done_begins_anew(make: Callable[...
     assert bench.log_collector.accepted == texts(*range(5))
 
 
-def test_a_collector_that_goes_away_in_the_midst_does_not_stop_the_other(
+def test_failing_collector_does_not_stop_the_other(
     make: Callable[..., Bench],
 ) -> None:
-    """It goes on with its own when it is back, from where it was, and with nothing twice."""
+    """When it is back, its channel goes on where it was, and sends nothing twice."""
     bench = make(size=40, batch=10)
     bench.write(*range(100))
     bench.state.take_on({LOGS: Backlog(at(0)), TRACES: Backlog(at(0))})
@@ -288,11 +282,11 @@ def test_a_collector_that_goes_away_in_the_midst_does_not_stop_the_other(
     assert set(bench.trace_collector.accepted) == set(texts(*range(100)))
 
 
-def test_how_far_it_has_come_is_noted_on_the_way(
+def test_progress_is_stored_on_the_way(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each second, and every so many records: a process that is killed soon has come that far."""
-    monkeypatch.setattr("rocketry_otel._delivery.catch_up._RECORDS_BETWEEN_NOTES", 20)
+    """It is stored each second and every so many records, in case the process is killed."""
+    monkeypatch.setattr("rocketry_otel._delivery.catch_up._RECORDS_BETWEEN_CHECKPOINTS", 20)
     bench = make()
     bench.write(*range(100))
     bench.state.take_on({LOGS: Backlog(at(0))})
@@ -308,8 +302,8 @@ def test_how_far_it_has_come_is_noted_on_the_way(
     assert seen[0] < seen[1]
 
 
-def test_what_is_under_way_at_the_end_is_waited_for(make: Callable[..., Bench]) -> None:
-    """A collector that takes its time is not taken for one that has it all."""
+def test_catch_up_waits_for_items_in_flight(make: Callable[..., Bench]) -> None:
+    """A slow collector does not have them yet."""
     bench = make()
     bench.write(1)
     bench.state.take_on({LOGS: Backlog(0)})
@@ -333,10 +327,10 @@ def test_what_is_under_way_at_the_end_is_waited_for(make: Callable[..., Bench]) 
     assert bench.state.backlogs() == {}
 
 
-def test_nothing_is_sent_again_while_an_earlier_turn_is_under_way(
+def test_turns_do_not_overlap(
     make: Callable[..., Bench],
 ) -> None:
-    """What that has handed over comes to its end first: positions of two turns do not mix."""
+    """The items of an earlier turn settle first: positions of two turns must not mix."""
     bench = make()
     bench.write(1, 2)
     bench.state.take_on({LOGS: Backlog(at(0))})
@@ -360,10 +354,10 @@ def test_nothing_is_sent_again_while_an_earlier_turn_is_under_way(
     assert bench.state.backlogs() == {}
 
 
-def test_whoever_waits_too_long_for_another_process_sends_its_own(
+def test_process_sends_its_own_records_if_the_lease_is_held_too_long(
     make: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that stands still with the lease holds nobody up; what the dead left stays with it."""
+    """The holder may hang; the records of dead processes stay with it."""
     bench = make()
     bench.write(*range(10))
     leave(bench.logs, 5, 6)
@@ -380,8 +374,8 @@ def test_whoever_waits_too_long_for_another_process_sends_its_own(
     assert bench.state.backlogs() == {}
 
 
-def test_half_of_the_time_is_for_others(make: Callable[..., Bench]) -> None:
-    """It pauses as long as it has worked, so that tasks have their turn."""
+def test_half_of_the_time_is_for_tasks(make: Callable[..., Bench]) -> None:
+    """It pauses as long as it has worked."""
     bench = make()
     bench.write(*range(200))
     bench.state.take_on({LOGS: Backlog(at(0))})
@@ -389,8 +383,8 @@ def test_half_of_the_time_is_for_others(make: Callable[..., Bench]) -> None:
     assert len([seconds for seconds in bench.pauses if seconds > 0]) == 4
 
 
-def test_when_channels_are_closed_nothing_is_noted(make: Callable[..., Bench]) -> None:
-    """What a channel has given up is not taken for sent."""
+def test_closed_channels_store_no_progress(make: Callable[..., Bench]) -> None:
+    """Items that a channel has given up are not delivered."""
     bench = make()
     bench.write(*range(60))
     bench.state.take_on({LOGS: Backlog(at(0))})
@@ -405,8 +399,8 @@ def test_when_channels_are_closed_nothing_is_noted(make: Callable[..., Bench]) -
     assert bench.state.backlogs()[LOGS] == Backlog(at(0))
 
 
-def test_the_end_of_a_queue_is_waited_for(make: Callable[..., Bench]) -> None:
-    """What was read and not accepted keeps the backlog, whoever is told to stop."""
+def test_stop_keeps_the_backlog_of_items_in_flight(make: Callable[..., Bench]) -> None:
+    """Items that were read and not accepted stay in the backlog."""
     bench = make()
     bench.write(1)
     bench.state.take_on({LOGS: Backlog(0)})
@@ -416,10 +410,10 @@ def test_the_end_of_a_queue_is_waited_for(make: Callable[..., Bench]) -> None:
     assert bench.logs.ask(lambda held: held.first_position(LOGS)) == 0
 
 
-def test_a_collector_that_comes_and_goes_gets_all_of_it_in_the_end(
+def test_flapping_collector_gets_all_records(
     make: Callable[..., Bench],
 ) -> None:
-    """Though each time more is left: it goes on from where it was, and sends little twice."""
+    """Each turn goes on where the last one ended, and sends few records twice."""
     bench = make(size=4, batch=2)
     bench.write(*range(40))
     leave(bench.logs, *range(40))
@@ -440,15 +434,15 @@ def test_a_collector_that_comes_and_goes_gets_all_of_it_in_the_end(
     assert flush(bench.logs) is True
     arrived = [int(number) for number in bench.log_collector.accepted]
     assert set(arrived) == set(range(46))
-    # What is under way when it goes away may be sent once more, each time.
+    # Items in flight at the begin of an outage may be sent twice.
     assert len(arrived) <= 46 + 6 * 4
     assert bench.state.backlogs() == {}
 
 
-def test_a_turn_that_outlasts_a_closing_notes_nothing_of_what_was_given_up(
+def test_turn_that_outlasts_a_close_stores_no_progress(
     make: Callable[..., Bench],
 ) -> None:
-    """All of it is sent by the next turn."""
+    """The next turn sends all of it."""
     bench = make()
     bench.write(*range(10))
     bench.state.take_on({LOGS: Backlog(at(0))})
@@ -474,8 +468,8 @@ def test_a_turn_that_outlasts_a_closing_notes_nothing_of_what_was_given_up(
     assert bench.log_collector.wait_for(10) == texts(*range(10))
 
 
-def test_what_lies_behind_the_end_of_a_backlog_is_not_done(make: Callable[..., Bench]) -> None:
-    """It was delivered when it was written; but some of it may be left before all is sent."""
+def test_records_behind_the_end_of_a_backlog_are_not_done(make: Callable[..., Bench]) -> None:
+    """They were delivered live; some may be left to the repository before the end."""
     bench = make()
     bench.write(*range(60))
     bench.state.take_on({LOGS: Backlog(at(0), until=at(4))})

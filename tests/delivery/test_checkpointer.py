@@ -25,18 +25,18 @@ LOGS, TRACES = "logs http://c", "traces http://c"
 
 
 class Bench:
-    """A ledger of two channels, and what others see of it."""
+    """A checkpointer of two channels, and the view of another process."""
 
     def __init__(self, folder: Path | None, stack: ExitStack) -> None:
         self.logs, self.collector = stack.enter_context(channel("logs"))
         self.traces, _ = stack.enter_context(channel("traces"))
         self.state: Any = MemoryState() if folder is None else State(folder)
-        self.told: list[StateError | None] = []
-        self.checkpointer = Checkpointer(self.state, [self.logs, self.traces], self.told.append)
+        self.errors: list[StateError | None] = []
+        self.checkpointer = Checkpointer(self.state, [self.logs, self.traces], self.errors.append)
         self._folder = folder
 
-    def noted(self) -> dict[str, Checkpoint]:
-        """Return what another process reads of this one."""
+    def stored(self) -> dict[str, Checkpoint]:
+        """Return the checkpoints that another process reads of this one."""
         return next(iter(State(self._folder or Path()).writers().values()), {})
 
     def write(self, created: int) -> None:
@@ -48,84 +48,87 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A ledger whose state outlives it."""
+    """A checkpointer with a durable state."""
     with ExitStack() as stack:
         yield Bench(tmp_path, stack)
 
 
-def test_a_record_is_noted_before_it_is_written(bench: Bench) -> None:
-    """A process that is killed in the midst of writing leaves word of it."""
+def test_checkpoint_is_stored_before_the_record(bench: Bench) -> None:
+    """A process that is killed while it writes has left a checkpoint."""
     number = bench.checkpointer.expect(NOW)
-    assert bench.noted() == {LOGS: Checkpoint(NOW - MARGIN, 0), TRACES: Checkpoint(NOW - MARGIN, 0)}
+    assert bench.stored() == {
+        LOGS: Checkpoint(NOW - MARGIN, 0),
+        TRACES: Checkpoint(NOW - MARGIN, 0),
+    }
     bench.checkpointer.expect(NOW + SECOND)
     bench.checkpointer.settle(number)
     bench.checkpointer.save()
-    assert bench.noted()[LOGS] == Checkpoint(NOW + SECOND - MARGIN, 0)
-    assert bench.told == [None, None]
+    assert bench.stored()[LOGS] == Checkpoint(NOW + SECOND - MARGIN, 0)
+    assert bench.errors == [None, None]
 
 
-def test_what_waits_holds_its_own_channel_back_alone(bench: Bench) -> None:
-    """What was delivered on the others is not sent once more for its sake."""
+def test_waiting_item_holds_its_own_channel_back_only(bench: Bench) -> None:
+    """Records that other channels have delivered are not sent again."""
     bench.collector.answer = lambda _: UNAVAILABLE
     for seconds in range(3):
         bench.write(NOW + seconds * SECOND)
     bench.collector.wait_for_tries(1)
     bench.checkpointer.save()
-    assert bench.noted() == {
+    assert bench.stored() == {
         LOGS: Checkpoint(NOW - MARGIN, 3),
         TRACES: Checkpoint(NOW + 2 * SECOND - MARGIN, 0),
     }
-    assert (bench.checkpointer.is_settled, bench.checkpointer.is_noted) == (False, True)
+    assert (bench.checkpointer.is_settled, bench.checkpointer.is_stored) == (False, True)
     bench.collector.answer = lambda _: ACCEPTED
     assert flush(bench.logs) is True
-    assert (bench.checkpointer.is_settled, bench.checkpointer.is_noted) == (True, False)
+    assert (bench.checkpointer.is_settled, bench.checkpointer.is_stored) == (True, False)
     bench.checkpointer.save()
-    assert bench.noted()[LOGS] == Checkpoint(NOW + 2 * SECOND - MARGIN, 0)
+    assert bench.stored()[LOGS] == Checkpoint(NOW + 2 * SECOND - MARGIN, 0)
 
 
-def test_a_clock_that_was_set_back_is_noted_before_the_record_is_written(bench: Bench) -> None:
-    """What is noted is never ahead of what is written next."""
+def test_clock_that_was_set_back_stores_a_checkpoint_first(bench: Bench) -> None:
+    """The checkpoint is never ahead of the next record."""
     bench.write(NOW)
     bench.checkpointer.save()
     bench.write(NOW - SECOND)
-    assert bench.noted()[TRACES].since == NOW - MARGIN
+    assert bench.stored()[TRACES].since == NOW - MARGIN
     bench.write(NOW - 3600 * SECOND)
-    assert bench.noted()[TRACES].since == NOW - 3600 * SECOND - MARGIN
+    assert bench.stored()[TRACES].since == NOW - 3600 * SECOND - MARGIN
 
 
-def test_no_record_relies_on_a_note_that_is_being_made(
+def test_record_waits_for_the_checkpoint_in_progress(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a clock that was set back it is earlier than the one that stands until then."""
+    """After a clock was set back, the new checkpoint is earlier than the stored one."""
     bench.write(NOW)
     assert flush(bench.logs) is True
     bench.checkpointer.save()
     save, relied_on = State.save, []
 
     def look(state: State, checkpoint: Any, first: int) -> None:
-        relied_on.append(bench.checkpointer._noted_until)
+        relied_on.append(bench.checkpointer._stored_until)
         save(state, checkpoint, first)
 
     monkeypatch.setattr(State, "save", look)
     bench.write(NOW - 100 * SECOND)
-    assert [*relied_on, bench.checkpointer._noted_until] == [
+    assert [*relied_on, bench.checkpointer._stored_until] == [
         NOW - MARGIN,
         NOW - 100 * SECOND - MARGIN,
     ]
 
 
-def test_a_process_that_has_delivered_everything_leaves_nothing_behind(bench: Bench) -> None:
-    """At its end there is nothing for others to see to; what it writes later is noted anew."""
+def test_process_that_delivered_everything_leaves_no_checkpoint(bench: Bench) -> None:
+    """Its later records store a checkpoint again."""
     bench.write(NOW)
     assert flush(bench.logs) is True
     bench.checkpointer.close()
-    assert bench.noted() == {}
+    assert bench.stored() == {}
     bench.write(NOW + SECOND)
-    assert bench.noted()[TRACES].since == NOW + SECOND - MARGIN
+    assert bench.stored()[TRACES].since == NOW + SECOND - MARGIN
 
 
-def test_a_process_that_has_not_says_so_at_its_end(bench: Bench) -> None:
-    """Others see what it has left, and that it is over."""
+def test_process_with_undelivered_records_leaves_a_checkpoint(bench: Bench) -> None:
+    """Others see the checkpoint, and that the process is over."""
     bench.collector.answer = lambda _: UNAVAILABLE
     bench.write(NOW)
     bench.collector.wait_for_tries(1)
@@ -136,10 +139,10 @@ def test_a_process_that_has_not_says_so_at_its_end(bench: Bench) -> None:
     assert state.is_alive(writer) is False
 
 
-def test_a_record_that_comes_while_a_process_leaves_is_noted_behind_it(
+def test_record_during_the_leave_is_stored_after_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process is another writer then, and what it writes is not forgotten with the first."""
+    """The process then has another name, and its new checkpoint stays."""
     bench.write(NOW)
     assert flush(bench.logs) is True
     leave = State.leave
@@ -154,18 +157,18 @@ def test_a_record_that_comes_while_a_process_leaves_is_noted_behind_it(
     monkeypatch.setattr(State, "leave", leave_while_another_comes)
     bench.checkpointer.close()
     late.join()
-    assert bench.noted()[LOGS] == Checkpoint(NOW + SECOND - MARGIN, 0)
+    assert bench.stored()[LOGS] == Checkpoint(NOW + SECOND - MARGIN, 0)
 
 
-def test_nothing_is_noted_of_a_ledger_without_records(bench: Bench) -> None:
-    """Neither a folder nor a file is made for it."""
+def test_no_checkpoint_without_records(bench: Bench) -> None:
+    """Neither a folder nor a file is made."""
     bench.checkpointer.close()
     assert bench.state.folder is not None
     assert list(bench.state.folder.iterdir()) == []
 
 
-def test_until_when_nothing_was_known_is_noted(bench: Bench) -> None:
-    """What this process has written itself it knows of; what came before, it does not."""
+def test_unknown_time_is_stored(bench: Bench) -> None:
+    """Deliveries of this process are known, earlier ones are not."""
     bench.write(NOW)
     bench.write(NOW + SECOND)
     assert bench.state.unknown_until() == NOW - 1
@@ -176,8 +179,8 @@ def test_until_when_nothing_was_known_is_noted(bench: Bench) -> None:
         assert second.state.unknown_until() is None
 
 
-def test_a_note_that_was_removed_is_made_again(bench: Bench) -> None:
-    """Though nothing has changed since; and then nothing was known once more."""
+def test_removed_state_is_stored_again(bench: Bench) -> None:
+    """Though nothing has changed since; earlier deliveries are unknown again."""
     began = time.time_ns()
     bench.write(NOW)
     assert flush(bench.logs) is True
@@ -185,19 +188,17 @@ def test_a_note_that_was_removed_is_made_again(bench: Bench) -> None:
     assert bench.state.folder is not None
     (bench.state.folder / FILE).unlink()
     bench.checkpointer.save()
-    assert bench.noted() == {}
+    assert bench.stored() == {}
     bench.checkpointer.save(once_more=True)
-    assert bench.noted()[LOGS].since == NOW - MARGIN
+    assert bench.stored()[LOGS].since == NOW - MARGIN
     # What others left meanwhile is not known either.
     unknown_until = bench.state.unknown_until()
     assert unknown_until is not None
     assert began <= unknown_until <= time.time_ns()
 
 
-def test_a_state_that_cannot_be_written_costs_a_record_little(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is told, tried again after a while alone, and made good for as soon as it can be."""
+def test_unwritable_state_delays_no_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is reported once; later tries are not made by a record."""
     calls = []
     save = State.save
 
@@ -209,34 +210,34 @@ def test_a_state_that_cannot_be_written_costs_a_record_little(
     for seconds in range(100):
         bench.write(NOW + seconds * SECOND)
     assert len(calls) == 1
-    assert [str(error) for error in bench.told] == ["disk full"]
+    assert [str(error) for error in bench.errors] == ["disk full"]
     bench.checkpointer.save()
     assert len(calls) == 2
     monkeypatch.setattr(State, "save", save)
     bench.checkpointer.save()
-    assert bench.told[-1] is None
-    assert bench.noted()[TRACES].since == NOW + 99 * SECOND - MARGIN
+    assert bench.errors[-1] is None
+    assert bench.stored()[TRACES].since == NOW + 99 * SECOND - MARGIN
 
 
-def test_what_was_refused_is_noted_though_nothing_else_has_changed(
+def test_unsaved_dead_letters_are_stored_with_an_unchanged_checkpoint(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is tried until it can be, and nothing rests before."""
+    """They are tried until they can be stored."""
     bench.write(NOW)
     assert flush(bench.logs) is True
     bench.checkpointer.save()
-    assert bench.checkpointer.is_noted is True
+    assert bench.checkpointer.is_stored is True
     with monkeypatch.context() as patch:
         patch.setattr(bench.state.refused._db, "_folder", Path("/proc/nowhere"))
         with pytest.raises(StateError):
             bench.state.refused.add_dead_letters(LOGS, [DeadLetter(NOW, "etl", "run", "no")], 1.0)
-    assert bench.checkpointer.is_noted is False
+    assert bench.checkpointer.is_stored is False
     bench.checkpointer.save()
-    assert bench.checkpointer.is_noted is True
+    assert bench.checkpointer.is_stored is True
     assert [one.reason for _, one in State(bench.state.folder).refused.all()] == ["no"]
 
 
-def test_an_end_that_cannot_be_noted_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_end_is_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is raised when the program ends."""
     bench.write(NOW)
     assert flush(bench.logs) is True
@@ -246,22 +247,22 @@ def test_an_end_that_cannot_be_noted_is_told(bench: Bench, monkeypatch: pytest.M
 
     monkeypatch.setattr(State, "leave", fail)
     bench.checkpointer.close()
-    assert str(bench.told[-1]) == "disk full"
+    assert str(bench.errors[-1]) == "disk full"
 
 
-def test_in_memory_nothing_is_noted() -> None:
-    """What does not outlive the process needs no note."""
+def test_no_checkpoint_in_memory() -> None:
+    """A state that ends with the process needs none."""
     with ExitStack() as stack:
         bench = Bench(None, stack)
         bench.write(NOW)
         bench.checkpointer.save()
         assert bench.state.writers() == {}
-        assert (bench.checkpointer.is_noted, bench.told) == (True, [])
+        assert (bench.checkpointer.is_stored, bench.errors) == (True, [])
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_is_a_writer_of_its_own(bench: Bench) -> None:
-    """What its parent has not delivered is its parent's, whatever lock was held at the fork."""
+def test_forked_child_has_its_own_checkpoint(bench: Bench) -> None:
+    """The undelivered records of its parent stay the parent's; no lock is held in the child."""
     bench.collector.answer = lambda _: UNAVAILABLE
     bench.write(NOW)
     bench.collector.wait_for_tries(1)
@@ -288,8 +289,8 @@ def test_a_forked_child_is_a_writer_of_its_own(bench: Bench) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_expecting_while_another_thread_notes_is_in_order(bench: Bench) -> None:
-    """However they meet, what is noted last is not ahead of what is expected."""
+def test_stored_checkpoint_is_never_ahead_of_two_threads(bench: Bench) -> None:
+    """Whatever their order, the last checkpoint is not ahead of an expected record."""
     barrier = threading.Barrier(3)
 
     def write(start: int) -> None:
@@ -309,4 +310,4 @@ def test_expecting_while_another_thread_notes_is_in_order(bench: Bench) -> None:
     for thread in threads:
         thread.join()
     oldest = NOW - 199 * SECOND
-    assert bench.noted()[TRACES].since <= oldest
+    assert bench.stored()[TRACES].since <= oldest

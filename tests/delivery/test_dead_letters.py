@@ -14,8 +14,8 @@ LOGS, TRACES = "logs http://c", "traces http://c"
 ONE = DeadLetter(2, "etl", "fail", "HTTP 400")
 
 
-def test_what_was_refused_is_kept_with_its_reason(tmp_path: Path) -> None:
-    """Once for each record and channel, and the newest alone of very many."""
+def test_dead_letter_is_stored_with_its_reason(tmp_path: Path) -> None:
+    """There is one for each record and channel."""
     refused = DeadLetters(StateDB(tmp_path))
     one = DeadLetter(2, "etl", "fail", "HTTP 400")
     other = DeadLetter(1, "etl", "run", "HTTP 413")
@@ -31,9 +31,7 @@ def test_what_was_refused_is_kept_with_its_reason(tmp_path: Path) -> None:
     assert refused.all() == [(TRACES, one._replace(reason="HTTP 422"))]
 
 
-def test_not_more_is_kept_than_there_is_room_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_number_of_dead_letters_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector that refuses for years fills no disk."""
     monkeypatch.setattr("rocketry_otel._delivery.dead_letters._MOST_REFUSED", 3)
     refused = DeadLetters(StateDB(tmp_path))
@@ -42,39 +40,39 @@ def test_not_more_is_kept_than_there_is_room_for(
 
 
 def in_the_way(tmp_path: Path) -> Path:
-    """Return a folder that cannot be written, for there is a file where it should be."""
+    """Return a folder that cannot be written, because a file is in its place."""
     folder = tmp_path / "state"
     folder.write_text("in the way")
     return folder
 
 
-def test_what_cannot_be_noted_is_noted_in_one_step_with_the_next_thing(tmp_path: Path) -> None:
-    """Nothing that is noted of delivery is ahead of it, and it is noted once."""
+def test_unsaved_dead_letter_is_stored_with_the_next_transaction(tmp_path: Path) -> None:
+    """No checkpoint is ahead of it, and it is stored once."""
     folder = in_the_way(tmp_path)
     state = State(folder)
-    assert state.refused.is_noted is True
+    assert state.refused.is_saved is True
     with pytest.raises(StateError, match="state"):
         state.refused.add_dead_letters(TRACES, [ONE], 5.0)
     with pytest.raises(StateError, match="state"):
         state.take_on({TRACES: Backlog(3)})
-    assert state.refused.is_noted is False
+    assert state.refused.is_saved is False
     folder.unlink()
-    with pytest.raises(ZeroDivisionError), state.refused.noting():
+    with pytest.raises(ZeroDivisionError), state.refused.transaction():
         raise ZeroDivisionError
-    assert (state.refused.all(), state.refused.is_noted) == ([], False)
+    assert (state.refused.all(), state.refused.is_saved) == ([], False)
     state.take_on({TRACES: Backlog(3)})
-    assert (state.refused.all(), state.refused.is_noted) == ([(TRACES, ONE)], True)
+    assert (state.refused.all(), state.refused.is_saved) == ([(TRACES, ONE)], True)
     assert state.backlogs() == {TRACES: Backlog(3)}
     state.refused.remove([(TRACES, ONE)])
     state.take_on({})
     assert state.refused.all() == []
 
 
-def test_what_is_refused_anew_while_it_is_noted_is_noted_the_next_time(tmp_path: Path) -> None:
+def test_dead_letter_that_changes_meanwhile_is_stored_again(tmp_path: Path) -> None:
     """Of two reasons for one record the later one stays."""
     refused = DeadLetters(StateDB(tmp_path))
     again = ONE._replace(reason="HTTP 422")
-    with refused.noting():
+    with refused.transaction():
         pass
     folder = tmp_path / FILE
     kept = folder.read_bytes()
@@ -84,18 +82,16 @@ def test_what_is_refused_anew_while_it_is_noted_is_noted_the_next_time(tmp_path:
         refused.add_dead_letters(TRACES, [ONE], 5.0)
     folder.rmdir()
     folder.write_bytes(kept)
-    with refused.noting():
-        refused._not_noted[(TRACES, *again[:3])] = (TRACES, *again, 6.0)
-    assert (refused.all(), refused.is_noted) == ([(TRACES, ONE)], False)
-    with refused.noting():
+    with refused.transaction():
+        refused._unsaved[(TRACES, *again[:3])] = (TRACES, *again, 6.0)
+    assert (refused.all(), refused.is_saved) == ([(TRACES, ONE)], False)
+    with refused.transaction():
         pass
-    assert (refused.all(), refused.is_noted) == ([(TRACES, again)], True)
+    assert (refused.all(), refused.is_saved) == ([(TRACES, again)], True)
 
 
-def test_while_nothing_can_be_noted_memory_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The newest are kept there, too."""
+def test_unsaved_dead_letters_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest stay in memory."""
     monkeypatch.setattr("rocketry_otel._delivery.dead_letters._MOST_REFUSED", 3)
     folder = in_the_way(tmp_path)
     refused = DeadLetters(StateDB(folder))
@@ -103,18 +99,18 @@ def test_while_nothing_can_be_noted_memory_is_bounded(
         with pytest.raises(StateError):
             refused.add_dead_letters(TRACES, [ONE._replace(created=number)], 5.0)
     folder.unlink()
-    with refused.noting():
+    with refused.transaction():
         pass
     assert [refusal.created for _, refusal in refused.all()] == [2, 3, 4]
 
 
-def test_what_a_parent_could_not_note_is_the_parents(tmp_path: Path) -> None:
-    """A forked child notes what it was refused itself."""
+def test_forked_child_stores_its_own_dead_letters(tmp_path: Path) -> None:
+    """The unsaved ones of the parent stay the parent's."""
     folder = in_the_way(tmp_path)
     refused = DeadLetters(StateDB(folder))
     with pytest.raises(StateError):
         refused.add_dead_letters(TRACES, [ONE], 5.0)
     if (child := os.fork()) == 0:
-        os._exit(0 if refused.is_noted else 1)
+        os._exit(0 if refused.is_saved else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert refused.is_noted is False
+    assert refused.is_saved is False

@@ -18,7 +18,7 @@ def test_backlogs_are_kept_until_they_are_finished() -> None:
 
 
 def test_no_other_process_is_known() -> None:
-    """Nothing of this process is stored for others, and all of it is known."""
+    """It stores nothing for other processes, and all deliveries are known."""
     state = MemoryState()
     state.save({TRACES: Checkpoint(1, 0)}, 7)
     state.add_dead_letters(TRACES, [DeadLetter(1, "etl", "fail", "too large")], 5.0)

@@ -47,7 +47,7 @@ def run(handler: OTelRepoHandler, run_id: str) -> None:
 
 
 def run_until(handler: OTelRepoHandler, done: Any) -> None:
-    """Log runs until something holds that a thread of ours brings about."""
+    """Log runs until a thread of ours has made a condition true."""
     deadline = time.monotonic() + LONG
     number = 0
     while not done():
@@ -57,10 +57,10 @@ def run_until(handler: OTelRepoHandler, done: Any) -> None:
         threading.Event().wait(0.02)
 
 
-def test_a_signal_that_fails_at_first_is_found_later(
+def test_failed_signal_is_found_later(
     receiver: OTLPReceiver, handler: OTelRepoHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others arrive meanwhile; what was dropped is counted and makes the flush false, once."""
+    """The others arrive meanwhile; dropped items are counted and make one flush false."""
 
     def fail(**_: object) -> LoggerProvider:
         raise ValueError("a bad limit")
@@ -82,10 +82,10 @@ def test_a_signal_that_fails_at_first_is_found_later(
     assert "last" in str(receiver.log_records[-1])
 
 
-def test_a_start_that_fails_is_undone_and_tried_again(
+def test_failed_start_is_undone_and_tried_again(
     receiver: OTLPReceiver, handler: OTelRepoHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No thread is left of it, and there is one try in each pause."""
+    """No thread of it is left, and there is one try in each pause."""
     before = set(threading.enumerate())
     tries: list[float] = []
 
@@ -111,10 +111,10 @@ def test_a_start_that_fails_is_undone_and_tried_again(
     assert handler.flush(LONG) is True
 
 
-def test_a_flush_is_about_what_came_since_the_flush_before(
+def test_flush_reports_losses_since_the_last_flush(
     receiver: OTLPReceiver, handler: OTelRepoHandler
 ) -> None:
-    """A record that was refused makes one flush false, and not all that follow."""
+    """A refused record makes one flush false, not all that follow."""
     assert handler.flush(LONG) is True
     run(handler, "good")
     assert handler.flush(LONG) is True
@@ -127,8 +127,8 @@ def test_a_flush_is_about_what_came_since_the_flush_before(
     assert handler.flush(LONG) is True
 
 
-def test_a_pipeline_that_was_never_used_closes_at_once() -> None:
-    """There are no providers, and closing does not look for any."""
+def test_unused_pipeline_closes_at_once() -> None:
+    """Closing does not look for providers."""
     lost: list[Any] = []
     repo = open_repository("memory://")
     unused = pipeline.Pipeline(
@@ -143,8 +143,8 @@ def test_a_pipeline_that_was_never_used_closes_at_once() -> None:
     assert lost == []
 
 
-def test_the_providers_of_the_application_are_flushed(telemetry: TelemetryCapture) -> None:
-    """A thread that ends the process waits for them, too."""
+def test_providers_of_the_application_are_flushed(telemetry: TelemetryCapture) -> None:
+    """A thread that ends the process waits for them too."""
     handler = OTelRepoHandler(open_repository("memory://"), **telemetry.providers)
     run(handler, "r1")
     assert handler._pipeline.flush_borrowed(time.monotonic() + LONG)() is True

@@ -52,7 +52,7 @@ def runs_in(handler: OTelRepoHandler) -> list[Any]:
 
 
 def wait_for_runs(handler: OTelRepoHandler, *run_ids: str) -> None:
-    """Wait until the repository has these runs alone."""
+    """Wait until the repository has exactly these runs."""
     deadline = time.monotonic() + LONG
     while runs_in(handler) != list(run_ids):
         assert time.monotonic() < deadline, runs_in(handler)
@@ -60,10 +60,10 @@ def wait_for_runs(handler: OTelRepoHandler, *run_ids: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/tasks.db", "csv://{}/tasks.csv", "memory://"])
-def test_old_records_are_removed_once_they_are_delivered(
+def test_old_records_are_removed_after_delivery(
     url: str, receiver: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """Not while the collector is away, however old they are; and by themselves when it is back."""
+    """During an outage they stay; after it they are removed without a further record."""
     receiver.behave(Status(503))
     handler = handler_of(open_repository(url.format(tmp_path)))
     write(handler, "a", "b", hours_ago=2)
@@ -77,10 +77,10 @@ def test_old_records_are_removed_once_they_are_delivered(
     handler.close()
 
 
-def test_what_another_process_has_not_delivered_stays(
+def test_undelivered_records_of_another_process_stay(
     receiver: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """One that lives and lags behind is waited for."""
+    """A living process that is late is waited for."""
     repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
     other = State(state_folder(repo, None))
     other.save({"logs http://other": Checkpoint(int((time.time() - 3 * HOUR) * 1e9), 1)}, 0)
@@ -94,10 +94,10 @@ def test_what_another_process_has_not_delivered_stays(
     handler.close()
 
 
-def test_what_is_for_a_signal_that_nobody_sends_stays_for_some_days(
+def test_records_of_an_unsent_signal_stay_for_some_days(
     receiver: OTLPReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then it holds nothing back any more; unless a living process sends that signal."""
+    """After that they are removed, unless a living process sends the signal."""
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
     repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
     since = int((time.time() - 5 * HOUR) * 1e9)
@@ -115,10 +115,10 @@ def test_what_is_for_a_signal_that_nobody_sends_stays_for_some_days(
     handler.close()
 
 
-def test_with_a_lost_state_nothing_is_removed_before_it_is_sent_again(
+def test_lost_state_removes_nothing_before_it_is_sent_again(
     receiver: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """A container without a volume starts with none: what is there may not be delivered."""
+    """A container without a volume has no state: its records may be undelivered."""
     repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
     receiver.behave(Status(503))
     first = handler_of(repo)
@@ -139,10 +139,10 @@ def test_with_a_lost_state_nothing_is_removed_before_it_is_sent_again(
     handler.close()
 
 
-def test_with_an_applications_own_providers_age_alone_counts(
+def test_age_alone_counts_with_providers_of_the_application(
     tmp_path: Path, telemetry: Any, receiver: OTLPReceiver
 ) -> None:
-    """What they deliver is not known here."""
+    """Their deliveries are not known here."""
     handler = OTelRepoHandler(
         open_repository(f"sqlite:///{tmp_path}/tasks.db"),
         settings=Settings(retention="1h"),
@@ -155,10 +155,10 @@ def test_with_an_applications_own_providers_age_alone_counts(
     assert receiver.requests == []
 
 
-def test_a_repository_that_cannot_be_pruned_is_told_once(
+def test_repository_that_cannot_be_pruned_is_logged_once(
     receiver: OTLPReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Red Bird's own CSV file is written over by a removal: it is left alone."""
+    """Red Bird's own CSV file would be overwritten, so it stays as it is."""
     handler = handler_of(CSVFileRepo(filename=tmp_path / "tasks.csv", model=TaskEventRecord))
     write(handler, "a", hours_ago=2)
     write(handler, "b")
@@ -174,10 +174,10 @@ def test_a_repository_that_cannot_be_pruned_is_told_once(
     assert caplog.text.count("Old records cannot be removed from the repository at present") == 1
 
 
-def test_while_another_process_sends_nothing_is_removed(
+def test_nothing_is_removed_while_another_process_catches_up(
     receiver: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """Whoever reads the repository is not to miss what it reads."""
+    """It must not miss records that it is to read."""
     repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
     state = State(state_folder(repo, None))
     with state.lease() as is_theirs:

@@ -129,7 +129,7 @@ def test_records_left_during_outages_are_read_once(
 def test_late_commit_before_the_position_is_sent(
     make: Callable[..., Bench], make_repo: Any, reads: list[str]
 ) -> None:
-    """A transaction of PostgreSQL has an id from the midst, and commits during a pause."""
+    """A transaction of PostgreSQL has an early id, and commits during a pause."""
     repo = make_repo("postgresql")
     bench = make(repo=repo, size=40, batch=10)
     bench.write(*range(20))
@@ -159,7 +159,7 @@ def test_late_commit_before_the_position_is_sent(
 def test_late_file_before_the_position_is_sent(
     make: Callable[..., Bench], make_repo: Any, reads: list[str]
 ) -> None:
-    """Another process has named its file before those that were read, and wrote it later."""
+    """Another process has named its file early, and written it late."""
     repo = make_repo("json")
     bench = make(repo=repo, size=40, batch=10)
     bench.write(*range(100))
@@ -173,10 +173,8 @@ def test_late_file_before_the_position_is_sent(
     assert set(bench.log_collector.accepted) == {*texts(*range(100)), "late"}
 
 
-def test_record_put_into_the_midst_of_a_list_is_sent(
-    make: Callable[..., Bench], reads: list[str]
-) -> None:
-    """A list of the application's may be changed anywhere."""
+def test_record_inserted_into_a_list_is_sent(make: Callable[..., Bench], reads: list[str]) -> None:
+    """The application may change its list anywhere."""
     bench = make(size=40, batch=10)
     bench.write(*range(200))
     bench.state.take_on({LOGS: Backlog(at(0))})
@@ -192,7 +190,7 @@ def test_record_put_into_the_midst_of_a_list_is_sent(
 def test_rewritten_file_is_read_from_its_beginning(
     make: Callable[..., Bench], make_repo: Any, reads: list[str]
 ) -> None:
-    """Retention puts another file in the place of a CSV file during a pause."""
+    """Retention replaces a CSV file during a pause."""
     repo = make_repo("csv")
     bench = make(repo=repo, size=40, batch=10)
     bench.write(*range(200))
@@ -238,10 +236,10 @@ def test_failure_of_the_last_items_rereads_nothing(
     assert len(reads) == 15
 
 
-def test_repository_of_no_known_kind_is_read_twice(
+def test_repository_of_unknown_kind_is_read_twice(
     make: Callable[..., Bench], make_repo: Any, reads: list[str]
 ) -> None:
-    """Its reader can neither go on nor compare: a whole reading follows one that has paused."""
+    """Its reader can neither go on nor compare: a whole reading follows."""
     bench = make(repo=make_repo("plain-csv"), size=40, batch=10)
     bench.write(*range(200))
     leave(bench.logs, *range(200))
@@ -255,7 +253,7 @@ def test_repository_of_no_known_kind_is_read_twice(
 
 
 def test_record_left_during_a_pause_is_sent(make: Callable[..., Bench], reads: list[str]) -> None:
-    """It lies behind the end of the reading that had paused."""
+    """It is behind the end of the paused reading."""
     bench = make(size=40, batch=10)
     bench.write(*range(200))
     bench.state.take_on({LOGS: Backlog(at(0), until=at(199))})
@@ -272,7 +270,7 @@ def test_record_left_during_a_pause_is_sent(make: Callable[..., Bench], reads: l
 def test_records_that_another_process_took_on_are_sent(
     make: Callable[..., Bench], reads: list[str]
 ) -> None:
-    """Its take-over during a pause may leave the stored backlog as it was."""
+    """Its takeover during a pause may leave the stored backlog unchanged."""
     bench = make(size=40, batch=10)
     bench.write(*range(100))
     bench.state.take_on({LOGS: Backlog(at(0))})
@@ -286,10 +284,10 @@ def test_records_that_another_process_took_on_are_sent(
     assert len(reads) == 101
 
 
-def test_channel_far_behind_reads_anew(
+def test_channel_far_behind_reads_again(
     make: Callable[..., Bench], reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records wait for it in memory up to a limit alone."""
+    """Only a limited number of records is kept in memory for it."""
     monkeypatch.setattr("rocketry_otel._delivery.catch_up._MOST_KEPT", 10)
     bench = make(size=40, batch=10)
     bench.write(*range(200))
@@ -307,7 +305,7 @@ def test_channel_far_behind_reads_anew(
 def test_reading_waits_for_the_channel_that_is_away(
     make: Callable[..., Bench], reads: list[str]
 ) -> None:
-    """The other one goes on alone, and nothing is lost to the one that comes back later."""
+    """The other channel goes on alone; the one that comes back misses nothing."""
     bench = make(size=40, batch=10)
     bench.write(*range(100))
     bench.state.take_on({LOGS: Backlog(at(0)), TRACES: Backlog(at(0))})

@@ -12,8 +12,8 @@ from rocketry_otel._runtime.file_lock import FileLock
 TRACES, LOGS = "traces http://c", "logs http://c"
 
 
-def test_the_first_note_says_that_nothing_was_known(tmp_path: Path) -> None:
-    """It is known until when, whatever is noted later, until somebody sees to it."""
+def test_first_checkpoint_stores_the_unknown_time(tmp_path: Path) -> None:
+    """It stays stored until a process takes it on."""
     first, second = State(tmp_path / "state"), State(tmp_path / "state")
     assert second.unknown_until() is None
     first.save({TRACES: Checkpoint(1, 0)}, 7)
@@ -28,8 +28,8 @@ def test_the_first_note_says_that_nothing_was_known(tmp_path: Path) -> None:
     assert first.is_durable is True
 
 
-def test_processes_see_each_other_but_not_themselves(tmp_path: Path) -> None:
-    """What each notes last is what the others read."""
+def test_processes_see_the_checkpoints_of_others(tmp_path: Path) -> None:
+    """Each reads the last checkpoint of the others, and not its own."""
     first, second = State(tmp_path), State(tmp_path)
     first.save({TRACES: Checkpoint(1, 5), LOGS: Checkpoint(2, 6)}, 7)
     first.save({TRACES: Checkpoint(3, 7)}, 7)
@@ -39,8 +39,8 @@ def test_processes_see_each_other_but_not_themselves(tmp_path: Path) -> None:
     assert second.is_alive(writer) is True
 
 
-def test_a_process_that_ends_with_something_left_is_dead(tmp_path: Path) -> None:
-    """Others find what it has left."""
+def test_process_with_undelivered_records_is_dead_after_its_end(tmp_path: Path) -> None:
+    """Others find its checkpoint."""
     first, second = State(tmp_path), State(tmp_path)
     first.save({TRACES: Checkpoint(1, 5)}, 7)
     first.end()
@@ -49,8 +49,8 @@ def test_a_process_that_ends_with_something_left_is_dead(tmp_path: Path) -> None
     assert second.is_alive(writer) is False
 
 
-def test_a_process_that_leaves_is_forgotten(tmp_path: Path) -> None:
-    """What it wrote is delivered: there is nothing to find."""
+def test_process_that_leaves_has_no_checkpoint(tmp_path: Path) -> None:
+    """All its records are delivered."""
     first, second = State(tmp_path), State(tmp_path)
     first.save({TRACES: Checkpoint(1, 0)}, 7)
     first.leave()
@@ -59,8 +59,8 @@ def test_a_process_that_leaves_is_forgotten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["delivery.db"]
 
 
-def test_a_process_whose_folder_was_removed_shows_itself_again(tmp_path: Path) -> None:
-    """The next note makes the folder anew, and a lock that others see."""
+def test_process_makes_a_removed_folder_again(tmp_path: Path) -> None:
+    """The next checkpoint makes the folder, and a lock that others see."""
     first, second = State(tmp_path / "state"), State(tmp_path / "state")
     first.save({TRACES: Checkpoint(1, 0)}, 7)
     for path in (tmp_path / "state").iterdir():
@@ -72,10 +72,10 @@ def test_a_process_whose_folder_was_removed_shows_itself_again(tmp_path: Path) -
     assert second.is_alive(writer) is True
 
 
-def test_a_process_is_seen_to_live_though_somebody_looks_just_then(
+def test_process_waits_while_another_one_looks_at_its_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits until that is over; or it says that it cannot, and notes nothing."""
+    """If the lock stays held, the checkpoint fails and nothing is stored."""
     first, second = State(tmp_path), State(tmp_path)
     lock = FileLock(tmp_path / f"writer-{first._writer}.lock")
     assert lock.acquire() is True
@@ -91,8 +91,8 @@ def test_a_process_is_seen_to_live_though_somebody_looks_just_then(
     assert second.is_alive(writer) is True
 
 
-def test_a_process_that_comes_back_is_another_one(tmp_path: Path) -> None:
-    """Whoever has seen it dead before takes nothing from it now; and what it left is its own."""
+def test_process_that_comes_back_has_another_name(tmp_path: Path) -> None:
+    """A process that has seen it dead takes over nothing of it later."""
     first, second = State(tmp_path), State(tmp_path)
     first.save({TRACES: Checkpoint(1, 5)}, 7)
     first.end()
@@ -110,10 +110,10 @@ def test_a_process_that_comes_back_is_another_one(tmp_path: Path) -> None:
     assert living not in second.writers()
 
 
-def test_whether_a_process_lives_is_not_guessed(
+def test_process_with_an_unreadable_lock_counts_as_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of which it cannot be told is left alone."""
+    """Its records are not taken over."""
     first, second = State(tmp_path), State(tmp_path)
     first.save({TRACES: Checkpoint(1, 0)}, 7)
     (writer,) = second.writers()
@@ -125,8 +125,8 @@ def test_whether_a_process_lives_is_not_guessed(
     assert second.is_alive(writer) is True
 
 
-def test_a_process_whose_lock_is_missing_is_dead(tmp_path: Path) -> None:
-    """It shows itself again with its next note, if it is not."""
+def test_process_without_its_lock_is_dead(tmp_path: Path) -> None:
+    """If it lives, its next checkpoint makes the lock again."""
     first, second = State(tmp_path), State(tmp_path)
     first.save({TRACES: Checkpoint(1, 0)}, 7)
     (writer,) = second.writers()
@@ -134,8 +134,8 @@ def test_a_process_whose_lock_is_missing_is_dead(tmp_path: Path) -> None:
     assert second.is_alive(writer) is False
 
 
-def test_locks_that_stand_for_nobody_are_swept_away(tmp_path: Path) -> None:
-    """Neither those of the living nor of the dead who have left something."""
+def test_locks_without_a_checkpoint_are_removed(tmp_path: Path) -> None:
+    """Locks of living processes, and of dead ones with a checkpoint, stay."""
     living, dead, state = State(tmp_path), State(tmp_path), State(tmp_path)
     living.save({TRACES: Checkpoint(1, 0)}, 7)
     dead.save({TRACES: Checkpoint(1, 0)}, 7)
@@ -149,8 +149,8 @@ def test_locks_that_stand_for_nobody_are_swept_away(tmp_path: Path) -> None:
     noting.release()
 
 
-def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:
-    """The next one has it when the first is done; where there can be no folder it is an error."""
+def test_only_one_process_has_the_lease(tmp_path: Path) -> None:
+    """The next one gets it after the first; a folder that cannot be made is an error."""
     first, second = State(tmp_path), State(tmp_path)
     with first.lease() as one:
         with second.lease() as other:
@@ -166,8 +166,8 @@ def test_one_process_at_a_time_has_the_lease(tmp_path: Path) -> None:
         State(tmp_path / "file" / "state").lease().__enter__()
 
 
-def test_what_is_taken_on_replaces_whom_it_is_from(tmp_path: Path) -> None:
-    """In one step: the backlog is there, the process is gone, and so is its lock."""
+def test_taken_on_backlog_replaces_the_checkpoint(tmp_path: Path) -> None:
+    """One transaction stores the backlog and removes the process; then its lock is removed."""
     first, second = State(tmp_path), State(tmp_path)
     first.save({TRACES: Checkpoint(1, 5), LOGS: Checkpoint(2, 6)}, 7)
     first.end()
@@ -183,8 +183,8 @@ def test_what_is_taken_on_replaces_whom_it_is_from(tmp_path: Path) -> None:
     assert not (tmp_path / f"writer-{writer}.lock").exists()
 
 
-def test_it_is_known_of_everybody_what_may_not_be_delivered(tmp_path: Path) -> None:
-    """Of each process, and of what is to be sent from the repository."""
+def test_undelivered_lists_processes_and_backlogs(tmp_path: Path) -> None:
+    """Each process and each backlog has its time."""
     first, second = State(tmp_path), State(tmp_path)
     assert first.undelivered() == []
     first.save({TRACES: Checkpoint(10, 0), LOGS: Checkpoint(8, 0)}, 7)
@@ -198,8 +198,8 @@ def test_it_is_known_of_everybody_what_may_not_be_delivered(tmp_path: Path) -> N
     ]
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_of_the_state(tmp_path: Path) -> None:
-    """Whoever asks hears of it, with the place."""
+def test_folder_that_cannot_be_made_is_a_state_error(tmp_path: Path) -> None:
+    """The error names the folder."""
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match=r"file/state: .*Not a directory"):
         State(tmp_path / "file" / "state").save({TRACES: Checkpoint(1, 0)}, 7)
@@ -213,17 +213,15 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_state(tmp_path: Path) -
         (Checkpoint(5, 2), Backlog(5, waiting=5)),
     ],
 )
-def test_a_backlog_takes_up_what_is_left_elsewhere(
-    checkpoint: Checkpoint, together: Backlog
-) -> None:
-    """What it meets on its way changes nothing; what lies before it begins it anew."""
+def test_backlog_grows_by_a_checkpoint(checkpoint: Checkpoint, together: Backlog) -> None:
+    """Later records change nothing; earlier ones begin the backlog again."""
     backlog = Backlog(10, done=4, mark="x", waiting=3, reached=15)
     assert with_earlier(backlog, checkpoint) == together
     assert with_earlier(None, checkpoint) == Backlog(checkpoint.since, waiting=2)
 
 
-def test_a_backlog_with_an_end_goes_on_when_that_moves() -> None:
-    """What lay behind its end does not count as done."""
+def test_backlog_goes_on_when_its_end_moves() -> None:
+    """Records behind the old end are not done."""
     backlog = Backlog(10, done=4, mark="x", waiting=3, until=30)
     assert with_earlier(backlog, Checkpoint(20, 1, 30)) == backlog._replace(waiting=4)
     assert with_earlier(backlog, Checkpoint(20, 1, 40)) == backlog._replace(waiting=4, until=40)

@@ -13,14 +13,14 @@ LONG = 20.0
 
 
 def put(db: StateDB, *names: str | None) -> None:
-    """Write something; without a name it fails in the midst."""
+    """Write a name; without one it fails in the transaction."""
     with db.transaction() as connection:
         for name in names:
             connection.execute("INSERT INTO channel VALUES (?)", [name.strip()])  # type: ignore[union-attr]
 
 
 def names(db: StateDB) -> list[str]:
-    """Return what was written."""
+    """Return the names that were written."""
     with db.transaction() as connection:
         return [name for (name,) in connection.execute("SELECT name FROM channel ORDER BY name")]
 
@@ -31,8 +31,8 @@ def test_changes_are_read_by_others(tmp_path: Path) -> None:
     assert names(StateDB(tmp_path / "state/deep")) == ["a"]
 
 
-def test_an_error_takes_everything_back(tmp_path: Path) -> None:
-    """A transaction is stored in whole or not at all, and the next one works."""
+def test_error_rolls_everything_back(tmp_path: Path) -> None:
+    """A transaction is stored whole or not at all, and the next one works."""
     db = StateDB(tmp_path)
     put(db, "a")
     with pytest.raises(StateError, match="UNIQUE"):
@@ -43,8 +43,8 @@ def test_an_error_takes_everything_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense" * 1000, b"SQLite format 3\0" + b"\xff" * 9000])
-def test_a_damaged_file_is_put_away(damage: bytes, tmp_path: Path) -> None:
-    """What it said is lost, and what is written next is kept."""
+def test_damaged_file_is_renamed(damage: bytes, tmp_path: Path) -> None:
+    """Its content is lost, and a new file stores later changes."""
     db = StateDB(tmp_path)
     put(db, "a")
     (tmp_path / FILE).write_bytes(damage)
@@ -54,8 +54,8 @@ def test_a_damaged_file_is_put_away(damage: bytes, tmp_path: Path) -> None:
     assert names(db) == ["b"]
 
 
-def test_damage_that_shows_later_is_an_error_once(tmp_path: Path) -> None:
-    """A file whose first page is whole is put away when the damage is met."""
+def test_later_damage_is_an_error_once(tmp_path: Path) -> None:
+    """A file with a whole first page is renamed when the damage is read."""
     db = StateDB(tmp_path)
     for number in range(300):
         put(db, f"{number:0500}")
@@ -67,8 +67,8 @@ def test_damage_that_shows_later_is_an_error_once(tmp_path: Path) -> None:
     assert names(db) == []
 
 
-def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    """To go back a version loses nothing of what the newer one knows."""
+def test_file_of_a_newer_version_stays(tmp_path: Path) -> None:
+    """A downgrade loses nothing."""
     db = StateDB(tmp_path)
     put(db, "a")
     connection = sqlite3.connect(tmp_path / FILE)
@@ -80,18 +80,16 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def test_a_file_that_cannot_be_opened_is_no_damage(tmp_path: Path) -> None:
-    """It is left where it is."""
+def test_unopenable_file_is_not_damaged(tmp_path: Path) -> None:
+    """It stays where it is."""
     (tmp_path / FILE).mkdir()
     with pytest.raises(StateError, match="unable to open database file"):
         names(StateDB(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def test_a_file_that_another_holds_is_an_error_of_the_moment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is not waited for without end, and not put away."""
+def test_locked_file_is_a_temporary_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait is limited, and the file stays."""
     db = StateDB(tmp_path)
     put(db, "a")
     monkeypatch.setattr("rocketry_otel._delivery.state_db._LOCK_TIMEOUT", 0.01)
@@ -105,7 +103,7 @@ def test_a_file_that_another_holds_is_an_error_of_the_moment(
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_waits_for_no_lock(tmp_path: Path) -> None:
-    """Another thread of the parent holds it, and the child reads what its parent wrote."""
+    """Another thread of the parent holds it; the child reads what its parent wrote."""
     db = StateDB(tmp_path)
     put(db, "a")
     held, let_go = threading.Event(), threading.Event()

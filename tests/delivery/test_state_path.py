@@ -18,7 +18,7 @@ from rocketry_otel._delivery.state_path import state_folder
 
 
 class Column(LogRecord):
-    """A record with a key, as Red Bird's SQL repository wants one."""
+    """A record with a key, as Red Bird's SQL repository needs one."""
 
     id: int | None
 
@@ -28,7 +28,7 @@ _engines: list[sa.engine.Engine] = []
 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
-    """Close what a test has opened."""
+    """Close the repositories that a test has opened."""
     yield
     while _engines:
         _engines.pop().dispose()
@@ -50,8 +50,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state" / "rocketry-otel"
 
 
-def test_a_file_has_its_state_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever moves or removes the one sees the other; it does not matter how it was opened."""
+def test_state_is_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same for each way to open the file."""
     monkeypatch.chdir(tmp_path)
     csv, json = (
         CSVFileRepo(filename="a.csv", model=LogRecord),
@@ -69,8 +69,8 @@ def test_a_file_has_its_state_beside_it(tmp_path: Path, monkeypatch: pytest.Monk
         assert state_folder(open_repository(url), None) == tmp_path / name
 
 
-def test_each_table_of_a_file_has_a_state_of_its_own(tmp_path: Path) -> None:
-    """What was delivered of one says nothing of another, and Red Bird's own is one as well."""
+def test_each_table_of_a_file_has_its_own_state(tmp_path: Path) -> None:
+    """Their deliveries are independent, also those of Red Bird's own repository."""
     url = f"sqlite:///{tmp_path}/a.db"
     assert state_folder(sql_repo(url), None) == tmp_path / "a.db.tasks.delivery"
     ours = open_repository(f"{url}?table=events")
@@ -88,17 +88,17 @@ def test_each_table_of_a_file_has_a_state_of_its_own(tmp_path: Path) -> None:
         lambda: sql_repo("sqlite:///file:x?mode=memory&uri=true"),
     ],
 )
-def test_what_is_in_memory_has_no_state_that_outlives_it(
+def test_memory_repository_has_no_durable_state(
     make: Callable[[], BaseRepo], tmp_path: Path
 ) -> None:
-    """Even if the user says where to keep that of others."""
+    """A directory of the user's choice does not change that."""
     repo = make()
     assert state_folder(repo, None) is None
     assert state_folder(repo, str(tmp_path)) is None
 
 
 class Unknown(BaseRepo):
-    """A repository of somebody else's."""
+    """A foreign repository."""
 
     def insert(self, item: Any) -> None:
         """Do nothing."""
@@ -106,8 +106,8 @@ class Unknown(BaseRepo):
     filter_by = insert
 
 
-def test_of_a_repository_that_is_not_known_it_cannot_be_told() -> None:
-    """It may be anywhere."""
+def test_unknown_repository_has_no_folder() -> None:
+    """Its place is not known."""
     assert state_folder(Unknown(model=dict), None) is None
 
 
@@ -118,8 +118,8 @@ def engine_of(url: str) -> SQLRepo:
     return repo
 
 
-def test_a_table_on_a_server_has_its_state_at_home(home: Path) -> None:
-    """Under a name for people and a digest, in which passwords and users do not count."""
+def test_state_of_a_server_table_is_in_the_home_directory(home: Path) -> None:
+    """Its name is readable, with a digest that contains no user and no password."""
     one = engine_of("postgresql://a:secret@host:5432/db")
     same = engine_of("postgresql+psycopg://b:other@host:5432/db")
     other = engine_of("postgresql://a:secret@host2:5432/db")
@@ -133,8 +133,10 @@ def test_a_table_on_a_server_has_its_state_at_home(home: Path) -> None:
     )
 
 
-def test_a_collection_has_its_state_at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is found without asking the server, which may be away."""
+def test_state_of_a_collection_is_in_the_home_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server, which may be away, is not asked."""
     monkeypatch.setattr(pymongo, "MongoClient", partial(pymongo.MongoClient, connect=False))
     uri = "mongodb://u:p@h:1,g:2/?replicaSet=x"
     repos = [
@@ -153,10 +155,10 @@ def test_a_collection_has_its_state_at_home(home: Path, monkeypatch: pytest.Monk
     assert {folder and folder.parent for folder in folders} == {home}
 
 
-def test_without_a_variable_home_is_where_linux_has_it(
+def test_home_without_a_variable_follows_the_standard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the specification of base directories says."""
+    """The XDG base directory specification gives the default."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     folder = state_folder(engine_of("postgresql://h/db"), None)
@@ -164,8 +166,8 @@ def test_without_a_variable_home_is_where_linux_has_it(
     assert folder.parent == tmp_path / ".local" / "state" / "rocketry-otel"
 
 
-def test_the_user_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One directory is enough for many repositories, and a tilde is home."""
+def test_user_chooses_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One directory serves many repositories, and a tilde is expanded."""
     monkeypatch.setenv("HOME", str(tmp_path))
     repos = [open_repository(f"csv://{tmp_path}/{name}/tasks.csv") for name in "ab"]
     folders = [state_folder(repo, "~/kept") for repo in repos]

@@ -1,4 +1,4 @@
-"""How delivery stands, as a handler tells."""
+"""The status of delivery, as a handler shows it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def handler(receiver: OTLPReceiver, tmp_path: Path) -> Iterator[OTelRepoHandler]
 
 
 def run(handler: Any, number: int = 0) -> None:
-    """Let a run begin and end, a minute after the one before."""
+    """Let a run begin and end, a minute after the last one."""
     for action in ("run", "success"):
         created = START + 60 * number + (action == "success")
         handler.handle(task_record(action, run_id=f"r{number}", created=created))
 
 
-def test_before_anything_was_logged(handler: OTelRepoHandler) -> None:
-    """Nothing is delivered, and where to is not known yet."""
+def test_status_before_the_first_record(handler: OTelRepoHandler) -> None:
+    """Nothing is delivered, and the destination is not known yet."""
     assert handler.delivery == Delivery()
     assert Delivery().traces == SignalDelivery(
         destinations=(),
@@ -59,8 +59,8 @@ def test_before_anything_was_logged(handler: OTelRepoHandler) -> None:
     )
 
 
-def test_all_is_delivered(handler: OTelRepoHandler, receiver: OTLPReceiver) -> None:
-    """Each signal tells where it went and how much of it was accepted."""
+def test_status_after_delivery(handler: OTelRepoHandler, receiver: OTLPReceiver) -> None:
+    """Each signal has its destination and the number of accepted items."""
     run(handler)
     assert handler.flush(20)
     place = receiver.http_endpoint
@@ -70,8 +70,8 @@ def test_all_is_delivered(handler: OTelRepoHandler, receiver: OTLPReceiver) -> N
     )
 
 
-def test_a_collector_that_is_away(handler: OTelRepoHandler, receiver: OTLPReceiver) -> None:
-    """It tells how much waits, since when, and why; and afterwards what was amiss."""
+def test_status_in_an_outage(handler: OTelRepoHandler, receiver: OTLPReceiver) -> None:
+    """It has the number of waiting items, the oldest time and the error, which stays afterwards."""
     receiver.behave(Status(503))
     run(handler)
     run(handler, 1)
@@ -90,8 +90,8 @@ def test_a_collector_that_is_away(handler: OTelRepoHandler, receiver: OTLPReceiv
     assert delivery.traces.last_error == "HTTP 503 Service Unavailable"
 
 
-def test_what_is_refused(handler: OTelRepoHandler, receiver: OTLPReceiver) -> None:
-    """It counts by signal, with the collector's own words."""
+def test_refused_items_are_counted(handler: OTelRepoHandler, receiver: OTLPReceiver) -> None:
+    """They are counted by signal, with the collector's own message."""
     receiver.behave(lambda _, signal: PartialSuccess(1, "too old") if signal == "logs" else Ok())
     run(handler)
     assert not handler.flush(20)
@@ -101,8 +101,8 @@ def test_what_is_refused(handler: OTelRepoHandler, receiver: OTLPReceiver) -> No
     assert delivery.logs.waiting == 0
 
 
-def test_what_waits_in_the_repository_counts(handler: OTelRepoHandler) -> None:
-    """Beside what waits here; the older of both is the oldest."""
+def test_status_includes_the_backlog(handler: OTelRepoHandler) -> None:
+    """The oldest time is that of queue and backlog together."""
     run(handler)
     assert handler.flush(20)
     providers = handler._bridge.pipeline.providers
@@ -116,8 +116,8 @@ def test_what_waits_in_the_repository_counts(handler: OTelRepoHandler) -> None:
     assert delivery.logs.oldest_waiting == datetime.fromtimestamp(START - 100, timezone.utc)
 
 
-def test_after_it_was_closed(handler: OTelRepoHandler, receiver: OTLPReceiver) -> None:
-    """What could not be sent waits in the repository, and is told of."""
+def test_status_after_close(handler: OTelRepoHandler, receiver: OTLPReceiver) -> None:
+    """Undelivered items wait in the repository, and are counted."""
     receiver.behave(Status(503))
     handler.settings = handler.settings.copy(update={"shutdown_timeout": 0.2})
     run(handler)

@@ -56,7 +56,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """The URL of a repository that outlives a process."""
+    """The URL of a durable repository."""
     return f"sqlite:///{tmp_path}/tasks.db"
 
 
@@ -88,17 +88,17 @@ def runs_at(receiver: OTLPReceiver) -> set[Any]:
 
 
 def folder_of(handler: OTelRepoHandler) -> Path:
-    """Return where it is noted what was delivered."""
+    """Return the folder of the delivery progress."""
     state = handler._bridge.pipeline.worker._state
     assert state is not None
     assert state.folder is not None
     return state.folder
 
 
-def test_what_a_killed_process_had_not_delivered_the_next_one_sends(
+def test_next_process_sends_the_records_of_a_killed_one(
     receiver: OTLPReceiver, make: Any, url: str
 ) -> None:
-    """Nothing is to be done for it but to start again."""
+    """It only has to start."""
     receiver.behave(Status(503))
     assert run_python(KILLED, url, "30", env=dict(os.environ)).returncode == -9
     assert receiver.spans == []
@@ -111,10 +111,8 @@ def test_what_a_killed_process_had_not_delivered_the_next_one_sends(
     assert handler.delivery.traces.waiting == 0
 
 
-def test_what_was_delivered_is_not_sent_again_by_the_next_process(
-    receiver: OTLPReceiver, make: Any
-) -> None:
-    """A process that ends in order leaves nothing to do."""
+def test_next_process_does_not_send_delivered_records(receiver: OTLPReceiver, make: Any) -> None:
+    """An orderly end leaves no work."""
     first = make()
     run(first, "a")
     assert first.flush(LONG) is True
@@ -127,10 +125,8 @@ def test_what_was_delivered_is_not_sent_again_by_the_next_process(
     assert second._bridge.pipeline.counters.total("traces", "replayed") == 0
 
 
-def test_what_waits_at_the_end_is_the_next_ones_and_not_counted_as_lost(
-    receiver: OTLPReceiver, make: Any
-) -> None:
-    """A program that ends in an outage loses nothing."""
+def test_items_that_wait_at_the_end_are_not_lost(receiver: OTLPReceiver, make: Any) -> None:
+    """The next process sends them after the outage."""
     receiver.behave(Status(503))
     first = make()
     run(first, "a", "b")
@@ -144,10 +140,10 @@ def test_what_waits_at_the_end_is_the_next_ones_and_not_counted_as_lost(
     assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b", "c"}, LONG)
 
 
-def test_what_was_committed_though_the_repository_raised_the_next_process_sends(
+def test_committed_record_of_a_raising_repository_is_sent(
     receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that loses its connection behind the commit, while the collector is away."""
+    """The database loses its connection after the commit, in an outage of the collector."""
     receiver.behave(Status(503))
     handler = make()
     run(handler, "a")
@@ -168,10 +164,8 @@ def test_what_was_committed_though_the_repository_raised_the_next_process_sends(
     assert receiver.wait_for(lambda it: runs_at(it) == {"a", "b"}, LONG)
 
 
-def test_what_comes_while_a_handler_closes_costs_nothing_that_waits(
-    receiver: OTLPReceiver, make: Any
-) -> None:
-    """It is left to the repository with the rest, and all of it arrives when there is more."""
+def test_record_during_a_close_is_left_to_the_repository(receiver: OTLPReceiver, make: Any) -> None:
+    """All records arrive after the next one."""
     receiver.behave(Status(503))
     handler = make()
     run(handler, "a", "b")
@@ -192,9 +186,7 @@ def test_what_comes_while_a_handler_closes_costs_nothing_that_waits(
     assert handler._bridge.pipeline.counters.of("logs", "dropped") == {}
 
 
-def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(
-    receiver: OTLPReceiver, make: Any
-) -> None:
+def test_waiting_items_are_lost_with_memory_and_counted(receiver: OTLPReceiver, make: Any) -> None:
     """A repository in memory ends with the process; until then it loses nothing."""
     handler = make("memory://")
     receiver.behave(Status(503))
@@ -212,10 +204,10 @@ def test_in_memory_what_waits_at_the_very_end_is_lost_and_counted(
     assert handler._bridge.pipeline.counters.of("traces", "dropped") == {"shutdown": 1}
 
 
-def test_a_record_after_the_very_end_is_the_next_processs(
+def test_record_after_the_final_close_is_sent_by_the_next_process(
     receiver: OTLPReceiver, make: Any
 ) -> None:
-    """What is logged while the interpreter goes is in the repository, and so not lost."""
+    """A record at the end of the interpreter is in the repository."""
     first = make()
     run(first, "a")
     first._bridge.pipeline.close(LONG)
@@ -229,10 +221,8 @@ def test_a_record_after_the_very_end_is_the_next_processs(
     assert receiver.wait_for(lambda it: {"a", "c"} <= runs_at(it), LONG)
 
 
-def test_what_is_refused_for_good_is_set_aside_with_its_reason(
-    receiver: OTLPReceiver, make: Any
-) -> None:
-    """It is on the handler, in the log once, and beside the repository."""
+def test_refused_record_is_a_dead_letter(receiver: OTLPReceiver, make: Any) -> None:
+    """The handler, one line in the log and the state have the reason."""
     handler = make()
     run(handler, "a")
     assert handler.flush(LONG) is True
@@ -245,8 +235,10 @@ def test_what_is_refused_for_good_is_set_aside_with_its_reason(
     assert refusal[1:] == ("etl", "run", "too old")
 
 
-def test_of_a_part_that_was_refused_all_are_set_aside(receiver: OTLPReceiver, make: Any) -> None:
-    """The protocol does not say which they are."""
+def test_all_records_of_a_partial_success_are_dead_letters(
+    receiver: OTLPReceiver, make: Any
+) -> None:
+    """The protocol does not name the rejected ones."""
     handler = make()
     run(handler, "a")
     assert handler.flush(LONG) is True
@@ -261,10 +253,10 @@ def test_of_a_part_that_was_refused_all_are_set_aside(receiver: OTLPReceiver, ma
     queue.add_dead_letters(queue, part, 1, "too old")
 
 
-def test_a_fault_of_ours_holds_no_note_back(
+def test_failed_hand_over_holds_no_checkpoint_back(
     receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A record that could not be handed over is counted, and waited for no longer."""
+    """The record is counted, and no longer expected."""
 
     def broken(*_: Any) -> None:
         raise RuntimeError("a fault of ours")
@@ -282,10 +274,10 @@ def test_a_fault_of_ours_holds_no_note_back(
     assert handler._bridge.pipeline.counters.of("logs", "dropped") == {"error": 2}
 
 
-def test_a_state_that_cannot_be_kept_is_told_once_and_costs_nothing_else(
+def test_unwritable_state_is_logged_once(
     receiver: OTLPReceiver, make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Tasks go on, and telemetry is delivered as far as this process reaches."""
+    """Tasks go on, and telemetry is delivered by this process."""
     (tmp_path / "tasks.db.delivery").write_text("in the way")
     handler = make()
     for number in range(20):
@@ -293,22 +285,20 @@ def test_a_state_that_cannot_be_kept_is_told_once_and_costs_nothing_else(
     assert handler.flush(LONG) is True
     assert len(receiver.spans) == 20
     handler.close()
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == len({line.partition(":")[0] for line in told})
-    assert told[0].startswith(
-        "What was delivered cannot be noted, so that it may be sent once more"
-    )
-    assert told[0].endswith("Tasks go on as before.")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len({line.partition(":")[0] for line in lines})
+    assert lines[0].startswith("Delivery progress cannot be stored, so records may be sent twice")
+    assert lines[0].endswith("Tasks go on as before.")
     assert len(handler.repo.filter_by().all()) == 40
 
 
-def test_where_it_cannot_be_told_where_to_keep_it_it_is_kept_in_memory(
+def test_repository_without_a_place_has_its_state_in_memory(
     receiver: OTLPReceiver,
     make: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A repository of somebody else's may raise anything when it is asked where it is."""
+    """A foreign repository may raise anything when its place is read."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("where am I?")
@@ -318,13 +308,11 @@ def test_where_it_cannot_be_told_where_to_keep_it_it_is_kept_in_memory(
     run(handler, "a")
     assert handler.flush(LONG) is True
     assert len(receiver.spans) == 1
-    assert "It cannot be told where to note what was delivered" in caplog.text
+    assert "No place for the delivery progress can be found" in caplog.text
 
 
-def test_a_lost_state_is_made_anew_and_everything_arrives(
-    receiver: OTLPReceiver, make: Any
-) -> None:
-    """What this project wrote in the last days is sent once more, rather than be lost."""
+def test_lost_state_is_made_again_and_all_records_arrive(receiver: OTLPReceiver, make: Any) -> None:
+    """The records of the last days are sent once more."""
     receiver.behave(Status(503))
     first = make()
     for number in range(3):
@@ -337,13 +325,13 @@ def test_a_lost_state_is_made_anew_and_everything_arrives(
     assert receiver.wait_for(lambda it: len(it.log_records) == 4, LONG)
 
 
-def test_a_repository_that_cannot_be_read_is_told_once_and_tried_again(
+def test_unreadable_repository_is_logged_once_and_tried_again(
     receiver: OTLPReceiver,
     make: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is to be sent from it is sent as soon as it can be read."""
+    """The backlog is sent as soon as it can be read."""
     monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_LOOKS", 0.05)
     handler = make()
     run(handler, "a")
@@ -366,10 +354,10 @@ def test_a_repository_that_cannot_be_read_is_told_once_and_tried_again(
     assert caplog.text.count("cannot be sent from the repository at present") == 1
 
 
-def test_what_is_sent_again_goes_on_the_channels_that_missed_it_alone(
+def test_records_are_sent_again_only_on_channels_that_missed_them(
     receiver: OTLPReceiver, url: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An application's own tracer provider has had the spans."""
+    """A tracer provider of the application has had the spans."""
     monkeypatch.setenv("OTEL_BLRP_MAX_QUEUE_SIZE", "4")
     receiver.behave(Status(503))
     handler = OTelRepoHandler(open_repository(url), tracer_provider=telemetry.tracer_provider)
@@ -381,10 +369,10 @@ def test_what_is_sent_again_goes_on_the_channels_that_missed_it_alone(
     handler.close()
 
 
-def test_a_flush_waits_for_what_comes_from_the_repository(
+def test_flush_waits_for_the_backlog(
     receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is true when all of it is there, and gives up at once where nothing gets through."""
+    """It is true after delivery, and false at once in an outage."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BLRP_MAX_QUEUE_SIZE", "10")
     handler = make("memory://")
@@ -401,10 +389,8 @@ def test_a_flush_waits_for_what_comes_from_the_repository(
     assert len({it.span.span_id for it in receiver.spans}) == 50
 
 
-def test_without_channels_of_ours_nothing_is_followed(
-    tmp_path: Path, telemetry: Any, url: str
-) -> None:
-    """An application's own providers are its own affair; no folder is made."""
+def test_no_delivery_worker_without_own_channels(tmp_path: Path, telemetry: Any, url: str) -> None:
+    """Providers of the application deliver on their own; no folder is made."""
     handler = OTelRepoHandler(open_repository(url), **telemetry.providers)
     run(handler, "a")
     assert handler.delivery == Delivery()
@@ -412,19 +398,19 @@ def test_without_channels_of_ours_nothing_is_followed(
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_how_delivery_stands_keeps_nobody_alive(make: Any) -> None:
-    """Instruments of an application's provider live as long as the program."""
+def test_delivery_status_keeps_no_handler_alive(make: Any) -> None:
+    """Instruments of the application's provider live as long as the program."""
     handler = make("memory://")
-    tell = delivery_of(handler._bridge.pipeline.worker)
-    assert tell() == Delivery()
+    status = delivery_of(handler._bridge.pipeline.worker)
+    assert status() == Delivery()
     handler._bridge.pipeline.worker = None
     gc.collect()
-    assert tell() == Delivery()
+    assert status() == Delivery()
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_follows_its_own_records(receiver: OTLPReceiver, make: Any) -> None:
-    """It delivers them, and leaves those of its parent to it."""
+def test_forked_child_delivers_its_own_records(receiver: OTLPReceiver, make: Any) -> None:
+    """Those of its parent stay with the parent."""
     handler = make()
     run(handler, "parents")
     assert handler.flush(LONG) is True
@@ -445,8 +431,8 @@ def test_a_forked_child_follows_its_own_records(receiver: OTLPReceiver, make: An
     assert State(folder_of(handler)).writers() == {}
 
 
-def test_nothing_is_begun_after_the_end(make: Any) -> None:
-    """There is no thread any more, whoever asks for one."""
+def test_no_thread_starts_after_the_end(make: Any) -> None:
+    """A late caller does not start one."""
     handler = make()
     delivery_worker = handler._bridge.pipeline.worker
     handler._bridge.pipeline.connect()
@@ -458,11 +444,11 @@ def test_nothing_is_begun_after_the_end(make: Any) -> None:
     assert delivery_worker._thread.is_alive()
 
 
-def test_how_far_it_has_come_is_noted_while_it_catches_up(
+def test_checkpoints_are_stored_during_a_long_catch_up(
     receiver: OTLPReceiver, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long catching up keeps no note of what is written meanwhile waiting."""
-    monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_NOTES", 0.0)
+    """New records do not wait for their checkpoint."""
+    monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     receiver.behave(Status(503))
     first = make()
     run(first, *map(str, range(60)))

@@ -11,6 +11,7 @@ from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.util._once import Once
 
 from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.outage import Outage
@@ -174,13 +175,19 @@ def test_failed_signal_costs_no_other(
     )
 
 
+def forget_global_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the API begin without providers: another test may have set some for good."""
+    for place in ("trace._TRACER", "_logs._internal._LOGGER", "metrics._internal._METER"):
+        monkeypatch.setattr(f"opentelemetry.{place}_PROVIDER", None)
+        monkeypatch.setattr(f"opentelemetry.{place}_PROVIDER_SET_ONCE", Once())
+
+
 @pytest.mark.parametrize("signal", ["tracer", "logger", "meter"])
 def test_named_provider_is_used(
     signal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Resolve
 ) -> None:
     """A variable may name a provider that an installed package has."""
-    for place in ("trace._TRACER", "_logs._internal._LOGGER", "metrics._internal._METER"):
-        monkeypatch.setattr(f"opentelemetry.{place}_PROVIDER", None)
+    forget_global_providers(monkeypatch)
     monkeypatch.setenv(f"OTEL_PYTHON_{signal.upper()}_PROVIDER", f"sdk_{signal}_provider")
     providers = make()
     assert providers.failed == set()
@@ -195,9 +202,7 @@ def test_unknown_provider_variable_is_ignored(
     signal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Resolve
 ) -> None:
     """OpenTelemetry raises at it, with a traceback each time. Here our own provider is used."""
-    for place in ("trace._TRACER", "_logs._internal._LOGGER", "metrics._internal._METER"):
-        # Another test may have set one for good.
-        monkeypatch.setattr(f"opentelemetry.{place}_PROVIDER", None)
+    forget_global_providers(monkeypatch)
     monkeypatch.setenv(f"OTEL_PYTHON_{signal}_PROVIDER", "nope")
     for _ in range(2):
         providers = make()

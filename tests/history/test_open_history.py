@@ -22,8 +22,8 @@ KINDS = ("csv", "json", "sqlite", "postgresql", "mongodb")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_red_bird_wrote_is_read(kind: str, make_url: Any) -> None:
-    """Of each kind of repository the fields are those that were written."""
+def test_records_of_red_bird_are_read(kind: str, make_url: Any) -> None:
+    """The fields are the written ones, in each kind of repository."""
     url = make_url(kind)
     write_by_red_bird(url)
     write_by_red_bird(url, created=2.5, action="success")
@@ -38,8 +38,8 @@ def test_what_red_bird_wrote_is_read(kind: str, make_url: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_this_project_wrote_is_read(kind: str, make_url: Any) -> None:
-    """Of each kind of repository every field that telemetry is made of is there."""
+def test_records_of_this_project_are_read(kind: str, make_url: Any) -> None:
+    """Every field of telemetry is there, in each kind of repository."""
     url = make_url(kind)
     written = open_repository(url)
     written.add(FULL)
@@ -54,7 +54,7 @@ def test_what_this_project_wrote_is_read(kind: str, make_url: Any) -> None:
 
 
 def files_in(path: Path) -> dict[str, bytes]:
-    """Return every file below a directory, with what it holds."""
+    """Return every file below a directory, with its content."""
     return {str(one): one.read_bytes() for one in path.rglob("*") if one.is_file()}
 
 
@@ -85,8 +85,8 @@ def test_nothing_is_written(kind: str, writer: str, make_url: Any, tmp_path: Pat
         ("sqlite:///file:{}/no.db?uri=true", "file"),
     ],
 )
-def test_what_is_not_there_is_not_made(url: str, what: str, tmp_path: Path) -> None:
-    """It is an error that says so."""
+def test_missing_repository_is_not_made(url: str, what: str, tmp_path: Path) -> None:
+    """The error names it."""
     url = url.format(tmp_path)
     words = f"^cannot open {url}: there is no such {what}$".replace("?", r"\?")
     with pytest.raises(RepositoryError, match=words), open_history(url):
@@ -97,15 +97,15 @@ def test_what_is_not_there_is_not_made(url: str, what: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("memory://", "what is in memory is gone with the process that wrote it"),
+        ("memory://", "a repository in memory ends with its process"),
         ("tasks.csv", "this is not the URL of a repository; examples: memory://, .*"),
         ("nothing://x", "the scheme 'nothing' is neither memory, csv, json, .*"),
         ("sqlite://", None),
         ("csv://", "this names no file; .*"),
     ],
 )
-def test_what_is_no_history(url: str, words: str | None) -> None:
-    """It is an error that says what is wrong."""
+def test_unusable_url_is_an_error(url: str, words: str | None) -> None:
+    """The error has the reason."""
     kind = RepositoryURLError if words else RepositoryError
     with (
         pytest.raises(kind, match=f"^{url}: {words}$" if words else "there is no such file$"),
@@ -115,8 +115,8 @@ def test_what_is_no_history(url: str, words: str | None) -> None:
 
 
 @pytest.mark.parametrize("module", ["sqlalchemy", "pymongo"])
-def test_what_is_not_installed(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to install."""
+def test_missing_package_is_an_error(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the package."""
     for name in [*sys.modules]:
         if name.startswith(f"{module}.") or name in {
             "rocketry_otel._repositories.sql_repo",
@@ -132,8 +132,8 @@ def test_what_is_not_installed(module: str, monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
-def test_a_file_of_something_else(tmp_path: Path) -> None:
-    """A CSV file that has no records is refused, and one that cannot be opened."""
+def test_foreign_csv_file_is_refused(tmp_path: Path) -> None:
+    """It has no records, or cannot be opened."""
     path = tmp_path / "x.csv"
     path.write_text("task_name,amount\n1,2\n", encoding="utf-8")
     words = f"^the file {path} has no records of tasks; missing: action, created$"
@@ -141,15 +141,15 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
         pass
 
 
-def test_a_file_before_its_first_record(tmp_path: Path) -> None:
-    """It is a repository with no records, as an application has it that has just begun."""
+def test_empty_file_has_no_records(tmp_path: Path) -> None:
+    """An application that has just begun has such a file."""
     open_repository(f"csv://{tmp_path}/x.csv")
     with open_history(f"csv://{tmp_path}/x.csv") as repo:
         assert repo.filter_by().all() == []
 
 
-def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an error that says why."""
+def test_unopenable_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the reason."""
     path = tmp_path / "x.csv"
     path.touch()
 
@@ -161,8 +161,8 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
         pass
 
 
-def test_rows_that_cannot_be_read_hide_no_others(tmp_path: Path) -> None:
-    """What is no record is passed over, in each kind of repository of Red Bird's."""
+def test_unreadable_records_hide_no_others(tmp_path: Path) -> None:
+    """They are skipped, in each kind of Red Bird's repositories."""
     path = tmp_path / "x.csv"
     rows = ["task_name,action,created", "a,run,1.5", "b,run,never", "c,run", "d,run,2.5,x,y"]
     path.write_bytes("\r\n".join([*rows, "e\0\xe9,run,3.5", ""]).encode("latin-1"))
@@ -177,8 +177,8 @@ def test_rows_that_cannot_be_read_hide_no_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", [MinimalRunRecord, RunRecord, TaskRunRecord])
-def test_rocketrys_models_share_what_they_have(model: Any, tmp_path: Path) -> None:
-    """Columns that telemetry has no use for are passed over, the others kept."""
+def test_fields_of_rocketrys_models_are_read(model: Any, tmp_path: Path) -> None:
+    """Columns that telemetry does not need are ignored."""
     url = f"csv://{tmp_path}/x.csv"
     write_by_red_bird(
         url, model, message="m", exc_text="e", start=1.0, runtime=2.0, process=7, thread=2**40,

@@ -11,8 +11,8 @@ from rocketry_otel import RepositoryError, RepositoryMismatchError
 from rocketry_otel._history.open_history import open_history
 
 
-def test_a_collection_that_is_not_there_is_not_made(mongo_server: Any) -> None:
-    """Nor is a database; the collections that there are are named."""
+def test_missing_collection_is_not_made(mongo_server: Any) -> None:
+    """Nor is a database; the error names the existing collections."""
     client = MongoClient("mongodb://h/d", _store=mongo_server)
     words = r"^cannot open mongodb://u:\*\*\*@h/d: there is no such collection; there are "
     for there in ("none", "a, b"):
@@ -26,8 +26,8 @@ def test_a_collection_that_is_not_there_is_not_made(mongo_server: Any) -> None:
     assert client["d"].list_collection_names() == ["a", "b"]
 
 
-def test_a_collection_of_something_else(mongo_server: Any) -> None:
-    """What a record needs and a document lacks is named."""
+def test_foreign_collection_is_refused(mongo_server: Any) -> None:
+    """The error names the missing fields."""
     client = MongoClient("mongodb://h/d", _store=mongo_server)
     client["d"]["c"].insert_one({"task_name": "etl"})
     words = "^the collection c has no records of tasks; missing: action, created$"
@@ -38,15 +38,15 @@ def test_a_collection_of_something_else(mongo_server: Any) -> None:
         pass
 
 
-def test_an_empty_collection(mongo_server: Any) -> None:
-    """It is a repository with no records."""
+def test_empty_collection_has_no_records(mongo_server: Any) -> None:
+    """It can be read."""
     MongoClient("mongodb://h/d", _store=mongo_server)["d"].create_collection("c")
     with open_history("mongodb://h/d?collection=c") as repo:
         assert repo.filter_by().all() == []
 
 
-def test_a_mongodb_that_is_away() -> None:
-    """It is an error without the password."""
+def test_unreachable_mongodb_is_an_error() -> None:
+    """The error does not show the password."""
     url = "mongodb://u:secret@127.0.0.1:1/d?serverSelectionTimeoutMS=50"
     with (
         pytest.raises(RepositoryError, match=r"^cannot open mongodb://u:\*\*\*@.*refused"),

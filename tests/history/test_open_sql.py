@@ -30,16 +30,16 @@ def table_of(path: Path, query: str = "") -> str:
         return str(repo.table)
 
 
-def test_the_only_one_that_fits(tmp_path: Path) -> None:
-    """A table with other columns is none of those that may be meant."""
+def test_only_fitting_table_is_read(tmp_path: Path) -> None:
+    """Tables with other columns do not count."""
     write_by_red_bird(f"sqlite:///{tmp_path}/t.db")
     with sqlite(tmp_path / "t.db") as connection:
         connection.exec_driver_sql("CREATE TABLE other (id INTEGER PRIMARY KEY, action TEXT)")
     assert table_of(tmp_path / "t.db") == "tasks"
 
 
-def test_one_of_several_is_to_be_chosen(tmp_path: Path) -> None:
-    """The error names those that fit; the option chooses one, and only one that fits."""
+def test_one_of_several_tables_must_be_chosen(tmp_path: Path) -> None:
+    """The error names those that fit; the option chooses one of them."""
     path = tmp_path / "t.db"
     columns = "(id INTEGER PRIMARY KEY, task_name TEXT, action TEXT, created FLOAT)"
     with sqlite(path) as connection:
@@ -56,15 +56,15 @@ def test_one_of_several_is_to_be_chosen(tmp_path: Path) -> None:
         table_of(path, "?table=d")
 
 
-def test_none_fits(tmp_path: Path) -> None:
-    """The error says so."""
+def test_database_without_a_fitting_table_is_refused(tmp_path: Path) -> None:
+    """The error names the option."""
     with sqlite(tmp_path / "t.db") as connection:
         connection.exec_driver_sql("CREATE TABLE other (id INTEGER PRIMARY KEY)")
     with pytest.raises(RepositoryMismatchError, match=r"by .table=name: none$"):
         table_of(tmp_path / "t.db")
 
 
-def test_a_table_without_a_primary_key(tmp_path: Path) -> None:
+def test_table_without_a_primary_key_is_refused(tmp_path: Path) -> None:
     """The error names the table."""
     columns = "(task_name TEXT, action TEXT, created FLOAT)"
     with sqlite(tmp_path / "t.db") as connection:
@@ -73,22 +73,22 @@ def test_a_table_without_a_primary_key(tmp_path: Path) -> None:
         table_of(tmp_path / "t.db")
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    """The error says so."""
+def test_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
+    """The error names it."""
     (tmp_path / "t.db").write_text("task_name,action,created\n" * 100, encoding="utf-8")
     with pytest.raises(RepositoryError, match=r"t.db: file is not a database$"):
         table_of(tmp_path / "t.db")
 
 
-def test_a_file_by_its_uri(tmp_path: Path) -> None:
-    """SQLite's own spelling works as well."""
+def test_sqlite_uri_is_understood(tmp_path: Path) -> None:
+    """SQLite's own spelling of a file works."""
     write_by_red_bird(f"sqlite:///{tmp_path}/a b.db")
     with open_history(f"sqlite:///file:{tmp_path}/a%20b.db?mode=ro&uri=true") as repo:
         assert len(repo.filter_by().all()) == 1
 
 
-def test_a_server_that_is_away() -> None:
-    """It is an error without the password, also in the driver's words."""
+def test_unreachable_server_is_an_error() -> None:
+    """Neither our text nor the driver's shows the password."""
     url = "postgresql://u:secret@127.0.0.1:1/d"
     with pytest.raises(RepositoryError) as caught, open_history(url):
         pass
@@ -96,8 +96,8 @@ def test_a_server_that_is_away() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_an_option_that_the_driver_does_not_know() -> None:
-    """It is an error that says so."""
+def test_unknown_driver_option_is_an_error() -> None:
+    """The error names it."""
     url = "postgresql://u:secret@127.0.0.1:1/d?odd=1"
     words = r"^cannot open postgresql://u:\*\*\*@127.0.0.1:1/d\?odd=1: .*option"
     with pytest.raises(RepositoryError, match=words), open_history(url):
@@ -105,7 +105,7 @@ def test_an_option_that_the_driver_does_not_know() -> None:
 
 
 def test_no_transaction_stays_open(make_url: Any, postgresql: Any) -> None:
-    """What was looked up in PostgreSQL holds up no vacuum, even if it was read in part."""
+    """A lookup in PostgreSQL delays no vacuum, even if it was read in part."""
     url = make_url("postgresql")
     for number in range(3):
         write_by_red_bird(url, created=number)

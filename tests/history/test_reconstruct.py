@@ -17,7 +17,7 @@ SECOND = 1_000_000_000
 
 
 def nanoseconds(seconds: float) -> int:
-    """Return a time of a record as the code has it."""
+    """Return a time of a record in nanoseconds since the epoch."""
     return int((START + seconds) * SECOND)
 
 
@@ -38,8 +38,8 @@ def history(model: Any, *rows: tuple[str, float, str | None]) -> MemoryRepo:
 
 
 def steps(repo: MemoryRepo, since: float = 0.0, until: float | None = None) -> list[Any]:
-    """Return what the records did: the change, and when the run began, in seconds."""
-    told = HistoryReader(
+    """Return the steps of the records: the change, and the begin of the run in seconds."""
+    records = HistoryReader(
         repo,
         RunLookup(repo),
         nanoseconds(since),
@@ -49,21 +49,21 @@ def steps(repo: MemoryRepo, since: float = 0.0, until: float | None = None) -> l
         (one.step.change, (one.step.run.began.created - nanoseconds(0)) / SECOND)
         if one.step.run is not None and one.step.run.began is not None
         else (one.step.change, None)
-        for one in told
+        for one in records
     ]
 
 
 @pytest.mark.parametrize("model", [dict, MinimalRunRecord, MinimalRecord])
-def test_records_do_again_what_they_did(model: Any) -> None:
-    """In their order, within the times that are asked for."""
+def test_records_make_their_steps_again(model: Any) -> None:
+    """They do so in their order, within a window of time."""
     repo = history(model, ("run", 0, "a"), ("success", 1, "a"), ("run", 2, "b"), ("fail", 3, "b"))
     assert steps(repo) == [("began", 0), ("ended", 0), ("began", 2), ("ended", 2)]
     assert steps(repo, 2, 2.5) == [("began", 2)]
 
 
 @pytest.mark.parametrize("model", [dict, MinimalRunRecord, MinimalRecord])
-def test_a_beginning_before_the_first_record_is_looked_up(model: Any) -> None:
-    """By its id where there are ids, else by order."""
+def test_earlier_beginning_is_looked_up(model: Any) -> None:
+    """It is found by its run id, else by order."""
     repo = history(model, ("run", 0, "a"), ("run", 1, "b"), ("success", 2, "b"), ("crash", 3, None))
     began = {dict: 1, MinimalRunRecord: 1, MinimalRecord: 1}[model]
     assert steps(repo, 1.5)[0] == ("ended", began)
@@ -72,7 +72,7 @@ def test_a_beginning_before_the_first_record_is_looked_up(model: Any) -> None:
     assert steps(crashed, 1) == [("ended", 0), ("began", 4)]
 
 
-def test_a_run_that_was_ended_before_is_not_ended_again() -> None:
+def test_ended_run_is_not_ended_again() -> None:
     """An ending of another run with the same id stands alone."""
     repo = history(dict, ("run", 0, "a"), ("success", 1, "a"), ("fail", 2, "a"))
     assert steps(repo, 1.5) == [("ended", None)]
@@ -92,19 +92,19 @@ class Live:
         self._handler.handle(task_record(action, run_id=run_id, created=START + seconds))
 
     def ids(self, since: float) -> list[tuple[str, str | None]]:
-        """Return what changed since then, and the trace id that each run has."""
-        told = HistoryReader(self.repo, RunLookup(self.repo), nanoseconds(since))
-        return [(one.step.change, one.step.run and one.step.run.ids.trace_hex) for one in told]
+        """Return the changes since a time, and the trace id of each run."""
+        records = HistoryReader(self.repo, RunLookup(self.repo), nanoseconds(since))
+        return [(one.step.change, one.step.run and one.step.run.ids.trace_hex) for one in records]
 
     def run_lookup(self, *indices: int) -> list[Any]:
-        """Return the trace ids that records have."""
+        """Return the trace ids of records."""
         return [self.repo.collection[index].trace_id for index in indices]
 
 
-def test_with_trace_ids_a_clock_that_was_set_back_confuses_nothing(
+def test_trace_ids_withstand_a_clock_that_was_set_back(
     telemetry: TelemetryCapture,
 ) -> None:
-    """A run that ended before it began, by its times, is the same run when it is told again."""
+    """A run that ended before it began, by its times, is the same run again."""
     live = Live(telemetry)
     live.log("run", 100, "a")
     live.log("success", 5, "a")
@@ -115,8 +115,8 @@ def test_with_trace_ids_a_clock_that_was_set_back_confuses_nothing(
     assert live.ids(0) == [("ended", trace_id), ("began", trace_id)]
 
 
-def test_with_trace_ids_a_second_ending_is_known_as_such(telemetry: TelemetryCapture) -> None:
-    """Also if the first one was before what is read."""
+def test_trace_ids_show_a_second_ending(telemetry: TelemetryCapture) -> None:
+    """The first ending may be before the window."""
     live = Live(telemetry)
     live.log("run", 0, "a")
     live.log("success", 1, "a")
@@ -126,8 +126,8 @@ def test_with_trace_ids_a_second_ending_is_known_as_such(telemetry: TelemetryCap
     assert live.ids(1.5) == [("repeated", trace_id)]
 
 
-def test_with_trace_ids_an_ending_alone_stays_alone(telemetry: TelemetryCapture) -> None:
-    """Nothing is looked up for it, whatever else has its run id."""
+def test_trace_ids_keep_a_lone_ending_alone(telemetry: TelemetryCapture) -> None:
+    """Another run with the same run id is not its run."""
     live = Live(telemetry)
     live.log("fail", 1, "a")
     live.log("run", 2, "a")
@@ -135,8 +135,8 @@ def test_with_trace_ids_an_ending_alone_stays_alone(telemetry: TelemetryCapture)
     assert live.ids(0)[0] == ("ended", live.run_lookup(0)[0])
 
 
-def test_with_trace_ids_a_crash_ends_what_it_ended(telemetry: TelemetryCapture) -> None:
-    """It bears no run id, and newer runs may have begun since."""
+def test_trace_ids_find_the_run_of_a_crash(telemetry: TelemetryCapture) -> None:
+    """A crash has no run id, and newer runs may have begun since."""
     live = Live(telemetry)
     live.log("run", 0, "a")
     live.log("crash", 1, None)
@@ -147,10 +147,10 @@ def test_with_trace_ids_a_crash_ends_what_it_ended(telemetry: TelemetryCapture) 
 
 
 @pytest.mark.parametrize("refused", [("run",), ("run", "fail")])
-def test_with_trace_ids_an_ending_keeps_its_own_though_the_beginning_was_refused(
+def test_ending_keeps_its_ids_without_a_stored_beginning(
     refused: tuple[str, ...], telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk was full when the run began: its log record is the same to the byte all the same."""
+    """The disk was full when the run began: its log record is the same to the byte."""
     live = Live(telemetry)
     insert = MemoryRepo.insert
 
@@ -181,13 +181,13 @@ class Counting(MemoryRepo):
     asked: int = 0
 
     def query_data(self, query: Any) -> Any:
-        """Count a question."""
+        """Count a query."""
         self.asked += 1
         return super().query_data(query)
 
 
 @pytest.mark.parametrize(("since", "most"), [(0.0, 1), (50.0, 4)])
-def test_endings_alone_are_not_each_looked_for(since: float, most: int) -> None:
+def test_lone_endings_cost_no_query_each(since: float, most: int) -> None:
     """A long history without ids takes time in proportion to its length."""
     repo = Counting(model=MinimalRecord)
     for number in range(100):
@@ -197,8 +197,8 @@ def test_endings_alone_are_not_each_looked_for(since: float, most: int) -> None:
     assert repo.asked <= most
 
 
-def test_of_a_run_without_a_name_one_beginning_is_looked_for() -> None:
-    """What ended after it is paired by order."""
+def test_run_without_a_run_id_costs_one_query() -> None:
+    """Later endings are paired by order."""
     repo = history(
         MinimalRecord, ("run", 0, None), ("success", 2, None), ("fail", 3, None), ("fail", 4, None)
     )
@@ -206,7 +206,7 @@ def test_of_a_run_without_a_name_one_beginning_is_looked_for() -> None:
 
 
 def test_an_ending_without_a_stored_beginning_keeps_its_span(telemetry: TelemetryCapture) -> None:
-    """A run whose beginning the repository refused is not the repetition of an earlier run."""
+    """A run whose beginning the repository refused does not repeat an earlier run."""
     repo = MemoryRepo(model=TaskEventRecord)
     handler = OTelRepoHandler(repo, **telemetry.providers)
     handler.emit(task_record("run", run_id="a", created=START))
@@ -217,10 +217,10 @@ def test_an_ending_without_a_stored_beginning_keeps_its_span(telemetry: Telemetr
             handler.emit(task_record("run", run_id="b", created=START + 2))
     # Rocketry logs this ending without a run id.
     handler.emit(task_record("fail", run_id=None, created=START + 3))
-    told = list(HistoryReader(repo, RunLookup(repo)))
-    assert [one.step.change for one in told] == ["began", "ended", "ended"]
+    records = list(HistoryReader(repo, RunLookup(repo)))
+    assert [one.step.change for one in records] == ["began", "ended", "ended"]
     sent = {f"{span.context.span_id:016x}" for span in telemetry.spans}
-    assert {one.fields["span_id"] for one in told[1:]} == sent
+    assert {one.fields["span_id"] for one in records[1:]} == sent
 
 
 def _refuse(_: Any) -> None:

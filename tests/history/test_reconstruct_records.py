@@ -55,8 +55,8 @@ def in_order(kind: str, *wanted: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *PLAIN])
-def test_every_record_in_the_order_of_adding(make_repo: Make, kind: str) -> None:
-    """That order where the repository knows it, else that of the times; with all fields."""
+def test_records_have_the_order_of_adding(make_repo: Make, kind: str) -> None:
+    """A repository that does not know it has the order of the times."""
     repo = make_repo(kind)
     assert list(records(repo)) == []
     fill(repo, TIMES)
@@ -68,8 +68,8 @@ def test_every_record_in_the_order_of_adding(make_repo: Make, kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *PLAIN])
-def test_only_those_of_a_time(make_repo: Make, kind: str) -> None:
-    """Bounds are exact to the nanosecond that a time is, and both are included."""
+def test_bounds_are_exact(make_repo: Make, kind: str) -> None:
+    """They are exact to the nanosecond of a stored time, and included."""
     repo = make_repo(kind)
     fill(repo, TIMES)
     now = nanoseconds(TIMES[4])
@@ -83,8 +83,8 @@ def test_only_those_of_a_time(make_repo: Make, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *PLAIN])
-def test_neighbouring_times_are_told_apart(make_repo: Make, kind: str) -> None:
-    """No record at a bound is missed and none beyond it is given, as far as times tell."""
+def test_neighbouring_times_are_distinguished(make_repo: Make, kind: str) -> None:
+    """No record at a bound is missed, and none beyond it is given."""
     repo = make_repo(kind)
     now = 1_700_000_000.123456
     times = [now]
@@ -97,8 +97,8 @@ def test_neighbouring_times_are_told_apart(make_repo: Make, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *PLAIN])
-def test_many_pages(make_repo: Make, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end of a page nothing is given twice or left out, be the times as they may."""
+def test_pages_have_no_gaps(make_repo: Make, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No record is given twice or left out at the end of a page, with any times."""
     repo = make_repo(kind)
     monkeypatch.setattr("rocketry_otel._history.streams.sql_stream._PAGE", 7)
     monkeypatch.setattr("rocketry_otel._history.streams.mongo_stream._PAGE", 7)
@@ -114,10 +114,10 @@ def test_many_pages(make_repo: Make, kind: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *PLAIN])
-def test_additions_and_removals_meanwhile(
+def test_reader_withstands_changes_meanwhile(
     make_repo: Make, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that pauses comes to an end, blocks nobody, and misses nothing that stays."""
+    """A paused reader comes to an end, blocks nobody, and misses nothing that stays."""
     repo = make_repo(kind)
     monkeypatch.setattr("rocketry_otel._history.streams.sql_stream._PAGE", 5)
     monkeypatch.setattr("rocketry_otel._history.streams.mongo_stream._PAGE", 5)
@@ -137,7 +137,7 @@ def test_additions_and_removals_meanwhile(
 
 @pytest.mark.parametrize("kind", ["csv", "sqlite", "json", "plain-csv", "plain-sqlite"])
 def test_memory_does_not_grow_with_the_history(make_repo: Make, kind: str) -> None:
-    """Of many records, only a few are in memory at once."""
+    """Only a few records are in memory at once."""
     repo = make_repo(kind)
     fill(repo, [1.0])
     if "sqlite" in kind:
@@ -160,7 +160,7 @@ def test_memory_does_not_grow_with_the_history(make_repo: Make, kind: str) -> No
 
 
 def peak_of_reading(repo: Any) -> int:
-    """Return how many bytes more are in memory at once while all of a history is read."""
+    """Return how many bytes a reading of the whole history takes at most."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -183,8 +183,8 @@ def values_of(model: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("kind", PLAIN)
-def test_every_model_of_rocketry(make_repo: Make, kind: str, model: Any) -> None:
-    """What a task record is made of is read from each, and so is all else of it."""
+def test_models_of_rocketry_are_read(make_repo: Make, kind: str, model: Any) -> None:
+    """All fields of a task record are read."""
     repo = make_repo(kind, model, key="task_name")
     values = values_of(model)
     repo.add(model(**values))
@@ -197,8 +197,8 @@ def test_every_model_of_rocketry(make_repo: Make, kind: str, model: Any) -> None
 
 
 @pytest.mark.parametrize("kind", ["plain-json", "plain-mongodb", "plain-sqlite-text"])
-def test_records_that_are_named_by_their_time(make_repo: Make, kind: str) -> None:
-    """The name is the order then."""
+def test_records_with_their_time_as_id(make_repo: Make, kind: str) -> None:
+    """The ids then have the order."""
     repo = make_repo(kind, MinimalRunRecord, key="created")
     for created in (3.0, 1.0, 2.0):
         repo.add(repo.model(task_name="etl", action="run", created=created, run_id="5"))
@@ -207,8 +207,8 @@ def test_records_that_are_named_by_their_time(make_repo: Make, kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "csv", "plain-sqlite", "plain-memory", "json"])
-def test_in_a_thread_beside_the_one_that_adds(make_repo: Make, kind: str) -> None:
-    """The thread that adds to the same object is not disturbed, nor is the one that reads."""
+def test_reading_thread_does_not_disturb_the_adding_one(make_repo: Make, kind: str) -> None:
+    """Both use the same repository object."""
     repo = make_repo(kind)
     fill(repo, [1.0] * 50)
     counters: list[int] = []

@@ -39,14 +39,14 @@ Row = tuple[str, str, float] | tuple[str, str, float, str | None]
 
 
 def fill(repo: BaseRepo, *rows: Row) -> None:
-    """Add records: task name, action, time and maybe run id."""
+    """Add records: task name, action, time and perhaps run id."""
     for number, (task_name, action, created, *run_id) in enumerate(rows):
         one = record(task_name, action, created, message=f"{number:03d}")
         repo.add(repo.model(**{**one.dict(), "run_id": run_id[0] if run_id else None}))
 
 
 def left(repo: BaseRepo) -> list[float]:
-    """Return the times of the records that are there."""
+    """Return the times of the remaining records."""
     return [float(fields["created"]) for fields in records(repo)]
 
 
@@ -68,8 +68,8 @@ def keep(repo: BaseRepo, age: int = 100, acknowledged: int = NOW) -> int:
 
 
 @pytest.mark.parametrize("kind", PRUNABLE)
-def test_what_is_old_goes(make_repo: Make, kind: str) -> None:
-    """The bound itself is not old, and a second time there is nothing to remove."""
+def test_old_records_are_removed(make_repo: Make, kind: str) -> None:
+    """A record at the bound stays, and a second time there is nothing to remove."""
     repo = make_repo(kind)
     assert keep(repo) == 0
     fill(repo, *runs("a", 1, 5, 898, 900, 950), *runs("b", 10, 20))
@@ -81,8 +81,8 @@ def test_what_is_old_goes(make_repo: Make, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PRUNABLE)
-def test_the_newest_of_each_action_of_each_task_stays(make_repo: Make, kind: str) -> None:
-    """And with an ending that stays its beginning, without which it would be no run."""
+def test_newest_of_each_action_and_task_stays(make_repo: Make, kind: str) -> None:
+    """With an ending its beginning stays too, without which it would be no run."""
     repo = make_repo(kind)
     fill(
         repo,
@@ -98,8 +98,8 @@ def test_the_newest_of_each_action_of_each_task_stays(make_repo: Make, kind: str
 
 
 @pytest.mark.parametrize("kind", PRUNABLE)
-def test_what_has_not_been_delivered_stays(make_repo: Make, kind: str) -> None:
-    """However old it is: what was created when delivery had come no further, or later."""
+def test_undelivered_records_stay(make_repo: Make, kind: str) -> None:
+    """They stay at any age."""
     repo = make_repo(kind)
     fill(repo, *runs("a", 10, 20, 30, 40))
     assert keep(repo, acknowledged=0) == 0
@@ -108,8 +108,8 @@ def test_what_has_not_been_delivered_stays(make_repo: Make, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PRUNABLE)
-def test_the_beginning_of_a_run_stays_until_its_ending_goes(make_repo: Make, kind: str) -> None:
-    """Be it that the run goes on, or that its ending is not old."""
+def test_beginning_stays_as_long_as_its_ending(make_repo: Make, kind: str) -> None:
+    """The run may be open, or its ending new."""
     repo = make_repo(kind)
     fill(
         repo,
@@ -149,8 +149,10 @@ def test_pairing_is_that_of_the_tracker(make_repo: Make, kind: str) -> None:
 @pytest.mark.parametrize(
     ("count", "gone"), [(1, 6), (2, 6), (3, 4), (5, 2), (7, 0), (8, 0), (9, 0), (10**15, 0)]
 )
-def test_a_count_is_kept_at_least(make_repo: Make, kind: str, count: int, gone: int) -> None:
-    """Of those that were added last; a beginning that belongs to one of them stays as well."""
+def test_count_keeps_the_records_added_last(
+    make_repo: Make, kind: str, count: int, gone: int
+) -> None:
+    """The beginning of a run among them stays as well."""
     repo = make_repo(kind)
     fill(repo, *runs("a", 10, 20, 30, 40))
     assert prune(repo, Retention(count=count), acknowledged=NOW, now=NOW) == gone
@@ -158,8 +160,8 @@ def test_a_count_is_kept_at_least(make_repo: Make, kind: str, count: int, gone: 
 
 
 @pytest.mark.parametrize("kind", ["csv", "sqlite", "memory", "json", "plain-sqlite", "mongodb"])
-def test_a_clock_that_was_set_back(make_repo: Make, kind: str) -> None:
-    """Rocketry reads what was added last, not what was created last: both stay."""
+def test_clock_that_was_set_back_removes_no_newest(make_repo: Make, kind: str) -> None:
+    """Rocketry reads the record added last, not the one created last: both stay."""
     repo = make_repo(kind)
     fill(repo, *runs("a", 300, 310, 100, 110, 990), *runs("b", 300, 310, 100, 110))
     fill(repo, *runs("c", 990, 100))
@@ -169,10 +171,10 @@ def test_a_clock_that_was_set_back(make_repo: Make, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PRUNABLE)
-def test_what_is_added_meanwhile_stays(
+def test_records_added_meanwhile_stay(
     make_repo: Make, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At whatever moment it comes, and be it as old as what is removed."""
+    """They stay whatever their time."""
     repo = make_repo(kind)
     fill(repo, *runs("a", *range(10, 60, 2)))
     # Where it is not known what was added last, it is what was created last.
@@ -197,16 +199,16 @@ def test_what_is_added_meanwhile_stays(
     assert left(repo) == [58.0, 59.0, *added]
 
 
-def test_a_model_of_few_fields() -> None:
-    """Without run ids it goes by order, as ever."""
+def test_model_without_run_ids_is_paired_by_order() -> None:
+    """That is the tracker's rule."""
     repo = MemoryRepo(model=MinimalRecord)
     fill(repo, *runs("a", 10, 20, 30), ("a", "run", 40))
     assert keep(repo) == 4
     assert left(repo) == [30, 31, 40]
 
 
-def test_a_task_that_is_not_there_any_more(make_repo: Make, monkeypatch) -> None:
-    """If another process has removed its newest record meanwhile, nothing more goes."""
+def test_removed_newest_record_removes_nothing_more(make_repo: Make, monkeypatch) -> None:
+    """Another process has removed the newest record of the task."""
     repo = make_repo("sqlite")
     fill(repo, *runs("a", 10, 20))
     monkeypatch.setattr("rocketry_otel._history.streams.sql_stream.SQLStream.newest", lambda *_: {})
@@ -214,8 +216,8 @@ def test_a_task_that_is_not_there_any_more(make_repo: Make, monkeypatch) -> None
     assert left(repo) == [20, 21]
 
 
-def test_only_so_many_endings_are_remembered(make_repo: Make, monkeypatch) -> None:
-    """Memory is taken for what stays, and for a few of those that do not."""
+def test_remembered_endings_are_limited(make_repo: Make, monkeypatch) -> None:
+    """Memory grows with the records that stay, and a few others."""
     monkeypatch.setattr("rocketry_otel._history.retention._ENDED_RUNS_LIMIT", 2)
     repo = make_repo("memory")
     fill(repo, *runs("a", 10, 20, 30, action="fail"), ("a", "success", 40, "a10"))
@@ -224,8 +226,8 @@ def test_only_so_many_endings_are_remembered(make_repo: Make, monkeypatch) -> No
     assert left(repo) == [40, 50, 51]
 
 
-def test_what_cannot_be_done_safely_is_refused(make_repo: Make) -> None:
-    """With words that tell what to do; nothing is touched."""
+def test_unsafe_removal_is_refused(make_repo: Make) -> None:
+    """The error names the way out; nothing is removed."""
     repo = make_repo("plain-csv")
     fill(repo, *runs("a", 10, 20))
     with pytest.raises(RepositoryError, match="open the repository by its URL"):
@@ -234,8 +236,8 @@ def test_what_cannot_be_done_safely_is_refused(make_repo: Make) -> None:
 
 
 @pytest.mark.parametrize("bad", [{}, {"seconds": 0}, {"count": 0}, {"seconds": 1, "count": 1}])
-def test_a_retention_is_an_age_or_a_count(bad: dict[str, int]) -> None:
-    """Neither, both and none at all are errors."""
+def test_retention_is_an_age_or_a_count(bad: dict[str, int]) -> None:
+    """Neither, both and zero are errors."""
     with pytest.raises(ValueError, match="either an age or a count"):
         Retention(**bad)
 
@@ -244,10 +246,10 @@ STATE = ("run", "success", "fail", "terminate", "inaction", "crash")
 
 
 @pytest.mark.parametrize("scheme", ["csv", "sqlite"])
-def test_rocketry_knows_its_state_after_a_restart(
+def test_rocketry_restores_its_state_after_pruning(
     scheme: str, tmp_path: Path, telemetry: TelemetryCapture
 ) -> None:
-    """All that it reads when it starts is what it read before, and a daily task has run today."""
+    """Rocketry reads the same at its start, and a daily task has run today."""
     url = f"{scheme}://{'/' if scheme == 'sqlite' else ''}{tmp_path}/tasks"
 
     def make() -> Any:
@@ -295,10 +297,10 @@ ADDING = """
 
 
 @pytest.mark.parametrize("kind", ["csv", "sqlite", "json", "postgresql"])
-def test_another_process_that_adds_loses_nothing(
+def test_adding_process_loses_no_records(
     kind: str, make_url: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """It goes on adding while records are removed again and again, and none of its own is gone."""
+    """It adds while records are removed again and again."""
     url = make_url(kind)
     repo = open_repository(url)
     script = tmp_path / "adding.py"
@@ -357,10 +359,10 @@ KILLED = """
         ("csv", "fcntl", "flock", 3),
     ],
 )
-def test_a_kill_leaves_a_repository_that_is_whole(
+def test_killed_removal_leaves_a_whole_repository(
     kind: str, module: str, place: str, count: int, make_url: Callable[[str], str]
 ) -> None:
-    """Nothing that must stay is gone, all of it can be read, and the next time goes on."""
+    """No record that must stay is gone, all can be read, and the next removal goes on."""
     url = make_url(kind)
     repo = open_repository(url)
     rows = runs("a", *range(0, 100, 2))

@@ -56,14 +56,14 @@ def ending(action: str = "success", run_id: str | None = "r1", at: float = 9.0) 
         (MinimalRecord, {"run_id": False, "attributes": False, "anything": False}),
     ],
 )
-def test_a_model_says_what_it_keeps(model: Any, kept: dict[str, bool]) -> None:
-    """One without declared fields keeps whatever it is given."""
+def test_model_shows_its_fields(model: Any, kept: dict[str, bool]) -> None:
+    """A model without declared fields stores every field."""
     runs = run_lookup(model=model)
     assert {field: runs.keeps(field) for field in kept} == kept
 
 
-def test_only_a_model_with_room_is_given_more() -> None:
-    """The fields that Rocketry's own models have are written as they are."""
+def test_model_of_rocketry_gets_no_more_fields() -> None:
+    """The fields of Rocketry's own models are written as they are."""
     event = ending()._replace(attributes=(("rows", 1),))
     observation = Observation(event, Step(None, "none"))
     for model in (dict, MinimalRecord, MinimalRunRecord):
@@ -72,8 +72,8 @@ def test_only_a_model_with_room_is_given_more() -> None:
         assert fields == {"task_name": "etl"}
 
 
-def test_columns_hold_what_was_added() -> None:
-    """Attributes, events and links as JSON; what belongs to no run has no ids."""
+def test_columns_have_the_annotations() -> None:
+    """Attributes, events and links are JSON; a record without a run has no ids."""
     event = ending()._replace(
         attributes=(("rows", 1),),
         events=(RunEvent("e", 5),),
@@ -96,7 +96,7 @@ def test_columns_hold_what_was_added() -> None:
 
 
 def test_ids_are_those_of_the_run() -> None:
-    """As hexadecimal digits, as Jaeger's search box takes them."""
+    """They are hexadecimal digits, as in Jaeger's search box."""
     ids = ids_of("etl", "r1", 1)
     fields: dict[str, Any] = {}
     step = Step(Run(ids, None), "ended")
@@ -105,8 +105,8 @@ def test_ids_are_those_of_the_run() -> None:
     assert (fields["attributes"], fields["events"], fields["links"]) == (None, None, None)
 
 
-def test_the_newest_event_is_the_one_that_rocketry_reads() -> None:
-    """The last of an action; none where there is none, or where the task is another."""
+def test_newest_event_is_the_one_that_rocketry_reads() -> None:
+    """It is the last of an action and a task, or None."""
     runs = run_lookup(("run", "a", 1.0), ("success", "a", 2.0), ("success", "b", 3.0))
     newest = runs.newest("etl", "success")
     assert newest is not None
@@ -126,17 +126,17 @@ def test_the_newest_event_is_the_one_that_rocketry_reads() -> None:
         ([("run", "r2", 1.0)], ending(), ("r1", 9)),
     ],
 )
-def test_an_ending_has_the_ids_of_its_beginning(
+def test_ending_has_the_ids_of_its_beginning(
     rows: list[Any], its_ending: Any, began: tuple[str, int]
 ) -> None:
-    """That of its run id that came before it, or by order, or its own where none is stored."""
+    """The beginning is found by run id, else by order; without one the ending has its own."""
     run_id, at = began
     ids = run_lookup(*rows).ids_of(its_ending)
     assert ids == ids_of("etl", run_id, at * 1_000_000_000)
 
 
-def test_a_model_without_run_ids_gives_the_ids_that_were_sent(telemetry: TelemetryCapture) -> None:
-    """What links lead to is the span that was made, whatever the model keeps."""
+def test_model_without_run_ids_gives_the_sent_ids(telemetry: TelemetryCapture) -> None:
+    """Links lead to the span that was sent, with any model."""
     for model in (MinimalRecord, MinimalRunRecord, TaskEventRecord):
         telemetry.clear()
         repo = MemoryRepo(model=model)
@@ -150,8 +150,8 @@ def test_a_model_without_run_ids_gives_the_ids_that_were_sent(telemetry: Telemet
         assert runs.ids_of(event) == (context.trace_id, context.span_id)
 
 
-def test_a_beginning_is_looked_for_by_what_names_it() -> None:
-    """A crash means the newest run; another ending the one of its id, if that is not over."""
+def test_beginning_is_found_by_run_id() -> None:
+    """A crash ends the newest run; another ending that of its run id, if it is open."""
     runs = run_lookup(
         ("run", "r1", 1.0), ("run", "r2", 2.0), ("success", "r2", 3.0), ("run", "r3", 4.0)
     )
@@ -163,14 +163,14 @@ def test_a_beginning_is_looked_for_by_what_names_it() -> None:
 
 
 @pytest.mark.parametrize("model", [dict, MinimalRunRecord, MinimalRecord])
-def test_a_crash_of_a_run_that_has_ended_stands_alone(model: Any) -> None:
-    """After its clock was set back Rocketry takes for crashed what has ended."""
+def test_crash_of_an_ended_run_stands_alone(model: Any) -> None:
+    """After its clock was set back, Rocketry logs a crash of an ended run."""
     runs = run_lookup(("run", "r1", 1.0), ("success", "r1", 3.0), model=model)
     assert runs.find_beginning(ending("crash", None)) is None
 
 
-def test_by_trace_ids_an_ending_is_found_though_the_clock_was_set_back() -> None:
-    """What a run is called counts, and not when it ended."""
+def test_trace_ids_find_an_ending_after_a_clock_was_set_back() -> None:
+    """The ids of a run count, not the time of its end."""
     trace_id = ids_of("etl", "r1", 5_000_000_000).trace_hex
     repo = MemoryRepo(model=TaskEventRecord)
     for action, created in (("run", 5.0), ("success", 1.0)):
@@ -193,7 +193,7 @@ def load() -> str:
 
 
 def report(loaded: str = Return("load")) -> None:
-    """Add what the other task has returned."""
+    """Add the return value of the other task."""
     run = current_run()
     assert run is not None
     run.set_attribute("read", loaded)
@@ -209,14 +209,14 @@ def broken() -> None:
 
 @pytest.mark.parametrize("url", ["memory://", "csv://{}/tasks.csv", "sqlite:///{}/tasks.db"])
 @pytest.mark.parametrize("execution", ["main", "async", "thread"])
-def test_stored_records_give_the_very_same_span(
+def test_stored_records_give_the_same_span(
     url: str,
     execution: Any,
     telemetry: TelemetryCapture,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With all that a body, hooks and dependencies add, a replay says what was said live."""
+    """All annotations by a body, hooks and dependencies are replayed."""
     live: dict[str, SpanSignal] = {}
 
     def remember(run: Run, ended: Any, detail: Any) -> SpanSignal:

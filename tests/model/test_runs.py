@@ -300,17 +300,17 @@ def test_ids_of_a_record_find_an_open_run() -> None:
 
 def test_another_tracker_goes_on_with_open_runs() -> None:
     """Their ids stay, also where the other tracker would have given them others."""
-    former, tracker = RunTracker(), RunTracker(keeps_run_id=False)
-    began = former.observe(event("run", "1"))
-    former.observe(event("run", "2"))
-    former.observe(event("success", "2", 2.0))
-    tracker.adopt(former)
+    earlier, tracker = RunTracker(), RunTracker(keeps_run_id=False)
+    began = earlier.observe(event("run", "1"))
+    earlier.observe(event("run", "2"))
+    earlier.observe(event("success", "2", 2.0))
+    tracker.adopt(earlier)
     assert tracker.open_count == 1
     ended = tracker.observe(event("success", "1", 3.0))
     assert (ended.change, ended.run) == ("ended", began.run)
 
 
-def test_runs_without_ids_in_one_instant_are_told_apart() -> None:
+def test_runs_without_ids_in_one_instant_are_distinguished() -> None:
     """By their order, whether the earlier one goes on or has ended; so in every tracker."""
     events = [event(action) for action in ("run", "run", "success", "success", "run", "fail")]
     live, later = RunTracker(), RunTracker()

@@ -37,18 +37,18 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """Where an application keeps its records."""
+    """The URL of the application's repository."""
     return f"csv://{tmp_path}/tasks.csv"
 
 
 def refuse_spans(_: int, signal: str) -> Fault:
-    """Leave out one span of each request, as a collector does that finds it odd."""
+    """Reject one span of each request, as a collector does with an odd one."""
     return PartialSuccess(1, "odd") if signal == "traces" else Ok()
 
 
 @pytest.fixture
 def refused(url: str, receiver: OTLPReceiver) -> list[bytes]:
-    """The spans of three runs, of which the collector has refused one, and did not say which."""
+    """The spans of three runs, of which the collector has rejected one without naming it."""
     receiver.behave(refuse_spans)
     send_live(open_repository(url), is_accepted=False)
     spans = spans_of(receiver)
@@ -59,7 +59,7 @@ def refused(url: str, receiver: OTLPReceiver) -> list[bytes]:
 
 
 def kept(url: str) -> list[tuple[str, str]]:
-    """Return the channel and the task of all that is set aside."""
+    """Return the channel and the task of all dead letters."""
     with open_history(url) as repo:
         folder = state_folder(repo, None)
     assert folder is not None
@@ -67,12 +67,12 @@ def kept(url: str) -> list[tuple[str, str]]:
 
 
 def again(url: str, **how: Any) -> Replay:
-    """Send again what was refused."""
+    """Send the dead letters again."""
     with open_history(url) as repo:
         return replay_refused(repo, **how)
 
 
-def test_what_is_accepted_now_is_no_longer_set_aside(
+def test_accepted_dead_letters_are_removed(
     url: str, refused: list[bytes], receiver: OTLPReceiver
 ) -> None:
     """The spans are the same to the byte, and nothing else is sent."""
@@ -86,10 +86,10 @@ def test_what_is_accepted_now_is_no_longer_set_aside(
     assert again(url) == Replay(destinations=(), seconds=pytest.approx(0, abs=1))
 
 
-def test_what_is_refused_again_stays_set_aside(
+def test_dead_letters_that_are_refused_again_stay(
     url: str, refused: list[bytes], receiver: OTLPReceiver
 ) -> None:
-    """Any of a batch may be what was refused."""
+    """Any of a batch may be the refused one."""
     receiver.behave(refuse_spans)
     result = again(url)
     assert (result.refused, result.spans, result.complete) == ({"odd": 1}, 2, False)
@@ -97,8 +97,8 @@ def test_what_is_refused_again_stays_set_aside(
 
 
 @pytest.mark.usefixtures("refused")
-def test_a_collector_that_is_away_changes_nothing(url: str, receiver: OTLPReceiver) -> None:
-    """All of it stays set aside."""
+def test_dead_letters_stay_in_an_outage(url: str, receiver: OTLPReceiver) -> None:
+    """All of them stay."""
     receiver.behave(Status(503))
     result = again(url, patience=0.2)
     assert (result.waiting, result.complete, result.left_out) == (3, False, 0)
@@ -106,10 +106,10 @@ def test_a_collector_that_is_away_changes_nothing(url: str, receiver: OTLPReceiv
 
 
 @pytest.mark.usefixtures("refused")
-def test_a_dry_run_changes_nothing(
+def test_dry_run_changes_nothing(
     url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It tells how much would be sent, from the command line as well."""
+    """It counts what would be sent, from the command line as well."""
     assert main(["replay", "--repo", url, "--refused", "--dry-run"]) == 0
     assert capsys.readouterr().out == (
         f"{url}: 3 records with the ends of 3 runs would be sent; nothing was.\n"
@@ -120,10 +120,10 @@ def test_a_dry_run_changes_nothing(
 
 
 @pytest.mark.usefixtures("refused")
-def test_a_collector_may_have_moved(
+def test_moved_collector_gets_the_dead_letters(
     url: str, receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was refused at an address that is not used any more goes to the new one."""
+    """Those of an address that is not used any more go to the new one."""
     with OTLPReceiver(grpc=False) as other:
         monkeypatch.setenv(TRACES, f"{other.http_endpoint}/v1/traces")
         assert again(url).complete
@@ -132,10 +132,10 @@ def test_a_collector_may_have_moved(
 
 @pytest.mark.usefixtures("refused", "receiver")
 @pytest.mark.parametrize("why", ["excluded", "nowhere", "gone"])
-def test_what_is_not_sent_stays_set_aside(
+def test_unsent_dead_letters_stay(
     why: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was not accepted: it is told of, and not forgotten."""
+    """They were not accepted: the result counts them."""
     before = kept(url)
     settings = Settings()
     if why == "excluded":
@@ -152,8 +152,8 @@ def test_what_is_not_sent_stays_set_aside(
 
 
 @pytest.mark.usefixtures("receiver")
-def test_nothing_is_set_aside(url: str, tmp_path: Path) -> None:
-    """Neither where nothing was refused, nor where nothing was ever sent."""
+def test_replay_without_dead_letters(url: str, tmp_path: Path) -> None:
+    """Nothing was refused, or nothing was ever sent."""
     repo = open_repository(url)
     assert again(url).complete
     assert [path.name for path in tmp_path.iterdir()] == ["tasks.csv"]
@@ -161,21 +161,21 @@ def test_nothing_is_set_aside(url: str, tmp_path: Path) -> None:
     assert again(url).complete
 
 
-def test_a_repository_in_memory(receiver: OTLPReceiver) -> None:
-    """Nothing of it outlives its process."""
+def test_memory_repository_has_no_dead_letters(receiver: OTLPReceiver) -> None:
+    """They end with the process."""
     assert replay_refused(open_repository("memory://")).records == 0
     assert receiver.requests == []
 
 
 @pytest.mark.usefixtures("refused", "receiver")
-def test_what_was_refused_cannot_be_read(
+def test_unreadable_dead_letters_are_an_error(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is an error that says why: here, it was written by a version to come."""
+    """The error has the reason: here, a newer version wrote the file."""
     (database,) = tmp_path.glob("tasks.csv.delivery/*.db")
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(RepositoryError, match=r"^what was refused is not known at present: .*"):
+    with pytest.raises(RepositoryError, match=r"^the dead letters cannot be read at present: .*"):
         again(url)
     assert main(["replay", "--repo", url, "--refused"]) == 2
     assert "newer version" in capsys.readouterr().err

@@ -48,9 +48,9 @@ from tests.support.histories import (
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 from tests.support.processes import run_python
 
-NO_RUN_ID = "runs without a run id, told apart by their order and place alone: 3"
+NO_RUN_ID = "runs without a run id, distinguished by their order and place alone: 3"
 NO_TRACEBACK = "failures without a traceback: 1"
-NO_MESSAGE = "records without a message, in place of which Rocketry's usual one is sent: 6"
+NO_MESSAGE = "records without a message, sent with Rocketry's usual one: 6"
 NOTHING_ADDED = (
     "runs without mode of execution, links and attributes, which TaskEventRecord alone keeps: 3"
 )
@@ -67,7 +67,7 @@ LACKING = {
 
 @pytest.fixture
 def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
-    """Where an application sends to."""
+    """The destination of the application."""
     with OTLPReceiver(grpc=False) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         yield receiver
@@ -75,26 +75,26 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
 
 @pytest.fixture
 def later() -> Iterator[OTLPReceiver]:
-    """Where a replay sends to."""
+    """The destination of a replay."""
     with OTLPReceiver(grpc=False) as receiver:
         yield receiver
 
 
 @pytest.fixture
 def to_later(later: OTLPReceiver, monkeypatch: pytest.MonkeyPatch) -> OTLPReceiver:
-    """Where a replay sends to, in a test that sends nothing live."""
+    """The destination of a replay, in a test that sends nothing live."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", later.http_endpoint)
     return later
 
 
 def sent_by(receiver: OTLPReceiver) -> list[tuple[str, bytes, bytes]]:
-    """Return the name, trace id and span id of every span that was taken in."""
+    """Return the name, trace id and span id of every span that arrived."""
     found = [(it.span.name, it.span.trace_id, it.span.span_id) for it in receiver.spans]
     return sorted(found)
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "sqlite", "postgresql", "mongodb"])
-def test_what_was_sent_live_is_sent_again_to_the_byte(
+def test_replay_sends_the_live_telemetry_to_the_byte(
     kind: str,
     live: OTLPReceiver,
     later: OTLPReceiver,
@@ -117,8 +117,8 @@ def test_what_was_sent_live_is_sent_again_to_the_byte(
     assert (len(later.spans), len(later.log_records), later.metric_requests) == (3, 6, [])
 
 
-def test_a_repository_that_is_open_can_be_replayed(live: OTLPReceiver) -> None:
-    """That of a handler, for example, even in memory; it is sent twice, alike."""
+def test_open_repository_can_be_replayed(live: OTLPReceiver) -> None:
+    """For example that of a handler, even in memory; two replays are equal."""
     repo = MemoryRepo(model=TaskEventRecord)
     send_live(repo, ["bad"])
     first, records = spans_of(live), log_records_of(live)
@@ -131,7 +131,7 @@ def test_a_repository_that_is_open_can_be_replayed(live: OTLPReceiver) -> None:
 def test_ids_are_those_of_live_with_each_model(
     model: Any, live: OTLPReceiver, later: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """All runs and records are sent, and what the model does not keep is said."""
+    """All runs and records are sent, and notes name the missing fields of the model."""
     url = f"csv://{tmp_path}/tasks.csv"
     send_live(red_birds_repo(url, model))
     result = replayed(url, later)
@@ -147,7 +147,7 @@ def test_ids_are_those_of_live_with_each_model(
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "sqlite"])
-def test_what_an_application_without_this_project_wrote(
+def test_history_of_plain_rocketry_is_sent(
     kind: str, to_later: OTLPReceiver, tmp_path: Path
 ) -> None:
     """Its runs become spans with the ids that they would have had, in each repository."""
@@ -172,8 +172,8 @@ def test_what_an_application_without_this_project_wrote(
     }
 
 
-def test_an_empty_repository(to_later: OTLPReceiver, tmp_path: Path) -> None:
-    """Nothing is sent, which is all there is."""
+def test_empty_repository_sends_nothing(to_later: OTLPReceiver, tmp_path: Path) -> None:
+    """The result is complete."""
     open_repository(f"csv://{tmp_path}/x.csv")
     result = replayed(f"csv://{tmp_path}/x.csv", to_later)
     assert (result.records, result.complete, result.fraction) == (0, True, 1.0)
@@ -181,7 +181,7 @@ def test_an_empty_repository(to_later: OTLPReceiver, tmp_path: Path) -> None:
 
 
 def spoil(url: str, table: str) -> None:
-    """Add what is no record to a repository."""
+    """Add an unreadable record to a repository."""
     path = Path(url.partition("://")[2].removeprefix("/" if url.startswith("sqlite") else ""))
     if url.startswith("csv"):
         with path.open("a") as file:
@@ -198,10 +198,10 @@ def spoil(url: str, table: str) -> None:
 
 @pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "Red Bird's"])
 @pytest.mark.parametrize("kind", ["csv", "json", "sqlite"])
-def test_a_record_that_cannot_be_read_is_counted(
+def test_unreadable_record_is_counted(
     kind: str, to_later: OTLPReceiver, tmp_path: Path, *, is_ours: bool
 ) -> None:
-    """All others are sent, and it is not said that this was all."""
+    """All others are sent, and the result is not complete."""
     url = f"{kind}:{'///' if kind == 'sqlite' else '//'}{tmp_path}/tasks"
     repo = open_repository(url) if is_ours else red_birds_repo(url, MinimalRunRecord)
     write_history(repo)
@@ -224,8 +224,8 @@ class Broken(MemoryRepo):
     collection: Any = None
 
 
-def test_a_repository_that_cannot_be_read(to_later: OTLPReceiver) -> None:
-    """It is an error of ours that says why, and what was sent so far is told."""
+def test_unreadable_repository_is_an_error(to_later: OTLPReceiver) -> None:
+    """The error has the reason, and the progress shows what was sent so far."""
     shown: list[Replay] = []
     with pytest.raises(RepositoryError, match=r"^the repository cannot be read: .*") as caught:
         replay(Broken(model=TaskEventRecord), progress=shown.append)
@@ -233,10 +233,10 @@ def test_a_repository_that_cannot_be_read(to_later: OTLPReceiver) -> None:
     assert (shown[-1].read, shown[-1].complete, shown[-1].records) == (False, False, 0)
 
 
-def test_records_that_are_added_meanwhile_do_no_harm(
+def test_records_added_meanwhile_do_no_harm(
     live: OTLPReceiver, later: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """What was there when it began is sent, whole."""
+    """All records from before the begin are sent."""
     url = f"sqlite:///{tmp_path}/tasks.db"
     repo = open_repository(url)
     send_live(repo)
@@ -299,10 +299,10 @@ def test_memory_does_not_grow_with_history(
 
 
 @pytest.mark.parametrize("execution", ["main", "process"])
-def test_numbers_and_lists_of_a_body_are_replayed_as_they_were_sent(
+def test_replay_keeps_the_types_of_attributes(
     execution: str, live: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """Each value has the same type in the record, in the live span and in that of the replay."""
+    """Each value has the same type in the record, in the live span and in the replay."""
     url = f"sqlite:///{tmp_path}/tasks.db"
     app = make_rocketry(execution=execution)
     app.session.create_task(func=apps.add_numbers, name="etl")
@@ -327,10 +327,10 @@ def test_numbers_and_lists_of_a_body_are_replayed_as_they_were_sent(
 
 
 @pytest.mark.parametrize("model", [MinimalRecord, TaskEventRecord])
-def test_runs_of_one_instant_have_spans_of_their_own(
+def test_runs_of_one_instant_have_their_own_spans(
     model: Any, live: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """With a clock at rest and no run ids, a replay finds the same ids by the order."""
+    """With a stopped clock and no run ids, a replay finds the same ids by the order."""
     repo = red_birds_repo(f"csv://{tmp_path}/tasks.csv", model)
     app = make_rocketry(
         logger_repo=repo,

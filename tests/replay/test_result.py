@@ -36,8 +36,8 @@ def reconstruct(action: str, **fields: Any) -> Reconstructed:
         ("fail", {"message": "m", "trace_id": "0" * 32, "exc_text": "E: x"}, []),
     ],
 )
-def test_what_records_lack_is_noted(action: str, fields: dict[str, Any], notes: list[str]) -> None:
-    """Each lack is told with the number of records that have it."""
+def test_missing_fields_are_noted(action: str, fields: dict[str, Any], notes: list[str]) -> None:
+    """Each note has the number of records without the field."""
     tally = Tally(None, None)
     tally.add(reconstruct(action, **fields))
     tally.add(reconstruct(action, **fields))
@@ -50,19 +50,17 @@ def test_what_records_lack_is_noted(action: str, fields: dict[str, Any], notes: 
 
 
 def test_endings_without_a_span_are_counted() -> None:
-    """A second ending of a run changes nothing, and whoever replays can see that there is one."""
+    """A second ending of a run changes nothing, and the result shows that there is one."""
     tally = Tally(None, None)
     one = reconstruct("success", run_id="r", message="m", trace_id="0" * 31 + "1")
     tally.add(one._replace(step=one.step._replace(change="repeated")))
     result = tally.result()
     assert (result.records, result.runs) == (1, 0)
-    assert result.notes == (
-        "endings without a span of their own, since their runs had ended before: 1",
-    )
+    assert result.notes == ("endings without a span, because their runs had ended before: 1",)
 
 
 def test_reasons_are_bounded() -> None:
-    """A collector that gives each refusal a reason of its own fills no memory."""
+    """A collector with a new reason for each refusal fills no memory."""
     tally = Tally(None, None)
     for number in range(500):
         tally.refuse(2, f"bad {number}")
@@ -101,21 +99,21 @@ def fractions(until: int | None, *reached: int) -> list[float]:
     return [one.fraction for one in shown]
 
 
-def test_how_far_it_is() -> None:
-    """From the first record that is read, to the end that was asked for."""
+def test_fraction_is_that_of_the_chosen_time() -> None:
+    """It goes from the first record to the end that was asked for."""
     assert fractions(200, 100, 150, 125, 200, 300) == [0.0, 0.5, 0.25, 1.0, 1.0]
 
 
-def test_how_far_it_is_until_now() -> None:
-    """Without an end, or one that is to come, it goes on to the present."""
+def test_fraction_without_an_end_is_until_now() -> None:
+    """The same holds for an end in the future."""
     now = time.time_ns()
     for until in (None, now + 10**18):
         (_, half) = fractions(until, now - 10**12, now - 10**12 // 2)
         assert half == pytest.approx(0.5, abs=0.01)
 
 
-def test_it_is_shown_now_and_then() -> None:
-    """Not at each record: a terminal takes its time."""
+def test_progress_is_shown_now_and_then() -> None:
+    """It is not shown at each record: a terminal is slow."""
     shown: list[Replay] = []
     tally = Tally(None, shown.append)
     for created in range(1000):
@@ -123,8 +121,8 @@ def test_it_is_shown_now_and_then() -> None:
     assert 1 <= len(shown) <= 20
 
 
-def test_the_end_is_shown() -> None:
-    """Once more, and that something went wrong is part of it."""
+def test_end_is_shown() -> None:
+    """It is shown after an error too."""
     shown: list[Replay] = []
     tally = Tally(None, shown.append)
     with tally.to_the_end():
@@ -136,7 +134,7 @@ def test_the_end_is_shown() -> None:
     assert (shown[-1].fraction, tally.result().fraction) == (0.0, 0.0)
 
 
-def test_a_setting_that_is_wrong_shows_nothing() -> None:
+def test_bad_setting_shows_nothing() -> None:
     """Nothing has begun."""
     shown: list[Replay] = []
     with pytest.raises(SettingsError), Tally(None, shown.append).to_the_end():
@@ -144,8 +142,8 @@ def test_a_setting_that_is_wrong_shows_nothing() -> None:
     assert shown == []
 
 
-def test_what_was_left_out_makes_it_incomplete() -> None:
-    """Though all that was sent is accepted."""
+def test_skipped_items_make_the_result_incomplete() -> None:
+    """Though all sent items are accepted."""
     tally = Tally(None, None)
     tally.left_out = 2
     assert (tally.result().left_out, tally.result().complete) == (2, False)

@@ -17,7 +17,7 @@ from tests.support.otlp_receiver import OTLPReceiver
 
 @pytest.fixture
 def to_later(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
-    """Where a replay sends to."""
+    """The destination of a replay."""
     with named_by_the_environment(monkeypatch) as receiver:
         yield receiver
 
@@ -61,10 +61,10 @@ def at(hours: float) -> datetime:
         ({"since": datetime.min.replace(tzinfo=timezone.utc), "task": "no"}, set(), 0),
     ],
 )
-def test_only_what_is_asked_for_is_sent(
+def test_only_chosen_records_are_sent(
     how: dict[str, Any], names: set[str], records: int, hourly: str, to_later: OTLPReceiver
 ) -> None:
-    """Bounds belong to the time between them; a pattern and the settings choose tasks."""
+    """Bounds are included; a pattern and the settings choose tasks."""
     result = replayed(hourly, to_later, **how)
     assert {it.span.name for it in to_later.spans} == {f"run {name}" for name in names}
     assert (result.records, result.runs, len(to_later.log_records)) == (
@@ -75,7 +75,7 @@ def test_only_what_is_asked_for_is_sent(
     assert result.complete
 
 
-def test_a_run_that_began_before_is_whole(hourly: str, to_later: OTLPReceiver) -> None:
+def test_run_that_began_before_is_whole(hourly: str, to_later: OTLPReceiver) -> None:
     """Its span begins when the run did."""
     replayed(hourly, to_later, since=at(0.75), until=at(2))
     (received,) = to_later.spans
@@ -83,10 +83,10 @@ def test_a_run_that_began_before_is_whole(hourly: str, to_later: OTLPReceiver) -
     assert received.span.end_time_unix_nano == (START + 3600) * 10**9
 
 
-def test_a_time_without_a_zone_is_local(
+def test_time_without_a_zone_is_local(
     hourly: str, to_later: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it stands on the clock of whoever asks."""
+    """It is the time on the user's clock."""
     monkeypatch.setenv("TZ", "UTC-5")
     time.tzset()
     try:
@@ -97,18 +97,18 @@ def test_a_time_without_a_zone_is_local(
         time.tzset()
 
 
-def test_since_later_than_until(hourly: str, to_later: OTLPReceiver) -> None:
-    """It is an error that says so, and nothing is sent."""
+def test_since_later_than_until_is_an_error(hourly: str, to_later: OTLPReceiver) -> None:
+    """Nothing is sent."""
     words = r"^since \(2023-11-15 00:13:20\+00:00\) is later than until \(2023-11-14 23:13:20"
     with pytest.raises(SettingsError, match=words):
         replayed(hourly, to_later, since=at(2), until=at(1))
     assert to_later.requests == []
 
 
-def test_a_dry_run_sends_nothing(
+def test_dry_run_sends_nothing(
     hourly: str, to_later: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It counts what would be sent, also where nothing can be."""
+    """It counts what would be sent, also without a destination."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     result = replayed(hourly, to_later, dry_run=True, task="etl-*")
     assert (result.records, result.runs, result.spans, result.log_records) == (4, 2, 0, 0)
@@ -117,7 +117,7 @@ def test_a_dry_run_sends_nothing(
 
 
 def test_progress_is_shown_to_the_end(hourly: str, to_later: OTLPReceiver) -> None:
-    """What is shown last is what became of it."""
+    """The last one is the result."""
     shown: list[Replay] = []
     result = replayed(hourly, to_later, progress=shown.append)
     assert shown[0].records == 0
@@ -129,12 +129,12 @@ def test_progress_is_shown_to_the_end(hourly: str, to_later: OTLPReceiver) -> No
     )
 
 
-def test_a_record_that_cannot_be_read_keeps_no_other(
+def test_unreadable_record_hides_no_other(
     hourly: str, to_later: OTLPReceiver, tmp_path: Path
 ) -> None:
-    """All before it and behind it are sent; a span whose beginning it was has no length.
+    """All others are sent; a span without its beginning has no length.
 
-    It is not complete then, and says why.
+    The result is not complete, and has the reason.
     """
     path = tmp_path / "tasks.csv"
     rows = path.read_text(encoding="utf-8").replace("report,run,", "report,run,odd")

@@ -54,12 +54,12 @@ def history(runs: int) -> Any:
 
 
 def names_of(receiver: OTLPReceiver) -> list[float]:
-    """Return which runs were taken in, by their beginnings, in their order."""
+    """Return the begin of each run that arrived, in their order."""
     return [it.span.start_time_unix_nano / 1e9 - START for it in receiver.spans]
 
 
-def test_a_collector_that_is_away(receiver: OTLPReceiver) -> None:
-    """It gives up when its patience ends, and says how much waits and why."""
+def test_replay_gives_up_in_an_outage(receiver: OTLPReceiver) -> None:
+    """The result has the number of waiting items and the error."""
     receiver.stop()
     began = time.monotonic()
     result = replay(history(3), patience=0.5)
@@ -71,10 +71,10 @@ def test_a_collector_that_is_away(receiver: OTLPReceiver) -> None:
     assert result.error.endswith("Connection refused")
 
 
-def test_more_history_than_there_is_room_for(
+def test_replay_reads_no_further_than_the_queues_reach(
     receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a collector that is away it is read no further than queues reach."""
+    """In an outage the memory does not grow."""
     monkeypatch.setenv("OTEL_BLRP_MAX_QUEUE_SIZE", "40")
     receiver.stop()
     result = replay(history(500), patience=0.5)
@@ -84,10 +84,10 @@ def test_more_history_than_there_is_room_for(
     assert 0.0 < result.fraction < 0.1
 
 
-def test_a_collector_that_comes_back(
+def test_collector_that_comes_back_gets_everything(
     receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it did not take meanwhile it takes then, all of it and in order."""
+    """All items arrive in their order."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "40")
     receiver.behave(lambda number, _: Status(503) if 3 <= number < 9 else Ok())
     result = replay(history(300))
@@ -96,24 +96,24 @@ def test_a_collector_that_comes_back(
     assert names_of(receiver) == list(range(300))
 
 
-def test_a_collector_that_throttles(receiver: OTLPReceiver) -> None:
-    """It is left alone for as long as it asks."""
+def test_throttling_collector_is_left_alone(receiver: OTLPReceiver) -> None:
+    """The replay waits as long as the collector asks."""
     receiver.behave(lambda number, _: Status(429, retry_after=1) if number < 2 else Ok())
     result = replay(history(2))
     assert (result.complete, result.spans, result.log_records) == (True, 2, 4)
     assert result.seconds >= 1
 
 
-def test_a_collector_that_hangs(receiver: OTLPReceiver) -> None:
-    """Patience ends though no answer has come, and what is under way counts as waiting."""
+def test_replay_gives_up_at_a_hanging_collector(receiver: OTLPReceiver) -> None:
+    """Items in flight count as waiting."""
     receiver.behave(Hang())
     result = replay(history(1), patience=0.3)
     assert (result.complete, result.waiting, result.spans) == (False, 3, 0)
     assert result.error is None
 
 
-def test_a_collector_that_takes_a_part(receiver: OTLPReceiver) -> None:
-    """What it leaves out is counted with its reason, if it gives one."""
+def test_partial_success_is_counted(receiver: OTLPReceiver) -> None:
+    """The rejected items are counted with the reason, if there is one."""
 
     def choose(_: int, signal: str) -> Fault:
         return PartialSuccess(2, "too old" if signal == "traces" else "")
@@ -126,8 +126,8 @@ def test_a_collector_that_takes_a_part(receiver: OTLPReceiver) -> None:
 
 
 @pytest.mark.usefixtures("traces_alone")
-def test_a_span_that_is_refused_costs_no_other(receiver: OTLPReceiver) -> None:
-    """A batch that is refused is sent in parts, until what is amiss stands alone."""
+def test_refused_span_costs_no_other(receiver: OTLPReceiver) -> None:
+    """A refused batch is sent in parts, until the bad item is alone."""
     # All four; the first two; the first; the second; the last two.
     answers = [Status(400), Status(400), Ok(), Status(400), Ok()]
     receiver.behave(lambda number, _: answers[number])
@@ -138,16 +138,16 @@ def test_a_span_that_is_refused_costs_no_other(receiver: OTLPReceiver) -> None:
 
 
 @pytest.mark.usefixtures("traces_alone")
-def test_a_collector_that_refuses_all(receiver: OTLPReceiver) -> None:
-    """One that takes nothing at all is as good as away: nothing counts as refused."""
+def test_collector_that_refuses_all_is_an_outage(receiver: OTLPReceiver) -> None:
+    """Nothing counts as refused."""
     receiver.behave(Status(400))
     result = replay(history(4), patience=0.3)
     assert (result.refused, result.waiting, result.complete) == ({}, 4, False)
     assert result.error == f"{receiver.http_endpoint}/v1/traces: HTTP 400 Bad Request"
 
 
-def test_a_collector_that_does_not_know_log_records(receiver: OTLPReceiver) -> None:
-    """The error says how to do without them."""
+def test_collector_without_logs_has_a_hint(receiver: OTLPReceiver) -> None:
+    """The error names the variable that turns them off."""
     receiver.behave(lambda _, signal: Status(404) if signal == "logs" else Ok())
     result = replay(history(4), patience=0.5)
     assert (result.spans, result.waiting, result.complete) == (4, 8, False)
@@ -157,8 +157,8 @@ def test_a_collector_that_does_not_know_log_records(receiver: OTLPReceiver) -> N
     )
 
 
-def test_grpc(receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is sent by the protocol that the variables say."""
+def test_replay_by_grpc(receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables choose the protocol."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.grpc_endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     receiver.behave(lambda number, _: Status(503) if number == 0 else Ok())
@@ -177,17 +177,17 @@ def test_grpc(receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             {"OTEL_LOGS_EXPORTER": "otlp,carrier-pigeon"},
-            "OTEL_LOGS_EXPORTER names what cannot be used; it is otlp, carrier-pigeon",
+            "OTEL_LOGS_EXPORTER names an exporter that cannot be used; it is otlp, carrier-pigeon",
         ),
     ],
 )
-def test_variables_by_which_not_all_can_be_sent(
+def test_variables_without_a_destination_are_an_error(
     variables: dict[str, str],
     words: str,
     receiver: OTLPReceiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is an error, and nothing is sent or shown."""
+    """Nothing is sent or shown."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     shown: list[Replay] = []
@@ -196,8 +196,10 @@ def test_variables_by_which_not_all_can_be_sent(
     assert (receiver.requests, shown) == ([], [])
 
 
-def test_runs_that_are_not_sampled(receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are no spans, as when they were live, and nothing is said to be missing."""
+def test_unsampled_runs_have_no_span(
+    receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when they were live; the result is complete."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
     result = replay(history(50))
@@ -207,8 +209,8 @@ def test_runs_that_are_not_sampled(receiver: OTLPReceiver, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("receiver")
-def test_what_cannot_be_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is counted with its reason and costs no other, and the replay is not complete."""
+def test_item_that_cannot_be_handed_over_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs no other, and the replay is not complete."""
 
     def fail(*_: Any) -> Any:
         raise ValueError("odd")
@@ -220,8 +222,8 @@ def test_what_cannot_be_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not result.complete
 
 
-def test_patience_does_not_end_while_records_are_looked_for(receiver: OTLPReceiver) -> None:
-    """It is for the collector, not for a repository in which little is to be sent."""
+def test_patience_does_not_end_during_a_long_search(receiver: OTLPReceiver) -> None:
+    """It is for the collector, not for a repository with few chosen records."""
     receiver.behave(Slow(0.5))
     tally = Tally(None, None)
     tally.moved_at -= 1000
@@ -231,8 +233,8 @@ def test_patience_does_not_end_while_records_are_looked_for(receiver: OTLPReceiv
     assert tally.result().complete
 
 
-def test_an_interrupt_gives_up_at_once(receiver: OTLPReceiver) -> None:
-    """What became of it so far is shown, and no thread is left to send on."""
+def test_interrupt_ends_a_replay_at_once(receiver: OTLPReceiver) -> None:
+    """The progress shows the result so far, and no thread goes on."""
     receiver.behave(Hang())
     shown: list[Replay] = []
 
@@ -251,7 +253,7 @@ def test_an_interrupt_gives_up_at_once(receiver: OTLPReceiver) -> None:
 
 @pytest.mark.usefixtures("receiver")
 def test_no_thread_is_left() -> None:
-    """Those that send end with the replay."""
+    """The threads of the channels end with the replay."""
     assert replay(history(3)).complete
     deadline = time.monotonic() + 20
     ours: list[threading.Thread] = []

@@ -6,8 +6,8 @@ from rocketry_otel import Replay
 from rocketry_otel._replay.summary import bar, summary
 
 
-def test_all_was_accepted() -> None:
-    """Two lines: what was read, and what was accepted by whom."""
+def test_summary_of_a_complete_replay() -> None:
+    """Two lines: what was read, and what was accepted by which destination."""
     result = Replay(
         records=12_000, runs=6_000, spans=6_000, log_records=12_000, seconds=4.0,
         destinations=("http://c/v1/traces", "http://c/v1/logs"),
@@ -18,8 +18,8 @@ def test_all_was_accepted() -> None:
     ]
 
 
-def test_all_that_may_be_said() -> None:
-    """Whatever was not accepted has a line, with its reason."""
+def test_summary_with_every_line() -> None:
+    """Each kind of unaccepted item has a line with its reason."""
     result = Replay(
         records=10, runs=5, unsampled=1, refused={"b": 2, "a": 1000}, waiting=3, left_out=4,
         error="http://c: gone", notes=("records without a message: 9",), seconds=0.0,
@@ -34,20 +34,23 @@ def test_all_that_may_be_said() -> None:
         "Not accepted when it ended: 3 items.",
         "Nothing got through to http://c: gone",
         "The repository was not read to its end.",
-        "Left set aside: 4 items, which are no longer in the repository or have nowhere to go.",
+        (
+            "Still dead letters: 4 items, which are no longer in the repository, have no "
+            "destination, or are of excluded tasks."
+        ),
         "Note: records without a message: 9.",
     ]
 
 
-def test_a_dry_run() -> None:
-    """It says that nothing was sent."""
+def test_summary_of_a_dry_run() -> None:
+    """Nothing was sent."""
     assert summary(Replay(records=2, runs=1), "csv://x", is_dry=True) == [
         "csv://x: 2 records with the ends of 1 runs would be sent; nothing was."
     ]
 
 
-def test_the_bar() -> None:
-    """How far, how many, how fast, and how many were accepted or what is waited for."""
+def test_progress_bar() -> None:
+    """It has the fraction, the numbers, the rate, and the error that is waited for."""
     so_far = Replay(records=500, spans=200, log_records=300, seconds=0.5, fraction=0.25)
     assert bar(so_far) == (
         "[######..................]  25%  500 records, 1,000 records/s, 500 items accepted"

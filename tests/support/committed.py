@@ -18,7 +18,7 @@ TABLE = "rocketry_task_events"
 
 @dataclass(frozen=True)
 class Committed:
-    """A record in a repository, as far as it says what must be delivered.
+    """A record in a repository, as far as its delivery depends on it.
 
     Attributes:
         task_name: Name of the task.

@@ -39,7 +39,7 @@ ENDLESS = 3600
 
 
 def delivery_of(handler: Any) -> dict[str, dict[str, Any]]:
-    """Return what a handler says of its delivery, as plain values."""
+    """Return the delivery status of a handler as plain values."""
     delivery = handler.delivery
     signals = {signal: getattr(delivery, signal) for signal in SIGNALS}
     return {name: {fact: getattr(one, fact) for fact in FACTS} for name, one in signals.items()}
@@ -74,7 +74,7 @@ class Counting(logging.Handler):
 
 
 class EveryCycles(BaseCondition):
-    """True in one of so many cycles of the scheduler, whatever the clock says."""
+    """True in one of so many cycles of the scheduler, whatever the time."""
 
     going = threading.Event()
     cycle = 0
@@ -266,7 +266,7 @@ def say(answer: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run until told to stop, or killed."""
+    """Run until it is asked to stop, or killed."""
     be_odd()
     application = Application()
     threading.Thread(target=application.listen, daemon=True).start()

@@ -21,14 +21,14 @@ _LOOK_SECONDS = 1.0
 
 
 class Scenario:
-    """Lives of one application on one repository, before one collector.
+    """Processes of one application, one after another, with one repository and one collector.
 
     Args:
-        directory: For all that is kept.
+        directory: The directory of all files.
         store: The repository.
         collector: The collector.
         environment: More variables of the application.
-        seed: What chance was made of, for whoever has to look at a failure.
+        seed: The seed of all random choices, shown at a failure.
     """
 
     def __init__(
@@ -55,50 +55,50 @@ class Scenario:
             "OTEL_BLRP_SCHEDULE_DELAY": "100",
             **(environment or {}),
         }
-        self._lives: list[AppProcess] = []
+        self._processes: list[AppProcess] = []
         self._delivered = Arrivals()
         self._journal: list[tuple[float, str]] = []
 
     def note(self, what: str) -> None:
-        """Keep what happened, and when, for whoever has to look at a failure."""
+        """Keep an event and its time, shown at a failure."""
         self._journal.append((time.time(), what))
 
     def start(self, **environment: str) -> AppProcess:
-        """Start a life, with these variables as well."""
-        number = len(self._lives) + 1
+        """Start a process, with these variables added."""
+        number = len(self._processes) + 1
         generation = AppProcess(
-            f"life-{number}", {**self.environment, **environment}, self.directory
+            f"process-{number}", {**self.environment, **environment}, self.directory
         )
-        self._lives.append(generation)
+        self._processes.append(generation)
         self.note(f"{generation.name} starts")
         return generation
 
     def begin(self, **environment: str) -> AppProcess:
-        """Start a life and wait until its scheduler runs."""
+        """Start a process and wait until its scheduler runs."""
         generation = self.start(**environment)
         generation.await_ready()
         return generation
 
     def kill(self, generation: AppProcess) -> None:
-        """Kill a life."""
+        """Kill a process."""
         generation.kill()
         self.note(f"{generation.name} is killed")
 
     def clear_away(self) -> None:
         """Leave no process behind."""
-        for generation in self._lives:
+        for generation in self._processes:
             generation.clear_away()
 
     def committed(self) -> list[Committed]:
-        """Return all that the repository holds now."""
+        """Return all records of the repository."""
         return self.store.committed()
 
     def databases(self) -> list[Path]:
-        """Return where what is known of the delivery is kept."""
+        """Return the files with the delivery progress."""
         return sorted(self.directory.glob("**/delivery.db"))
 
     def left_over(self) -> list[str]:
-        """Return what is still noted of processes and of what they left: in the end, nothing."""
+        """Return the checkpoints, backlogs and locks that are left: none at the end."""
         lines = [str(path) for path in self.directory.glob("**/writer-*.lock")]
         for path in self.databases():
             with closing(sqlite3.connect(path, timeout=30)) as connection:
@@ -107,8 +107,8 @@ class Scenario:
                     lines += [f"{table}: {row}" for row in rows]
         return lines
 
-    def add_dead_letters(self) -> list[dict[str, Any]]:
-        """Return what the application has set aside, with the reason."""
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Return the dead letters of the application, with their reasons."""
         rows: list[dict[str, Any]] = []
         for path in self.databases():
             with closing(sqlite3.connect(path, timeout=30)) as connection:
@@ -117,28 +117,30 @@ class Scenario:
         return rows
 
     def delivered(self) -> Arrivals:
-        """Return what has arrived; what was looked at before is not looked at again."""
+        """Return the arrivals; each is looked at once."""
         self._delivered.add(self.collector.requests)
         return self._delivered
 
     def missing(self, committed: Sequence[Committed]) -> list[tuple[str, Committed]]:
-        """Return what was committed, has not arrived and may not be lacking."""
+        """Return the committed records that have not arrived and are no dead letters."""
         missing = self.delivered().missing(committed)
         if any(one.task_name.endswith(POISON) for _, one in missing):
-            aside = self.add_dead_letters()
+            letters = self.dead_letters()
             missing = [
-                (signal, one) for signal, one in missing if not _is_set_aside(signal, one, aside)
+                (signal, one)
+                for signal, one in missing
+                if not _is_dead_letter(signal, one, letters)
             ]
         return missing
 
     def settle(self, seconds: float = SETTLE_SECONDS) -> Arrivals:
-        """Wait until all that is committed now has arrived, and see that all of it is true.
+        """Wait until all committed records have arrived, and check the arrivals.
 
         Returns:
-            What has arrived.
+            The arrivals.
 
         Raises:
-            AssertionError: It does not arrive, or is not true.
+            AssertionError: A record is missing, or an arrival is wrong.
         """
         committed = self.committed()
         self.note(f"{len(committed)} records are committed, and the wait for them begins")
@@ -146,40 +148,40 @@ class Scenario:
         return self.check()
 
     def await_arrival(self, committed: Sequence[Committed], seconds: float) -> None:
-        """Wait until all of these have arrived, or are set aside.
+        """Wait until all of these have arrived, or are dead letters.
 
         Raises:
-            AssertionError: They do not and are not.
+            AssertionError: Some are missing when the time is over.
         """
         deadline = time.monotonic() + seconds
         left = list(committed)
 
         def is_there(_: object) -> bool:
-            # The collector waits meanwhile: only what was missing is looked for again.
+            # The collector waits meanwhile: only missing records are looked for again.
             missing = {id(one) for _, one in self.missing(left)}
             left[:] = [one for one in left if id(one) in missing]
             return not left
 
-        # What is set aside is no arrival: from time to time it is looked for.
+        # A dead letter is no arrival: so this looks again from time to time.
         while not self.collector.wait_for(is_there, _LOOK_SECONDS):
             if time.monotonic() > deadline:
                 raise AssertionError(self.report(self.describe(self.missing(committed))))
 
     def check(self) -> Arrivals:
-        """See that what has arrived is true, and equal each time; return it.
+        """Check that the arrivals match the records, and are equal each time; return them.
 
         Raises:
-            AssertionError: It is not.
+            AssertionError: An arrival is wrong.
         """
         delivered = self.delivered()
-        # In this order: what is sent is committed before.
+        # In this order: records are committed before they are sent.
         untrue = delivered.untrue(self.committed())
         assert not untrue, self.report(untrue)
         assert self.collector.malformed == []
         return delivered
 
     def describe(self, missing: Sequence[tuple[str, Committed]]) -> list[str]:
-        """Return a line for each that is missing: which it is, and what went on then."""
+        """Return a line for each missing item, with the events before it."""
         return [
             f"missing in {signal}: {one}, after {self._before(one.created)}"
             for signal, one in missing
@@ -190,34 +192,34 @@ class Scenario:
         return "; ".join(f"{what} {moment - when:.3f} s before" for when, what in past[-3:])
 
     def report(self, lines: Sequence[str]) -> str:
-        """Return what a failure is to say."""
+        """Return the message of a failure."""
         shown = [
             *lines[:_SHOWN],
             *([f"... and {len(lines) - _SHOWN} more"] * (len(lines) > _SHOWN)),
         ]
         started = self._journal[0][0] if self._journal else 0.0
         journal = [f"{when - started:8.3f} {what}" for when, what in self._journal]
-        said = [f"{one.name}: {one.stderr[-2_000:]}" for one in self._lives if one.stderr]
+        output = [f"{one.name}: {one.stderr[-2_000:]}" for one in self._processes if one.stderr]
         return "\n".join(
             [
                 f"CONSERVATION_SEED={self.seed}; {len(lines)} are wrong:",
                 *shown,
                 "What happened:",
                 *journal[-200:],
-                "What was said:",
-                *said[-5:],
+                "Output:",
+                *output[-5:],
             ]
         )
 
 
-def _is_set_aside(signal: str, one: Committed, aside: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether one of the rows says that this was set aside, and why."""
+def _is_dead_letter(signal: str, one: Committed, letters: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether one of the rows is the dead letter of a record, with a reason."""
     names = (one.task_name, one.action, one.nanoseconds)
     return any(
         row["channel"].partition(" ")[0] == signal
         and row["reason"]
         and (row["task_name"], row["action"], row["created"]) == names
-        for row in aside
+        for row in letters
     )
 
 
@@ -231,7 +233,7 @@ def trial(
     kind: type[Scenario] = Scenario,
     **more: str,
 ) -> Iterator[Scenario]:
-    """Make a trial with a collector of its own, and leave no process behind."""
+    """Give a scenario with a collector of its own, and leave no process behind."""
     with Collector(grpc=protocol == "grpc") as collector:
         environment = dict(more)
         if protocol == "grpc":
@@ -242,5 +244,5 @@ def trial(
             yield one
         finally:
             one.clear_away()
-            # What hangs is let go of: its clients are no more.
+            # Hanging requests are answered: their clients are gone.
             collector.get_well()

@@ -39,7 +39,7 @@ class Collector(OTLPReceiver):
         self.start()
 
     def behave_by(self, choose: ByArrival) -> None:
-        """Do with each request what a function says that is given the request."""
+        """Answer each request with the fault that a function returns for it."""
         self.behave(Ok())
         self._by_arrival = choose
 
@@ -118,7 +118,7 @@ OUTAGES: dict[str, Callable[[Collector], None]] = {
 REFUSALS: dict[str, Callable[[Collector], None]] = {
     "refuses poison": lambda collector: collector.behave_by(refuse_poison),
     "leaves out poison": lambda collector: collector.behave_by(leave_out_poison),
-    # It takes all and says that one was rejected: which one nobody can tell.
+    # It takes all and reports one as rejected, without its name.
     "rejects one": lambda collector: collector.behave(PartialSuccess(1, "one too many")),
 }
 TROUBLES = {**OUTAGES, **REFUSALS, "well": Collector.get_well}

@@ -6,6 +6,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each test hear what is said once in a process."""
+def _forget_logged_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test see a warning that is logged once in a process."""
     monkeypatch.setattr("rocketry_otel._history.streams.base._logged", set())

@@ -26,7 +26,7 @@ def repo(tmp_path):
 
 
 def append(repo, data: bytes) -> None:
-    """Add to the file what no repository would."""
+    """Append bytes to the file that no repository would."""
     with repo.filename.open("ab") as file:
         file.write(data)
 
@@ -46,35 +46,35 @@ def names(repo) -> list[str]:
         b"a\rb,run,1.0\r\n",
     ],
 )
-def test_a_row_that_is_no_record_is_passed_over(repo, bad: bytes, caplog) -> None:
-    """What stands behind it is read, and it is said once, however often there is such a row."""
+def test_unreadable_row_is_skipped(repo, bad: bytes, caplog) -> None:
+    """The rows behind it are read, and one warning is logged for all such rows."""
     append(repo, bad * 3)
     repo.add(MinimalRecord(task_name="last", action="run", created=2.0))
     assert names(repo) == names(repo) == ["first", "last"]
-    (told,) = caplog.records
-    assert told.levelno == logging.WARNING
-    assert told.getMessage().startswith(
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(
         f"records of CSVFileRepo {repo.filename} that cannot be read are left out: "
     )
 
 
-def test_odd_text_is_no_reason(repo, caplog) -> None:
-    """Neither a long traceback nor what is not UTF-8 makes a record unreadable."""
+def test_odd_text_is_readable(repo, caplog) -> None:
+    """Neither a long traceback nor text that is not UTF-8 makes a record unreadable."""
     append(repo, b'"%b\nb",run,2.0\r\n\xff\0,run,3.0\r\n' % (b"a" * 200_000))
     assert names(repo) == ["first", "a" * 200_000 + "\nb", "\\xff\\x00"]
     assert not caplog.records
 
 
 @pytest.mark.parametrize("rest", [b"cut", b"cut,run,2.0", b'"cut\r\n', b'"cut",run,"2.0\n'])
-def test_a_row_that_is_not_whole_yet_is_not_there(repo, rest: bytes, caplog) -> None:
-    """Somebody may be writing it: it is read the next time."""
+def test_incomplete_row_is_not_read(repo, rest: bytes, caplog) -> None:
+    """It may be being written: the next reading has it."""
     append(repo, rest)
     assert names(repo) == ["first"]
     assert not caplog.records
 
 
-def test_what_is_added_meanwhile_is_not_waited_for(repo) -> None:
-    """Of a file that grows as fast as it is read there is an end."""
+def test_reading_ends_though_the_file_grows(repo) -> None:
+    """A file may grow as fast as it is read."""
     reading = records(repo)
     assert next(reading)["task_name"] == "first"
     repo.add(MinimalRecord(task_name="later", action="run", created=2.0))
@@ -82,8 +82,8 @@ def test_what_is_added_meanwhile_is_not_waited_for(repo) -> None:
     assert names(repo) == ["first", "later"]
 
 
-def test_another_kind_of_csv(tmp_path) -> None:
-    """Options of Python's csv are obeyed, also those about quotes."""
+def test_csv_options_are_obeyed(tmp_path) -> None:
+    """Options of Python's csv module hold, also those about quotes."""
     for number, options in enumerate(({"delimiter": ";"}, {"quotechar": "'", "delimiter": "|"})):
         repo = CSVFileRepo(
             filename=tmp_path / f"{number}.csv", model=TaskEventRecord, kwds_csv=options
@@ -95,22 +95,22 @@ def test_another_kind_of_csv(tmp_path) -> None:
         ]  # fmt: skip
 
 
-def test_a_file_that_is_not_there_is_empty(tmp_path) -> None:
-    """Nor is it made by reading."""
+def test_missing_file_is_empty(tmp_path) -> None:
+    """Reading does not make it."""
     repo = CSVFileRepo(filename=tmp_path / "x.csv", model=MinimalRecord)
     assert names(repo) == []
     assert not repo.filename.exists()
 
 
 def test_removing_is_refused(repo) -> None:
-    """Red Bird would write over the file in which another process adds."""
+    """Red Bird would overwrite the file to which another process appends."""
     with pytest.raises(RepositoryError, match=r"CSVFileRepo .*x\.csv .* open the repository by"):
         stream_of(repo).remove(Window(), lambda _: True)
     assert names(repo) == ["first"]
 
 
-def test_ours_may_be_rewritten_while_it_is_read(make_repo: Make) -> None:
-    """Who reads reads what was there when the reading began."""
+def test_own_file_may_be_rewritten_during_a_reading(make_repo: Make) -> None:
+    """The reader gets the records from the begin of its reading."""
     repo = make_repo("csv")
     for number in range(2_000):
         repo.add(record(created=float(number), message="m" * 100))

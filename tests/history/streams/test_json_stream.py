@@ -29,17 +29,19 @@ def names(repo) -> str:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "5", '{"task_name": "x"}', '{"created": 1}'])
-def test_a_file_that_is_no_record_is_passed_over(repo, text: str, caplog) -> None:
-    """It is said once."""
+def test_unreadable_file_is_skipped(repo, text: str, caplog) -> None:
+    """One warning is logged."""
     for name in ("a1", "a2"):
         (repo.path / f"{name}.json").write_text(text)
     assert names(repo) == names(repo) == "cab"
-    (told,) = caplog.records
-    assert told.getMessage().startswith(f"records of JSONDirectoryRepo {repo.path} that cannot be")
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        f"records of JSONDirectoryRepo {repo.path} that cannot be"
+    )
 
 
-def test_a_file_that_is_just_being_written_is_read_later(repo, caplog) -> None:
-    """Red Bird writes into the file that is there: half of it may be seen."""
+def test_half_written_file_is_read_later(repo, caplog) -> None:
+    """Red Bird writes into the visible file: half of it may be there."""
     text = json.dumps(repo.read_file("a"))
     (repo.path / "a.json").write_text(text[:10])
     reading = records(repo)
@@ -49,8 +51,8 @@ def test_a_file_that_is_just_being_written_is_read_later(repo, caplog) -> None:
     assert not caplog.records
 
 
-def test_a_file_that_is_removed_meanwhile(repo, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    """It is as if it had never been there, at whatever moment."""
+def test_file_removed_meanwhile_is_skipped(repo, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    """It may vanish at any moment."""
     reading = records(repo)
     assert next(reading)["task_name"] == "c"
     (repo.path / "b.json").unlink()
@@ -61,8 +63,8 @@ def test_a_file_that_is_removed_meanwhile(repo, monkeypatch: pytest.MonkeyPatch,
     assert not caplog.records
 
 
-def test_removing(repo) -> None:
-    """Each file goes or stays as it is; what lies outside of the time is not asked about."""
+def test_unwanted_files_are_removed(repo) -> None:
+    """Files outside of the window are not checked."""
     removed = stream_of(repo).remove(
         Window(1_000_000_000), lambda fields: fields["task_name"] in {"a", "c"}
     )

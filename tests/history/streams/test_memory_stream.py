@@ -26,8 +26,8 @@ def names(repo: MemoryRepo) -> str:
     return "".join(fields["task_name"] for fields in records(repo))
 
 
-def test_what_is_no_record_is_passed_over(caplog) -> None:
-    """Anything can be in a list."""
+def test_unreadable_item_is_skipped(caplog) -> None:
+    """A list can hold anything."""
     repo = filled()
     repo.collection.insert(1, {"task_name": "x"})
     repo.collection.insert(2, {"task_name": "y", "action": "run", "created": 1})
@@ -35,8 +35,8 @@ def test_what_is_no_record_is_passed_over(caplog) -> None:
     assert len(caplog.records) == 1
 
 
-def test_removing_disturbs_nobody() -> None:
-    """Who reads reads to the end, and what is added meanwhile is kept."""
+def test_removal_disturbs_no_reader_or_writer() -> None:
+    """A reader reads to the end, and records that are added meanwhile stay."""
     repo = filled()
     reading = iter(repo.filter_by())
     assert next(reading).task_name == "a"
@@ -51,7 +51,7 @@ def test_removing_disturbs_nobody() -> None:
     assert [one.task_name for one in reading][:4] == ["b", "c", "d", "e"]
 
 
-def test_where_there_is_nothing_to_remove_nothing_is_touched() -> None:
+def test_empty_removal_keeps_the_list() -> None:
     """It is the same list as before."""
     repo = filled()
     before = repo.collection

@@ -13,21 +13,21 @@ from tests.support.stored import records
 
 
 @pytest.mark.parametrize("kind", ["mongodb", "plain-mongodb"])
-def test_a_document_that_is_no_record_is_passed_over(make_repo: Make, kind: str, caplog) -> None:
-    """It is said once."""
+def test_unreadable_document_is_skipped(make_repo: Make, kind: str, caplog) -> None:
+    """One warning is logged."""
     repo = make_repo(kind)
     documents = repo.get_collection()
     repo.add(record("a", message="1"))
     documents.insert_many([{"created": 1.0, "x": 5}, {"created": 1.0, "task_name": "b"}])
     repo.add(record("c", message="2"))
     assert {fields["task_name"] for fields in records(repo)} == {"a", "c"}
-    (told,) = [one.getMessage() for one in caplog.records]
-    assert told.startswith(f"records of {type(repo).__name__} {repo.collection} that cannot be")
+    (message,) = [one.getMessage() for one in caplog.records]
+    assert message.startswith(f"records of {type(repo).__name__} {repo.collection} that cannot be")
     caplog.clear()
 
 
-def test_what_names_a_record_is_found_again(make_repo: Make) -> None:
-    """Red Bird calls the field `_id` in the document, whatever it is to us."""
+def test_id_field_is_found_in_the_document(make_repo: Make) -> None:
+    """Red Bird stores the id field as `_id`."""
     for key in ("task_name", "created", "run_id"):
         repo = make_repo("plain-mongodb", TaskEventRecord, key)
         repo.get_collection().delete_many({})
@@ -42,8 +42,8 @@ def test_what_names_a_record_is_found_again(make_repo: Make) -> None:
         assert stream.earliest_of_newest(5) == 7_000_000_000
 
 
-def test_an_empty_collection(make_repo: Make) -> None:
-    """There is nothing to read, to find and to remove."""
+def test_empty_collection_has_no_records(make_repo: Make) -> None:
+    """Nothing is read, found or removed."""
     stream = stream_of(make_repo("mongodb"))
     assert list(stream.outlines(Window())) == []
     assert stream.newest([("etl", "run")]) == {}

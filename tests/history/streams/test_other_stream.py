@@ -46,17 +46,17 @@ class Bare(BaseRepo):
 
 
 @pytest.mark.parametrize("kind", [ByData, ByItems, Bare])
-def test_it_is_read_with_what_it_has(kind: Any, caplog) -> None:
-    """Where it leaves that to us, what is no record is passed over."""
+def test_unknown_repository_is_read(kind: Any, caplog) -> None:
+    """Unreadable records are skipped, if the repository leaves their conversion to us."""
     repo = kind(model=MinimalRecord)
     assert [fields["created"] for fields in records(repo)] == [1.0, 3.0]
     assert [fields["created"] for fields in records(repo, 2_000_000_000)] == [3.0]
-    told = [one.getMessage() for one in caplog.records]
-    assert len(told) == (kind is not ByItems)
-    assert all(words.startswith(f"records of {kind.__name__} that cannot be") for words in told)
+    messages = [one.getMessage() for one in caplog.records]
+    assert len(messages) == (kind is not ByItems)
+    assert all(words.startswith(f"records of {kind.__name__} that cannot be") for words in messages)
 
 
 def test_removing_is_refused() -> None:
-    """Nobody knows what its own removing does."""
+    """The removal of an unknown repository may lose records."""
     with pytest.raises(RepositoryError, match=r"^records cannot be removed from Bare one by one"):
         stream_of(Bare(model=MinimalRecord)).remove(Window(), lambda _: True)

@@ -47,23 +47,23 @@ def fill(repo) -> None:
         "SET trace_id = CAST(x'ff' AS TEXT)",
     ],
 )
-def test_a_row_that_is_no_record_is_passed_over(
+def test_unreadable_row_is_skipped(
     make_repo: Make, kind: str, bad: str, caplog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is with a whole page of them; what stands behind is read, and it is said once."""
+    """A whole page of them is skipped, the rows behind it are read, one warning is logged."""
     monkeypatch.setattr("rocketry_otel._history.streams.sql_stream._PAGE", 2)
     repo = make_repo(kind)
     fill(repo)
     execute(repo, f"UPDATE {{table}} {bad} WHERE task_name IN ('b', 'e', 'f')")
     assert names(repo) == names(repo) == "acdghij"
-    (told,) = [one.getMessage() for one in caplog.records]
-    assert told.startswith(f"records of {type(repo).__name__} ")
+    (message,) = [one.getMessage() for one in caplog.records]
+    assert message.startswith(f"records of {type(repo).__name__} ")
 
 
-def test_a_row_that_is_removed_while_its_page_is_read_again(
+def test_row_removed_meanwhile_is_skipped(
     make_repo: Make, caplog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is as if it had not been there."""
+    """Its page is read again because of another row."""
     repo = make_repo("plain-sqlite")
     fill(repo)
     execute(repo, "UPDATE {table} SET trace_id = CAST(x'ff' AS TEXT) WHERE task_name = 'j'")
@@ -78,8 +78,8 @@ def test_a_row_that_is_removed_while_its_page_is_read_again(
     assert "".join(fields["task_name"] for fields in stream.read(Window())) == "abdefghi"
 
 
-def test_a_database_that_is_away_is_an_error(make_repo: Make) -> None:
-    """Its records are not taken for unreadable."""
+def test_unreachable_database_is_an_error(make_repo: Make) -> None:
+    """Its records do not count as unreadable."""
     repo = make_repo("plain-sqlite")
     fill(repo)
     reading = records(repo)
@@ -90,8 +90,8 @@ def test_a_database_that_is_away_is_an_error(make_repo: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", SQLITE)
-def test_what_is_not_there(make_repo: Make, kind: str) -> None:
-    """Of a kind that there is none of there is no newest; nothing unwanted is nothing removed."""
+def test_missing_kind_has_no_newest(make_repo: Make, kind: str) -> None:
+    """Without unwanted records nothing is removed."""
     repo = make_repo(kind)
     stream = stream_of(repo)
     assert stream.earliest_of_newest(3) == 0
@@ -104,8 +104,8 @@ def test_what_is_not_there(make_repo: Make, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*SQLITE, "postgresql", "plain-postgresql"])
-def test_nothing_is_held_while_the_reader_pauses(make_repo: Make, kind: str) -> None:
-    """No connection is out, and so there is neither a transaction nor a lock."""
+def test_paused_reader_holds_no_connection(make_repo: Make, kind: str) -> None:
+    """So it holds neither a transaction nor a lock."""
     repo = make_repo(kind)
     fill(repo)
     pool = repo.session.get_bind().pool
@@ -116,8 +116,8 @@ def test_nothing_is_held_while_the_reader_pauses(make_repo: Make, kind: str) -> 
     execute(repo, "DELETE FROM {table}")
 
 
-def test_a_session_that_the_user_made(make_repo: Make) -> None:
-    """It belongs to the thread that adds: reading has a connection of its own."""
+def test_session_of_the_user_is_not_used(make_repo: Make) -> None:
+    """It belongs to the thread that adds: a reading has its own connection."""
     engine = make_repo("plain-sqlite").session.get_bind()
     session = sa.orm.Session(engine)
     repo = SQLRepo(session=session, table="tasks", model=TaskEventRecord, id_field="id")
@@ -131,8 +131,8 @@ def test_a_session_that_the_user_made(make_repo: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain-sqlite", "plain-sqlite-text", "sqlite"])
-def test_a_key_of_several_columns(make_repo: Make, kind: str, monkeypatch) -> None:
-    """Rows are found and removed by all of their key, whatever it is made of."""
+def test_composite_key_identifies_a_row(make_repo: Make, kind: str, monkeypatch) -> None:
+    """Rows are found and removed by all columns of their key."""
     monkeypatch.setattr("rocketry_otel._history.streams.sql_stream._PAGE", 3)
     repo = make_repo(kind)
     fill(repo)
