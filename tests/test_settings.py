@@ -15,7 +15,7 @@ DURATION = "a duration such as 45s, 90m, 12h, 30d or 2w"
 AGE = "an age such as 45s, 90m, 12h, 30d or 2w, or a number of records to keep, 1 or more"
 
 
-def test_the_defaults() -> None:
+def test_defaults() -> None:
     """Without any variable all tasks are exported whole, and leaving may take five seconds."""
     settings = Settings()
     assert settings.dict() == {
@@ -68,7 +68,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
     }
 
 
-def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An argument wins over the environment."""
     monkeypatch.setenv("ROCKETRY_OTEL_EXCEPTIONS", "type")
     assert Settings(exceptions="message").exceptions == "message"
@@ -81,9 +81,7 @@ def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) 
         *("RETENTION", "CATCH_UP", "STATE_DIR"),
     ],
 )
-def test_an_empty_variable_is_one_that_is_not_set(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the OpenTelemetry specification has it for its own variables."""
     monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", " ")
     assert Settings() == Settings(include=("*",))
@@ -117,7 +115,7 @@ def test_bad_value_is_an_error(
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_bad_argument_is_named_as_it_was_given() -> None:
+def test_bad_argument_is_named_as_it_was_given() -> None:
     """The error names the argument, and not the variable."""
     with pytest.raises(SettingsError, match=r"^span_kind is 'x'; allowed is internal"):
         Settings(span_kind="x")
@@ -129,7 +127,7 @@ def test_unknown_argument_is_an_error() -> None:
         Settings(repository="x")
 
 
-def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither by the settings themselves nor by an error."""
     monkeypatch.setenv("ROCKETRY_OTEL_REPO", "postgresql://user:secret@host/db")
     assert "secret" not in repr(Settings()) + str(Settings())
@@ -139,7 +137,7 @@ def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_misspelt_variable_is_warned_about(
+def test_misspelt_variable_is_warned_about(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may be a setting of a later version: it causes a warning, and no error."""

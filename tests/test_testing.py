@@ -9,7 +9,7 @@ from tests.support import apps
 from tests.support.apps import make_app, run_tasks
 
 
-def test_the_example_of_the_documentation() -> None:
+def test_example_of_the_documentation() -> None:
     """A user's test works, and can read the telemetry after the block."""
     app = make_app()
     app.session.create_task(func=apps.succeed, name="etl")
@@ -19,7 +19,7 @@ def test_the_example_of_the_documentation() -> None:
     assert len(telemetry.log_records) == 2
 
 
-def test_the_application_is_as_before_however_the_block_ends() -> None:
+def test_application_is_as_before_however_the_block_ends() -> None:
     """A test that fails within it does not take the next one along."""
     app = make_app()
     for _ in range(2):
@@ -31,7 +31,7 @@ def test_the_application_is_as_before_however_the_block_ends() -> None:
         assert telemetry.spans == []
 
 
-def test_a_span_that_is_not_the_only_one_is_an_error(telemetry: TelemetryCapture) -> None:
+def test_span_that_is_not_the_only_one_is_an_error(telemetry: TelemetryCapture) -> None:
     """Asking for one span is an error if none or two were captured."""
     with pytest.raises(LookupError, match="0 spans of 'etl'"):
         telemetry.span("etl")
@@ -60,14 +60,14 @@ def test_metrics_are_those_of_now(telemetry: TelemetryCapture) -> None:
     assert telemetry.metric_points("y") == []
 
 
-def test_a_sampler_can_be_given() -> None:
+def test_sampler_can_be_given() -> None:
     """A sampler can leave spans out."""
     with capture_telemetry(sampler=ALWAYS_OFF) as telemetry:
         telemetry.tracer_provider.get_tracer("test").start_span("a").end()
     assert telemetry.spans == []
 
 
-def test_a_manual_clock_gives_exact_times(telemetry: TelemetryCapture) -> None:
+def test_manual_clock_gives_exact_times(telemetry: TelemetryCapture) -> None:
     """Rocketry uses the test's clock, and a run has the length that the test chose."""
     clock = ManualClock(1_000.0)
     app = make_app(time_func=clock)

@@ -32,7 +32,7 @@ def test_all_is_accepted(
     )
 
 
-def test_the_repository_may_be_a_setting(
+def test_repository_may_be_a_setting(
     url: str,
     receiver: OTLPReceiver,
     monkeypatch: pytest.MonkeyPatch,
@@ -82,7 +82,7 @@ def test_outage_gives_status_1(
     assert lines[3].startswith(f"Nothing got through to {receiver.http_endpoint}/v1/traces: ")
 
 
-def test_a_dry_run(url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run(url: str, receiver: OTLPReceiver, capsys: pytest.CaptureFixture[str]) -> None:
     """It shows the numbers, and sends nothing."""
     assert main(["replay", "--repo", url, "--dry-run", "--until=2023-11-14T22:13:21Z"]) == 0
     assert capsys.readouterr().out == (
@@ -139,7 +139,7 @@ def test_impossible_requests_are_refused(
 @pytest.mark.parametrize(
     ("text", "ago"), [("90m", timedelta(minutes=90)), (" 2D ", timedelta(days=2))]
 )
-def test_an_age_is_a_time_before_now(text: str, ago: timedelta) -> None:
+def test_age_is_a_time_before_now(text: str, ago: timedelta) -> None:
     """An age counts back from now."""
     assert abs(datetime.now(timezone.utc) - ago - replay._time(text)) < timedelta(minutes=1)
 
@@ -153,7 +153,7 @@ def test_an_age_is_a_time_before_now(text: str, ago: timedelta) -> None:
         ("2026-11-24", datetime(2026, 11, 23, 19, tzinfo=timezone.utc)),
     ],
 )
-def test_a_time_has_a_zone_or_is_local(
+def test_time_has_a_zone_or_is_local(
     text: str, expected: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A date alone is its midnight."""

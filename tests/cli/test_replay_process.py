@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "rocketry_otel", "replay"]
 
 
 @pytest.mark.usefixtures("_interruptible")
-def test_an_interrupt_in_the_midst(url: str, receiver: OTLPReceiver) -> None:
+def test_interrupt_in_the_midst(url: str, receiver: OTLPReceiver) -> None:
     """Status 130 and the summary so far, within moments, though the collector hangs."""
     receiver.behave(Hang())
     running = subprocess.Popen(
@@ -58,7 +58,7 @@ def on_terminal(url: str, receiver: OTLPReceiver, **variables: str) -> str:
     return written.removesuffix(b"!").decode()
 
 
-def test_a_bar_on_a_terminal(url: str, receiver: OTLPReceiver) -> None:
+def test_bar_on_a_terminal(url: str, receiver: OTLPReceiver) -> None:
     """It is as wide as the terminal at the most, and gone in the end."""
     written = on_terminal(url, receiver, COLUMNS="70")
     lines = written.split("\r\x1b[K")

@@ -83,7 +83,7 @@ def run(case: str, kills: int, store: Store, path: Path, seed: str, chance: rand
 
 
 @pytest.mark.parametrize("case", FEW)
-def test_a_few_kills_lose_nothing(
+def test_few_kills_lose_nothing(
     case: str,
     make_store: Callable[[str], Store],
     tmp_path: Path,

@@ -213,7 +213,7 @@ def test_log_records_of_a_body_carry_the_ids_of_its_run(method: str, apps: dict[
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_leaks_out_of_a_body(method: str, apps: dict[str, Any]) -> None:
+def test_body_leaks_no_run_or_span(method: str, apps: dict[str, Any]) -> None:
     """Neither the scheduler nor a task that is not exported sees any run or span."""
     leaks = apps[method].result().report["leaks"]
     assert len(leaks) >= 2 * 3 + 2
@@ -244,7 +244,7 @@ def test_body_adds_to_its_runs_span(method: str, apps: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_body_is_sampled_as_its_run_is(method: str, apps: dict[str, Any]) -> None:
+def test_body_is_sampled_as_its_run_is(method: str, apps: dict[str, Any]) -> None:
     """With a ratio sampler spans of bodies are there for exactly the runs whose span is."""
     seen: Seen = apps[f"{method} sampled"].result()
     began = seen.began()
@@ -266,7 +266,7 @@ def test_the_body_is_sampled_as_its_run_is(method: str, apps: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_an_applications_own_provider_is_flushed_in_the_child(
+def test_applications_own_provider_is_flushed_in_the_child(
     method: str, apps: dict[str, Any]
 ) -> None:
     """The body's span arrives though the application's processor would wait ten minutes."""
@@ -575,7 +575,7 @@ def own_run_id(task: Any, params: Any) -> str:
 @pytest.mark.parametrize(
     ("execution", "method"), [("main", "fork"), ("thread", "fork"), ("process", "spawn")]
 )
-def test_the_users_own_hooks_and_run_ids_keep_working(
+def test_users_own_hooks_and_run_ids_keep_working(
     execution: str, method: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are called as ever, inside of the run, and pickled where processes are spawned."""
@@ -617,7 +617,7 @@ def test_uninstrument_takes_everything_away(telemetry: TelemetryCapture) -> None
     assert telemetry.spans == []
 
 
-def test_a_function_of_run_ids_that_the_user_sets_later_stays(telemetry: TelemetryCapture) -> None:
+def test_function_of_run_ids_that_the_user_sets_later_stays(telemetry: TelemetryCapture) -> None:
     """Uninstrument does not undo changes that the user has made meanwhile."""
     app = make_app()
     instrument(app, **telemetry.providers)
@@ -639,7 +639,7 @@ def test_a_function_of_run_ids_that_the_user_sets_later_stays(telemetry: Telemet
     ],
 )
 @pytest.mark.parametrize("execution", ["main", "async", "thread", "process"])
-def test_a_fault_in_our_hooks_never_fails_the_task(
+def test_fault_in_our_hooks_never_fails_the_task(
     execution: str,
     broken: tuple[type, str],
     telemetry: TelemetryCapture,
@@ -685,7 +685,7 @@ def add_baggage() -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_task_with_a_logger_of_its_own_has_its_run_too(
+def test_task_with_a_logger_of_its_own_has_its_run_too(
     method: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process task that logs below Rocketry's logger is seen in its child all the same."""

@@ -112,7 +112,7 @@ BEGIN = "Telemetry does not get through to "
 END = "Telemetry gets through to "
 
 
-def test_the_first_record_decides_whose_providers_are_used(bench: Bench, monkeypatch: Any) -> None:
+def test_first_record_decides_whose_providers_are_used(bench: Bench, monkeypatch: Any) -> None:
     """An application that sets its provider after the handler was made still wins."""
     from rocketry_otel.testing import capture_telemetry  # noqa: PLC0415
 
@@ -143,7 +143,7 @@ def test_idle_handler_has_no_threads(bench: Bench) -> None:
     ],
     ids=str,
 )
-def test_an_outage_makes_flush_false_in_time_and_two_lines(
+def test_outage_makes_flush_false_in_time_and_two_lines(
     bench: Bench, lines: Any, fault: Fault | None
 ) -> None:
     """If telemetry is held up, a flush returns false in time, and nothing is lost."""
@@ -175,7 +175,7 @@ def test_an_outage_makes_flush_false_in_time_and_two_lines(
         assert logged[1].endswith(" s.")
 
 
-def test_a_refusal_makes_flush_false_at_once_and_one_line(bench: Bench, lines: Any) -> None:
+def test_refusal_makes_flush_false_at_once_and_one_line(bench: Bench, lines: Any) -> None:
     """Refused telemetry is not sent again, not counted as delivered, and logged once."""
     bench.receiver.behave(PartialSuccess(1, "too old"))
     bench.run(3)
@@ -192,7 +192,7 @@ def test_a_refusal_makes_flush_false_at_once_and_one_line(bench: Bench, lines: A
         assert bench.counters.total(signal, "dropped") == 0
 
 
-def test_a_slow_collector_is_no_trouble(bench: Bench, lines: Any) -> None:
+def test_slow_collector_is_no_trouble(bench: Bench, lines: Any) -> None:
     """A flush waits for an answer that comes in time, and returns the true result."""
     bench.receiver.behave(Slow(0.3))
     bench.run()
@@ -250,7 +250,7 @@ def test_short_outage_loses_nothing(bench: Bench, lines: Any) -> None:
     assert bench.counters.total("traces", "dropped") == 0
 
 
-def test_a_batch_that_is_too_large_is_halved(bench: Bench, lines: Any) -> None:
+def test_batch_that_is_too_large_is_halved(bench: Bench, lines: Any) -> None:
     """A collector that takes small requests only gets all there is in small requests."""
 
     def refuse_large(_: int, signal: str) -> Fault:
@@ -274,7 +274,7 @@ def test_a_batch_that_is_too_large_is_halved(bench: Bench, lines: Any) -> None:
     assert lines() == []
 
 
-def test_a_poison_item_does_not_cost_its_neighbours(bench: Bench, lines: Any) -> None:
+def test_poison_item_does_not_cost_its_neighbours(bench: Bench, lines: Any) -> None:
     """Only the item that cannot be encoded is lost, and one line reports it."""
     bench.run(20)
     signals = bench.handler._bridge.pipeline._signals
@@ -307,7 +307,7 @@ def test_half_of_the_runs_are_kept_with_a_ratio_of_one_half(
     assert flags == {(True, 1), (False, 0)}
 
 
-def test_a_real_collector_passes_everything_on(
+def test_real_collector_passes_everything_on(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a collector that others wrote spans and log records arrive whole."""
@@ -423,7 +423,7 @@ DISABLED = """
 """
 
 
-def test_a_disabled_sdk_loads_no_exporter_and_starts_no_thread() -> None:
+def test_disabled_sdk_loads_no_exporter_and_starts_no_thread() -> None:
     """With ``OTEL_SDK_DISABLED`` the repository works, and nothing else is there."""
     done = run_python(DISABLED, env={"OTEL_SDK_DISABLED": "true"})
     assert (done.stdout, done.stderr) == ("1 True 2\n[]\n", "")
@@ -442,7 +442,7 @@ CONSOLE = """
 """
 
 
-def test_the_console_shows_all_three_signals() -> None:
+def test_console_shows_all_three_signals() -> None:
     """For a first look no collector is needed."""
     env = {f"OTEL_{signal}_EXPORTER": "console" for signal in ("TRACES", "LOGS", "METRICS")}
     done = run_python(CONSOLE, env=env)
@@ -474,7 +474,7 @@ BAD = {
 }
 
 
-def test_with_every_variable_wrong_telemetry_still_arrives(
+def test_telemetry_arrives_with_every_variable_wrong(
     bench: Bench, lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each bad value is warned about by name, nothing is raised, and everything arrives."""
@@ -501,7 +501,7 @@ def test_with_every_variable_wrong_telemetry_still_arrives(
             assert not_ours.get(name, name) in logged
 
 
-def test_a_flush_under_the_handlers_own_lock_does_not_deadlock(bench: Bench, lines: Any) -> None:
+def test_flush_under_the_handlers_own_lock_does_not_deadlock(bench: Bench, lines: Any) -> None:
     """``logging.shutdown`` flushes with the lock held, while an exporter's thread logs a line."""
     root = logging.getLogger()
     root.addHandler(bench.handler)

@@ -56,7 +56,7 @@ OUTAGE = """
 """
 
 
-def test_a_planned_restart_sends_nothing_twice(tmp_path: Path) -> None:
+def test_planned_restart_sends_nothing_twice(tmp_path: Path) -> None:
     """The process is replaced: its successor finds an orderly end."""
     with OTLPReceiver(grpc=False) as receiver:
         env = {
@@ -72,7 +72,7 @@ def test_a_planned_restart_sends_nothing_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("repo", ["sqlite:///tasks.db", "memory://"])
-def test_a_known_outage_is_not_waited_for(tmp_path: Path, repo: str) -> None:
+def test_known_outage_is_not_waited_for(tmp_path: Path, repo: str) -> None:
     """A durable repository has what waits; one in memory is worth the shutdown time-out."""
     with OTLPReceiver(grpc=False) as receiver:
         receiver.behave(Status(503))
@@ -93,7 +93,7 @@ def test_a_known_outage_is_not_waited_for(tmp_path: Path, repo: str) -> None:
             assert took < 3
 
 
-def test_a_scheduler_that_starts_again_has_its_time_again(tmp_path: Path) -> None:
+def test_scheduler_that_starts_again_has_its_time_again(tmp_path: Path) -> None:
     """The end of a scheduler is not that of the program."""
     app = make_app()
     app.session.create_task(func=lambda: None, name="etl", execution="main")

@@ -116,7 +116,7 @@ def test_run_links_to_its_dependencies(
 
 
 @pytest.mark.parametrize("execution", ["async", "thread", "process"])
-def test_a_dependency_of_any_mode_is_linked(execution: str, telemetry: TelemetryCapture) -> None:
+def test_dependency_of_any_mode_is_linked(execution: str, telemetry: TelemetryCapture) -> None:
     """A dependency may run in any mode, and be named by its function."""
     app = make_app()
     handler = instrument(app, **telemetry.providers)
@@ -168,7 +168,7 @@ def test_old_dependency_is_not_linked_again(telemetry: TelemetryCapture) -> None
 
 
 @pytest.mark.parametrize("execution", ["main", "process"])
-def test_a_dependency_that_ran_before_a_restart_is_linked(
+def test_dependency_that_ran_before_a_restart_is_linked(
     execution: str, tmp_path: Path, telemetry: TelemetryCapture
 ) -> None:
     """Its ids are those that the repository and the trace of back then show."""

@@ -86,7 +86,7 @@ IGNORED_SETTINGS = [
 
 
 @pytest.mark.parametrize(("variables", "message"), IGNORED_SETTINGS)
-def test_a_bad_variable_has_one_message_and_stops_nothing(
+def test_bad_variable_has_one_message_and_stops_nothing(
     receiver: OTLPReceiver,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -134,7 +134,7 @@ NO_SCHEME = (
         ("http/protobuf", "collector", "collector/v1/traces", NO_SCHEME),
     ],
 )
-def test_a_wrong_address_has_one_message_and_loses_nothing(
+def test_wrong_address_has_one_message_and_loses_nothing(
     receiver: OTLPReceiver,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -197,7 +197,7 @@ PLAIN = (
     ids=["no URL", "CSV with a long name", "JSON with a long name", "CSV of plain Rocketry"],
 )
 @pytest.mark.parametrize("source", ["ROCKETRY_OTEL_REPO", "the argument repo"])
-def test_a_repository_that_cannot_be_opened_has_one_message(
+def test_repository_that_cannot_be_opened_has_one_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, message: str, source: str
 ) -> None:
     """The error names where the URL is from, and nothing of the application has changed."""

@@ -125,7 +125,7 @@ HELD_EVERYWHERE = {MinimalRecord, MinimalRunRecord, TaskEventRecord}
 
 
 @pytest.mark.parametrize(("make", "model"), CASES)
-def test_the_same_records_leave_the_same_rows(
+def test_same_records_leave_the_same_rows(
     make: Any,
     model: Any,
     tmp_path: Path,

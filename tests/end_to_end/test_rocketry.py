@@ -155,7 +155,7 @@ def test_early_failure_of_a_thread_is_one_run(
     assert ended.trace_id == began.trace_id
 
 
-def test_a_failed_setup_is_a_run(telemetry: TelemetryCapture) -> None:
+def test_failed_setup_is_a_run(telemetry: TelemetryCapture) -> None:
     """A task whose parameters cannot be made shows its failure as any other."""
 
     class Broken(SimpleArg):
@@ -248,7 +248,7 @@ KILLED = """
 
 
 @pytest.mark.parametrize("execution", ["main", "thread"])
-def test_a_run_that_kill_9_cut_off_is_closed_after_the_restart(
+def test_run_that_kill_9_cut_off_is_closed_after_the_restart(
     execution: str, tmp_path: Path
 ) -> None:
     """Rocketry logs ``crash``; the span reaches from the run's record to the crash's."""
@@ -299,7 +299,7 @@ def test_repository_error_costs_no_telemetry(
     assert "rocketry.task.success" in [record.event_name for record in telemetry.log_records]
 
 
-def test_a_user_function_for_run_ids_is_obeyed(telemetry: TelemetryCapture) -> None:
+def test_user_function_for_run_ids_is_obeyed(telemetry: TelemetryCapture) -> None:
     """Ids that come again and again still name runs of their own."""
     app = make_app(func_run_id=lambda task, params: "always")
     handler = instrument(app, **telemetry.providers)

@@ -142,7 +142,7 @@ def test_durations_lead_to_traces_and_nothing_stays_active(
     }
 
 
-def test_a_run_that_goes_on_is_active(receiver: OTLPReceiver, instrumented: Instrument) -> None:
+def test_run_that_goes_on_is_active(receiver: OTLPReceiver, instrumented: Instrument) -> None:
     """Of three runs of one task that overlap all three are seen, and then none."""
     release = threading.Event()
     app = make_app()
@@ -189,7 +189,7 @@ def test_last_success_is_there_right_after_a_restart(
     assert newest(receiver, "rocketry.task.duration") == {}
 
 
-def test_the_scheduler_is_seen_to_live_and_to_hang(
+def test_scheduler_is_seen_to_live_and_to_hang(
     receiver: OTLPReceiver, instrumented: Instrument
 ) -> None:
     """Cycles grow while it runs; while a main task blocks, only the time since a cycle grows."""
@@ -237,7 +237,7 @@ def test_the_scheduler_is_seen_to_live_and_to_hang(
     assert units["rocketry.task.active"] == "{run}"
 
 
-def test_a_view_of_the_users_replaces_the_buckets(
+def test_view_of_the_users_replaces_the_buckets(
     receiver: OTLPReceiver, instrumented: Instrument
 ) -> None:
     """On the application's own meter provider its View is obeyed, though ours advises others."""

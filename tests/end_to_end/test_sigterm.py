@@ -96,7 +96,7 @@ def assert_all_arrived(receiver: OTLPReceiver, runs: int = RUNS) -> None:
 
 @pytest.mark.parametrize("execution", ["main", "async", "thread", "process"])
 @pytest.mark.parametrize("repo", ["memory://", "sqlite:///tasks.db"])
-def test_a_program_sends_its_queues_and_dies(
+def test_program_sends_its_queues_and_dies(
     receiver: OTLPReceiver, tmp_path: Path, execution: str, repo: str
 ) -> None:
     """Its status is that of a program without this project, and it dies as soon as it may."""
@@ -118,7 +118,7 @@ def test_a_program_sends_its_queues_and_dies(
         assert_all_arrived(receiver, 2 * RUNS)
 
 
-def test_a_scheduler_in_a_thread_begins_no_run(receiver: OTLPReceiver, tmp_path: Path) -> None:
+def test_scheduler_in_a_thread_begins_no_run(receiver: OTLPReceiver, tmp_path: Path) -> None:
     """While the queues are sent no run begins, and the time-out ends a collector that hangs."""
     receiver.behave(Hang())
     script = """
@@ -150,7 +150,7 @@ def test_a_scheduler_in_a_thread_begins_no_run(receiver: OTLPReceiver, tmp_path:
     assert max(begun) < arrived + 0.5
 
 
-def test_a_second_sigterm_kills_at_once(receiver: OTLPReceiver, tmp_path: Path) -> None:
+def test_second_sigterm_kills_at_once(receiver: OTLPReceiver, tmp_path: Path) -> None:
     """A collector that hangs keeps the process no longer than its user wants."""
     receiver.behave(Hang())
     env = environment(receiver, ROCKETRY_OTEL_SHUTDOWN_TIMEOUT="600")
@@ -162,9 +162,7 @@ def test_a_second_sigterm_kills_at_once(receiver: OTLPReceiver, tmp_path: Path) 
         assert program.wait() == DIED
 
 
-def test_a_body_in_c_delays_the_death_by_the_timeout(
-    receiver: OTLPReceiver, tmp_path: Path
-) -> None:
+def test_body_in_c_delays_the_death_by_the_timeout(receiver: OTLPReceiver, tmp_path: Path) -> None:
     """Its main thread runs no Python: the watcher sends, and ends the process."""
     script = f"""{PLAIN}{IN_C}
     @app.task("every 1 ms")
@@ -234,7 +232,7 @@ def test_held_locks_delay_the_death_by_the_timeout(receiver: OTLPReceiver, tmp_p
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_child_that_runs_a_task_dies_at_once(
+def test_child_that_runs_a_task_dies_at_once(
     receiver: OTLPReceiver, tmp_path: Path, method: str
 ) -> None:
     """It does so in the midst of C code, too, and with an application that it imports."""
@@ -266,7 +264,7 @@ def test_a_child_that_runs_a_task_dies_at_once(
         assert program.process.poll() is None
 
 
-def test_a_child_killed_after_its_fork_dies_alone(receiver: OTLPReceiver, tmp_path: Path) -> None:
+def test_child_killed_after_its_fork_dies_alone(receiver: OTLPReceiver, tmp_path: Path) -> None:
     """A signal of the child in its first moments is neither lost nor taken for its parent's."""
     script = f"""{PLAIN}
     import multiprocessing
@@ -290,7 +288,7 @@ def test_a_child_killed_after_its_fork_dies_alone(receiver: OTLPReceiver, tmp_pa
         ] * 50
 
 
-def test_a_forked_worker_with_a_scheduler_sends(receiver: OTLPReceiver, tmp_path: Path) -> None:
+def test_forked_worker_with_a_scheduler_sends(receiver: OTLPReceiver, tmp_path: Path) -> None:
     """A process that was forked from an instrumented one handles the signal if it schedules."""
     script = f"""{PLAIN}
     pid = os.fork()
@@ -316,7 +314,7 @@ def can_unshare() -> bool:
 
 
 @pytest.mark.skipif(not can_unshare(), reason="unshare --pid is not allowed here")
-def test_the_first_process_of_a_container_sends_and_goes_on(
+def test_first_process_of_a_container_sends_and_goes_on(
     receiver: OTLPReceiver, tmp_path: Path
 ) -> None:
     """The kernel ignores the default action there, and so the application goes on."""
@@ -345,7 +343,7 @@ def test_the_first_process_of_a_container_sends_and_goes_on(
         assert sum(it.span.name == "run etl" for it in receiver.spans) == RUNS
 
 
-def test_the_setting_leaves_the_signal_alone(receiver: OTLPReceiver, tmp_path: Path) -> None:
+def test_setting_leaves_the_signal_alone(receiver: OTLPReceiver, tmp_path: Path) -> None:
     """Then the process dies at once, with all that waits."""
     env = environment(receiver, ROCKETRY_OTEL_SIGTERM="false")
     with Program.of_script(PLAIN + RUN, tmp_path, env) as program:
@@ -356,7 +354,7 @@ def test_the_setting_leaves_the_signal_alone(receiver: OTLPReceiver, tmp_path: P
 
 
 @pytest.mark.parametrize("which", ["before", "after"])
-def test_a_handler_of_the_application_wins(
+def test_handler_of_the_application_wins(
     receiver: OTLPReceiver, tmp_path: Path, which: str
 ) -> None:
     """It shuts the scheduler down, which sends the queues; nothing dies of the signal."""
@@ -373,7 +371,7 @@ def test_a_handler_of_the_application_wins(
     assert_all_arrived(receiver)
 
 
-def test_a_handler_that_calls_the_one_before_sends(receiver: OTLPReceiver, tmp_path: Path) -> None:
+def test_handler_that_calls_the_one_before_sends(receiver: OTLPReceiver, tmp_path: Path) -> None:
     """An application may take the signal first, and hand it on."""
     own = """
     before = signal.getsignal(signal.SIGTERM)
@@ -390,7 +388,7 @@ def test_a_handler_that_calls_the_one_before_sends(receiver: OTLPReceiver, tmp_p
     assert_all_arrived(receiver)
 
 
-def test_a_provider_of_the_application_is_flushed(receiver: OTLPReceiver, tmp_path: Path) -> None:
+def test_provider_of_the_application_is_flushed(receiver: OTLPReceiver, tmp_path: Path) -> None:
     """The SDK would do so at the end of the program, which does not come after a signal."""
     own = """
     from opentelemetry import trace

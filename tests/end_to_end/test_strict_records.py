@@ -31,7 +31,7 @@ ODD_VALUES = [object(), {"a": 1}, [1, 2], 3, "text", "0" * 32]
     ],
     ids=["uuid", "tuple", "datetime", "int", "bytes"],
 )
-def test_a_run_id_of_any_type_is_stored_as_text(
+def test_run_id_of_any_type_is_stored_as_text(
     make_run_id: Callable[[], Any], telemetry: TelemetryCapture
 ) -> None:
     """The run goes on and is seen, under the id as Python prints it."""
@@ -69,7 +69,7 @@ def strangers(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/tasks.db", "csv://{}/tasks.csv"])
-def test_a_stranger_under_our_name_is_neither_trusted_nor_fatal(
+def test_stranger_under_our_name_is_neither_trusted_nor_fatal(
     strangers: Any, url: str, telemetry: TelemetryCapture, tmp_path: Any
 ) -> None:
     """What is stored and sent is ours."""

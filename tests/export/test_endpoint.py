@@ -38,14 +38,14 @@ def test_message_quotes_no_secret(message: str, expected: str) -> None:
     assert without_secrets(message, "http://u:p%40ss@host") == expected
 
 
-def test_a_message_that_was_cut_quotes_no_part_of_a_secret() -> None:
+def test_message_that_was_cut_quotes_no_part_of_a_secret() -> None:
     """The cut may lie within the secret."""
     message = "InvalidURL: Failed to parse: u:p%40ssw..."
     expected = "InvalidURL (the message quotes the endpoint, which holds a secret)"
     assert without_secrets(message, "http://u:p%40ssword@host") == expected
 
 
-def test_a_message_about_a_plain_endpoint_stays() -> None:
+def test_message_about_a_plain_endpoint_stays() -> None:
     """There is no secret in it."""
     message = "ConnectionError: http://host/v1/traces"
     assert without_secrets(message, "http://host/v1/traces") == message

@@ -205,7 +205,7 @@ def test_run_without_a_run_id_costs_one_query() -> None:
     assert steps(repo, 1) == [("ended", 0), ("ended", None), ("ended", None)]
 
 
-def test_an_ending_without_a_stored_beginning_keeps_its_span(telemetry: TelemetryCapture) -> None:
+def test_ending_without_a_stored_beginning_keeps_its_span(telemetry: TelemetryCapture) -> None:
     """A run whose beginning the repository refused does not repeat an earlier run."""
     repo = MemoryRepo(model=TaskEventRecord)
     handler = OTelRepoHandler(repo, **telemetry.providers)

@@ -48,7 +48,7 @@ def test_same_url_is_the_same_repository(telemetry: TelemetryCapture, tmp_path: 
     assert LOGGER.handlers == [second]
 
 
-def test_a_bad_url_changes_nothing() -> None:
+def test_bad_url_changes_nothing() -> None:
     """The error names the URL, and Rocketry stays as it was."""
     app = make_app()
     before = list(LOGGER.handlers)

@@ -714,7 +714,7 @@ def apps_repo() -> MemoryRepo:
     return MemoryRepo(model=TaskEventRecord)
 
 
-def test_an_error_at_the_end_of_the_scheduler_is_kept(
+def test_error_at_the_end_of_the_scheduler_is_kept(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scheduler ends as it would have without us."""

@@ -106,12 +106,12 @@ def test_links_survive_their_text(kept: tuple[RunLink, ...]) -> None:
     assert (read_links(text) if text is not None else ()) == kept
 
 
-def test_nothing_is_kept_of_nothing() -> None:
-    """A column stays empty where nothing was added."""
+def test_no_annotations_are_no_text() -> None:
+    """The column stays empty."""
     assert (attributes_as_text(()), events_as_text(()), links_as_text(())) == (None, None, None)
 
 
-def test_the_text_is_plain_json() -> None:
+def test_text_is_plain_json() -> None:
     """A user can read a column, and find the trace of a link by its hex ids."""
     assert attributes_as_text((("a", 1), ("b", "é"))) == '{"a": 1, "b": "\\u00e9"}'
     assert events_as_text((RunEvent("e", 5, (("k", True),)),)) == (
@@ -166,7 +166,7 @@ def test_parsed_json_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(("time", "kept"), [(-5, 0), (2**70, 2**63 - 1), ("7", 7)])
-def test_a_time_out_of_range_is_the_end_of_the_range(time: object, kept: int) -> None:
+def test_time_out_of_range_is_the_end_of_the_range(time: object, kept: int) -> None:
     """Times of events are in the range of OTLP and of backends."""
     (event,) = read_events([{"name": "e", "time": time, "attributes": {}}])
     assert event.time == kept
@@ -187,7 +187,7 @@ def test_attributes_are_sorted_and_their_keys_are_text() -> None:
     )
 
 
-def test_an_attribute_can_be_set_again() -> None:
+def test_attribute_can_be_set_again() -> None:
     """The last value counts, in the place of the first."""
     annotations = Annotations()
     annotations.set_attribute("rows", 1)
@@ -196,8 +196,8 @@ def test_an_attribute_can_be_set_again() -> None:
     assert list(annotations.attributes.items()) == [("rows", 2), ("file", "None")]
 
 
-def test_a_key_that_is_no_text_becomes_one() -> None:
-    """Whatever a body gives as a key, it raises nothing."""
+def test_key_of_another_type_becomes_text() -> None:
+    """No key that a body gives raises anything."""
     annotations = Annotations()
     annotations.set_attribute(5, 1)  # type: ignore[arg-type]
     annotations.set_attribute("\ud800", 2)
@@ -231,7 +231,7 @@ def test_beyond_128_neither_events_nor_links_are_read() -> None:
     assert len(read_links(json.dumps([link] * 200))) == 128
 
 
-def test_an_attribute_without_a_key_is_ignored() -> None:
+def test_attribute_without_a_key_is_ignored() -> None:
     """OpenTelemetry has none, and would warn of each."""
     annotations = Annotations()
     annotations.set_attribute("", 1)

@@ -20,7 +20,7 @@ from rocketry_otel._model.durations import EXAMPLES, seconds_of
         ("999999999999w", 999_999_999_999 * 604_800),
     ],
 )
-def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
+def test_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
     """The unit is one letter, in either case."""
     assert seconds_of(text) == seconds
 
@@ -36,7 +36,7 @@ def test_other_text_is_an_error_with_examples(text: str) -> None:
         seconds_of(text)
 
 
-def test_the_examples_are_durations() -> None:
+def test_examples_are_durations() -> None:
     """The examples of the error are allowed."""
     assert [seconds_of(text) for text in re.findall(r"\w*\d+\w", EXAMPLES)] == [
         45, 5_400, 43_200, 2_592_000, 1_209_600,

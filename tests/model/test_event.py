@@ -40,7 +40,7 @@ def test_any_time_is_in_the_range_of_otlp(seconds: object, expected: int) -> Non
     assert type(nanoseconds(seconds)) is int
 
 
-def test_a_run_record_is_read_whole() -> None:
+def test_run_record_has_all_parts_of_an_event() -> None:
     """Every part of an event comes from the record's own fields."""
     record = task_record(
         "run", run_id="r1", execution="thread", process=7, thread=123456789012345, levelno=20
@@ -60,7 +60,7 @@ def test_a_run_record_is_read_whole() -> None:
     )
 
 
-def test_a_stored_record_gives_the_same_event() -> None:
+def test_stored_record_gives_the_same_event() -> None:
     """A stored record gives the same event as the live one, but for the level."""
     fields = {**vars(task_record("fail", run_id="r1", exc_info=raised(ValueError("boom"))))}
     live = live_event({**fields, "process": 7, "exc_text": "of another handler"}, "m")
@@ -73,7 +73,7 @@ def test_a_stored_record_gives_the_same_event() -> None:
     assert parse_event(stored) == live._replace(level=None)
 
 
-def test_a_minimal_record_gets_rocketrys_own_message() -> None:
+def test_minimal_record_gets_rocketrys_own_message() -> None:
     """A model that keeps no message is replayed with the text that Rocketry logs."""
     event = parse_event({"task_name": "etl", "action": "run", "created": START})
     assert event.message == "Task 'etl' status: 'run'"
@@ -85,7 +85,7 @@ def test_a_minimal_record_gets_rocketrys_own_message() -> None:
     [{}, {"task_name": "etl"}, {"action": "run"}, {"task_name": None, "action": "run"}],
     ids=str,
 )
-def test_a_record_without_task_or_action_is_no_task_event(fields: dict[str, object]) -> None:
+def test_record_without_task_or_action_is_no_task_event(fields: dict[str, object]) -> None:
     """A repository keeps only records with both."""
     assert not parse_event(fields).is_task_event
 
@@ -98,7 +98,7 @@ def test_only_failures_and_plain_records_have_an_exception() -> None:
 
 
 @pytest.mark.parametrize("execution", ["fast", 5, None, ["main"]], ids=str)
-def test_an_unknown_execution_is_left_out(execution: object) -> None:
+def test_unknown_execution_is_left_out(execution: object) -> None:
     """Only Rocketry's four modes are shown."""
     assert parse_event({"execution": execution}).execution is None
 
@@ -146,7 +146,7 @@ def test_columns_that_are_none_of_ours_give_nothing(stored: object) -> None:
     assert (event.events, event.links) == ((), ())
 
 
-def test_a_group_whose_members_were_cut_off_is_read() -> None:
+def test_group_whose_members_were_cut_off_is_read() -> None:
     """The group's own type and message are there, without the exceptions that it holds."""
     text = (
         "  + Exception Group Traceback (most recent call last):\n"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rocketry_otel._model.ids import RunIds, ids_of
 
 
-def test_the_ids_of_a_run_never_change() -> None:
+def test_ids_of_a_run_never_change() -> None:
     """The ids are part of the contract: old runs in a backend must be found again."""
     ids = ids_of("etl", "0123456789abcdef0123456789abcdef", 1_700_000_000_000_000_000)
     assert ids.trace_hex == "079425aa8885539a91ecf621c696b56d"
@@ -15,7 +15,7 @@ def test_the_ids_of_a_run_never_change() -> None:
     assert ids == RunIds(int("079425aa8885539a91ecf621c696b56d", 16), int("83b0fef6577ac2fd", 16))
 
 
-def test_the_ids_are_the_same_in_another_process() -> None:
+def test_ids_are_the_same_in_another_process() -> None:
     """Hash randomisation and the like have no part in them."""
     code = "from rocketry_otel._model.ids import ids_of\nprint(ids_of('etl', None, 5).trace_hex)"
     done = subprocess.run(

@@ -100,7 +100,7 @@ numbers.Integral.register(Count)
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_value_is_of_a_type_that_otlp_carries(value: object, plain: object) -> None:
+def test_value_is_of_a_type_that_otlp_carries(value: object, plain: object) -> None:
     """Truth values and numbers in range stay; every other value becomes clean text."""
     assert plain_value(value) == plain
     assert type(plain_value(value)) is type(plain)

@@ -27,7 +27,7 @@ def beginnings_of(*events: TaskEvent) -> list[int]:
     return [step.run.began.created if step.run and step.run.began else -1 for step in steps]
 
 
-def test_a_run_begins_and_ends() -> None:
+def test_run_begins_and_ends() -> None:
     """The ending closes the run that its id names, and nothing stays behind."""
     tracker = RunTracker()
     began = tracker.observe(event("run", "a", 1.0))
@@ -52,7 +52,7 @@ def test_overlapping_runs_pair_by_id(first: str) -> None:
     assert found[2:] == [beginnings[first], beginnings[second]]
 
 
-def test_a_run_id_that_is_used_again_is_another_run() -> None:
+def test_run_id_that_is_used_again_is_another_run() -> None:
     """A function of the user's may give the same id each time: the beginning separates the runs."""
     tracker = RunTracker()
     runs = []
@@ -87,7 +87,7 @@ def test_ids_ignore_run_ids_that_are_not_kept() -> None:
     assert step.run.ids == ids_of("etl", None, 1_000_000_000)
 
 
-def test_a_second_ending_changes_nothing() -> None:
+def test_second_ending_changes_nothing() -> None:
     """Rocketry logs ``run, fail, success`` with one id when a handler fails: one run, one end."""
     tracker = RunTracker()
     run = tracker.observe(event("run", "a", 1.0)).run
@@ -109,7 +109,7 @@ def test_second_ending_without_id_changes_nothing() -> None:
     assert (again.change, again.run.ids) == ("repeated", run.ids)
 
 
-def test_an_ending_without_id_ends_the_run_in_its_place() -> None:
+def test_ending_without_id_ends_the_run_in_its_place() -> None:
     """A thread or child that fails before the task's function logs no id: its place decides."""
     found = beginnings_of(
         event("run", "a", 1.0, process=7), event("run", "b", 2.0, process=8),
@@ -118,7 +118,7 @@ def test_an_ending_without_id_ends_the_run_in_its_place() -> None:
     assert found[2:] == [1_000_000_000, 2_000_000_000]
 
 
-def test_a_failed_pickling_is_one_run() -> None:
+def test_failed_pickling_is_one_run() -> None:
     """Rocketry then logs a run and a failure without id, and another failure with one."""
     tracker = RunTracker()
     changes = [
@@ -166,7 +166,7 @@ def test_records_without_id_and_place_pair_by_order() -> None:
     )[2:] == [1_000_000_000, 2_000_000_000]  # fmt: skip
 
 
-def test_a_crash_ends_the_newest_run_of_the_task() -> None:
+def test_crash_ends_the_newest_run_of_the_task() -> None:
     """It is logged with no id: Rocketry means the newest."""
     tracker = RunTracker()
     tracker.observe(event("run", "a", 1.0))
@@ -190,7 +190,7 @@ def test_crash_after_restart_ends_the_stored_run() -> None:
     assert step.run.end_estimated
 
 
-def test_a_crash_with_no_run_is_not_estimated() -> None:
+def test_crash_with_no_run_is_not_estimated() -> None:
     """Without a beginning there is nothing whose end could be estimated."""
     step = RunTracker().observe(event("crash", None, 9.0))
     assert step.run is not None
@@ -239,12 +239,12 @@ def test_record_without_action_belongs_to_its_run() -> None:
     assert tracker.observe(event("note", None, 4.0, thread=5)).run is None
 
 
-def test_a_record_without_task_belongs_to_no_run() -> None:
+def test_record_without_task_belongs_to_no_run() -> None:
     """There is nothing to find its run by."""
     assert RunTracker().observe(parse_event({"action": "run"})) == Step(None, "none")
 
 
-def test_an_open_run_is_found_by_its_task_and_id() -> None:
+def test_open_run_is_found_by_its_task_and_id() -> None:
     """The newest, if an id was given twice; not one that has ended, nor one of another task."""
     tracker = RunTracker()
     assert tracker.open_run("etl", "a") is None
@@ -262,7 +262,7 @@ def test_an_open_run_is_found_by_its_task_and_id() -> None:
     assert first is not second
 
 
-def test_a_run_begins_with_nothing_added() -> None:
+def test_run_begins_with_nothing_added() -> None:
     """Context, decision, annotations and launcher are empty at first."""
     run = RunTracker().observe(event("run", "a")).run
     assert run is not None
@@ -330,7 +330,7 @@ def test_runs_of_a_broken_clock_cost_no_time_without_bound() -> None:
     assert ids[100] == ids[102]
 
 
-def test_a_beginning_has_the_ids_that_its_record_bears() -> None:
+def test_beginning_has_the_ids_that_its_record_bears() -> None:
     """An earlier run of the same instant may be out of what is read."""
     tracker, ids = RunTracker(), ids_of("etl", None, 1_000_000_000, 1)
     run = tracker.observe(event("run"), ids).run
@@ -338,7 +338,7 @@ def test_a_beginning_has_the_ids_that_its_record_bears() -> None:
     assert run.ids == ids
 
 
-def test_the_first_of_two_runs_with_the_same_ids_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_of_two_runs_with_the_same_ids_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit of an instant ids are shared; the end of one run leaves the other open."""
     monkeypatch.setattr("rocketry_otel._model.runs._MOST_IN_AN_INSTANT", 0)
     tracker = RunTracker()

@@ -27,7 +27,7 @@ def span_of(ended: TaskEvent, began: TaskEvent | None = None, detail: str = "ful
     return span_signal(run_of(ended, began), ended, detail)
 
 
-def test_a_success_is_a_plain_span() -> None:
+def test_success_is_a_plain_span() -> None:
     """Name, times and attributes are the contract's, and the status is unset."""
     signal = span_of(event("success", 3.0), event("run", 1.0, execution="thread"))
     assert signal == SpanSignal(
@@ -45,7 +45,7 @@ def test_a_success_is_a_plain_span() -> None:
     )
 
 
-def test_an_inaction_is_no_error() -> None:
+def test_inaction_is_no_error() -> None:
     """A task that found nothing to do leaves the status unset and has no error type."""
     signal = span_of(event("inaction", 3.0), event("run"))
     assert signal.error is None
@@ -53,7 +53,7 @@ def test_an_inaction_is_no_error() -> None:
     assert signal.attributes["rocketry.action"] == "inaction"
 
 
-def test_a_failure_has_its_exception() -> None:
+def test_failure_has_its_exception() -> None:
     """The span's event has type, message and traceback; ``error.type`` has the type."""
     signal = span_of(event("fail", 3.0, exc_text=TRACEBACK), event("run"))
     assert signal.attributes["error.type"] == "ValueError"
@@ -77,9 +77,7 @@ def test_a_failure_has_its_exception() -> None:
         ("type", ["exception.type"], "ValueError"),
     ],
 )
-def test_no_more_of_an_exception_leaves_than_is_allowed(
-    detail: str, keys: list[str], error: str
-) -> None:
+def test_exception_setting_holds_for_all_signals(detail: str, keys: list[str], error: str) -> None:
     """Span, status and log record all keep to the setting."""
     ended = event("fail", 3.0, exc_text=TRACEBACK)
     signal = span_of(ended, event("run"), detail)
@@ -106,7 +104,7 @@ def test_termination_has_its_reason(message: str, error_type: str) -> None:
     assert signal.error == message
 
 
-def test_a_crash_is_an_estimated_error() -> None:
+def test_crash_is_an_estimated_error() -> None:
     """Its end is the time of the crash record, and is marked as an estimate."""
     signal = span_of(event("crash", 9.0), event("run", 1.0))
     assert (signal.start, signal.end) == (1_000_000_000, 9_000_000_000)
@@ -115,7 +113,7 @@ def test_a_crash_is_an_estimated_error() -> None:
     assert signal.error is not None
 
 
-def test_an_ending_alone_has_no_length() -> None:
+def test_ending_alone_has_no_length() -> None:
     """A task that failed in its setup is a span from the failure to the failure."""
     signal = span_of(event("fail", 3.0, execution="process"))
     assert signal.start == signal.end == 3_000_000_000
@@ -138,7 +136,7 @@ def test_fields_of_the_ending_are_shown() -> None:
     assert signal.attributes["rocketry.execution"] == "main"
 
 
-def test_a_clock_that_was_set_back_gives_no_negative_length() -> None:
+def test_clock_that_was_set_back_gives_no_negative_length() -> None:
     """A span that ends before it starts is shown by no backend."""
     signal = span_of(event("success", 1.0), event("run", 3.0))
     assert signal.start == signal.end == 3_000_000_000
@@ -191,7 +189,7 @@ def test_each_action_is_a_log_record(action: str, severity: SeverityNumber, text
         (5, SeverityNumber.TRACE),
     ],
 )
-def test_a_record_without_action_has_the_severity_of_its_level(
+def test_record_without_action_has_the_severity_of_its_level(
     level: int | None, severity: SeverityNumber
 ) -> None:
     """A body's record is exported unchanged, with no event name."""
@@ -201,7 +199,7 @@ def test_a_record_without_action_has_the_severity_of_its_level(
     assert signal.attributes == {"task_name": "etl", "rocketry.run_id": "r1"}
 
 
-def test_a_record_without_task_has_no_name() -> None:
+def test_record_without_task_has_no_name() -> None:
     """Nothing is made up for a record that names no task."""
     assert log_signal(parse_event({"message": "m"}), "full").attributes == {}
 
@@ -232,8 +230,8 @@ def test_attributes_of_the_beginning_come_first() -> None:
     assert list(signal.attributes.items())[: len(known)] == list(known.items())
 
 
-def test_a_hook_may_name_the_span() -> None:
-    """The name travels with the added attributes and is none itself."""
+def test_hook_may_name_the_span() -> None:
+    """The name travels with the added attributes and is no attribute itself."""
     ended = event("success", 3.0, attributes={"rocketry.span_name": "load of etl", "rows": 5})
     signal = span_of(ended, event("run"))
     assert signal.name == "load of etl"
@@ -242,8 +240,8 @@ def test_a_hook_may_name_the_span() -> None:
     assert span_of(event("success", 3.0, attributes={"rocketry.span_name": 5})).name == "5"
 
 
-def test_a_name_given_by_a_hook_is_shortened_too() -> None:
-    """A megabyte is no name."""
+def test_long_span_name_is_shortened() -> None:
+    """A hook may give a megabyte."""
     signal = span_of(event("success", attributes={"rocketry.span_name": "x" * 1_000_000}))
     assert 1_000 < len(signal.name) < 1_100
 
@@ -269,7 +267,7 @@ def test_events_and_links_have_their_sources() -> None:
     assert signal.exception is not None
 
 
-def test_an_ending_alone_has_its_own_links() -> None:
+def test_ending_alone_has_its_own_links() -> None:
     """If the beginning is unknown, the ending takes its place."""
     links = (RunLink(10, 11, "request"),)
     assert span_of(event("fail")._replace(links=links)).links == links

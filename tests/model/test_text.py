@@ -58,12 +58,12 @@ def test_clean_text_can_be_encoded_and_stays_as_it_is(text: str) -> None:
     assert safe_text(clean) == clean
 
 
-def test_a_short_text_is_not_shortened() -> None:
+def test_short_text_is_not_shortened() -> None:
     """A text within the limit is returned unchanged."""
     assert shortened("abcd", 4) == "abcd"
 
 
-def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
+def test_long_text_keeps_its_beginning_and_its_end() -> None:
     """The beginning gets a quarter of the room, the end the rest, and the gap is marked."""
     assert (
         shortened("ab" + "x" * 100 + "defghi", 8) == "ab\n[... 100 characters left out ...]\ndefghi"
@@ -99,7 +99,7 @@ def test_times_and_lengths_are_seconds() -> None:
         (" " * 50 + "x", "..."),
     ],
 )
-def test_a_text_becomes_one_printable_line(text: str, line: str) -> None:
+def test_text_becomes_one_printable_line(text: str, line: str) -> None:
     """No text of somebody else's begins a second line, or reaches the terminal as a command."""
     assert one_line(text, 10) == line
     assert line.isprintable()

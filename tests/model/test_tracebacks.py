@@ -71,7 +71,7 @@ def test_text_and_exception_agree(
         assert from_text.message == live.message
 
 
-def test_an_exception_has_its_qualified_name() -> None:
+def test_exception_has_its_qualified_name() -> None:
     """The name includes the module, but for built-in exceptions."""
     info = exception_of({"exc_info": raised(CustomError("own"))})
     assert info is not None
@@ -95,7 +95,7 @@ def test_main_module_is_not_named() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are new in 3.11")
-def test_an_exception_group_is_named_by_itself() -> None:
+def test_exception_group_is_named_by_itself() -> None:
     """Of a group the group's own type and message are shown, not those inside."""
     group = ExceptionGroup("two things", [ValueError("a"), KeyError("b")])  # noqa: F821
     info = exception_from_text(printed(group))
@@ -121,7 +121,7 @@ def test_other_values_give_no_exception(exc_info: object) -> None:
     assert exception_of({}) is None
 
 
-def test_an_exception_in_odd_shapes_is_found() -> None:
+def test_exception_in_odd_shapes_is_found() -> None:
     """An instance alone, a type alone and a pair name their exception as well."""
     error = ValueError("boom")
     assert exception_of({"exc_info": error}) == ExceptionInfo(
@@ -136,7 +136,7 @@ def test_an_exception_in_odd_shapes_is_found() -> None:
     )
 
 
-def test_an_exc_info_that_is_text_is_the_traceback() -> None:
+def test_exc_info_that_is_text_is_the_traceback() -> None:
     """Rocketry puts the text of a child's traceback in the place of ``exc_info``."""
     text = printed(ValueError("boom"))
     assert exception_of({"exc_info": text}) == ExceptionInfo("ValueError", "boom", text)
@@ -161,7 +161,7 @@ def test_unprintable_exception_has_its_name() -> None:
     assert info.stacktrace is not None
 
 
-def test_a_traceback_that_cannot_be_formatted_is_left_out() -> None:
+def test_traceback_that_cannot_be_formatted_is_left_out() -> None:
     """An exception that breaks the traceback module leaves its type and message."""
 
     class Broken(Exception):
@@ -174,7 +174,7 @@ def test_a_traceback_that_cannot_be_formatted_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no traceback here, but words", "  indented", "\n\n"])
-def test_a_text_that_is_no_traceback_is_kept_as_it_is(text: str) -> None:
+def test_text_that_is_no_traceback_is_kept_as_it_is(text: str) -> None:
     """Nothing is made up about a text that nothing can be read from."""
     assert exception_from_text(text) == ExceptionInfo(None, None, text)
 
@@ -184,7 +184,7 @@ def test_no_exception_is_not_taken_for_one() -> None:
     assert exception_of({"exc_info": (None, None, None), "exc_text": "NoneType: None"}) is None
 
 
-def test_a_text_of_another_handler_does_not_win() -> None:
+def test_text_of_another_handler_does_not_win() -> None:
     """What was raised is there: its own traceback counts."""
     info = raised(ValueError("boom"))
     found = exception_of({"exc_info": info, "exc_text": "one line"})
@@ -193,7 +193,7 @@ def test_a_text_of_another_handler_does_not_win() -> None:
     assert found.stacktrace.endswith("ValueError: boom")
 
 
-def test_a_traceback_is_found_in_the_message() -> None:
+def test_traceback_is_found_in_the_message() -> None:
     """A queue handler leaves it there alone."""
     text = "".join(traceback.format_exception(*raised(ValueError("boom"))))
     found = exception_of({}, None, f"Task 'etl' status: 'fail'\n{text}")
@@ -210,7 +210,7 @@ def test_a_traceback_is_found_in_the_message() -> None:
         "first\n\nsecond",
     ],
 )
-def test_a_message_that_looks_like_a_traceback_is_whole(message: str) -> None:
+def test_message_that_looks_like_a_traceback_is_whole(message: str) -> None:
     """A line of a chain counts as one only where a traceback follows it."""
     text = "".join(traceback.format_exception(*raised(RuntimeError(message)))).rstrip("\n")
     found = exception_from_text(text)

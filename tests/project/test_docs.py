@@ -58,7 +58,7 @@ def test_every_local_repository_url_of_the_readme_opens(url: str, tmp_path: Path
     assert bool(list(tmp_path.iterdir())) == (url != "memory://")
 
 
-def test_the_readmes_recipe_by_hand_works(tmp_path: Path) -> None:
+def test_readmes_recipe_by_hand_works(tmp_path: Path) -> None:
     """The code of the README runs unchanged."""
     (code,) = re.findall(r"```python\n(import logging\n.*?)```", README, re.DOTALL)
     log = """
@@ -72,7 +72,7 @@ print(len(handler.repo.filter_by(task_name="etl", action="fail").all()))
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
-def test_the_recipe_of_a_replay_works(tmp_path: Path) -> None:
+def test_recipe_of_a_replay_works(tmp_path: Path) -> None:
     """The code of the page runs unchanged, on records of a plain application."""
     text = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
     (plain, recipe) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

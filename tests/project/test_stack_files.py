@@ -225,12 +225,12 @@ def test_dollars_are_escaped():
     assert re.findall(r"(?<!\$)\$(?:\$\$)*(?!\$)[{\w]", text.split("\n", 2)[2]) == []
 
 
-def test_the_dashboard_uses_data_sources_that_there_are():
+def test_dashboard_uses_data_sources_that_there_are():
     """All three data sources have the right kind."""
     assert uids_in(DASHBOARD) == set(DATASOURCES)
 
 
-def test_the_dashboard_is_where_links_lead():
+def test_dashboard_is_where_links_lead():
     """Its uid is fixed, and every variable that a link sets is one of its."""
     assert DASHBOARD["uid"] == "rocketry-tasks"
     variables = {it["name"] for it in DASHBOARD["templating"]["list"]}
@@ -263,7 +263,7 @@ def test_panels_do_not_overlap_and_have_names():
             assert panel["description"].endswith(".")
 
 
-def test_the_dashboard_is_provisioned_from_where_it_is_mounted():
+def test_dashboard_is_provisioned_from_where_it_is_mounted():
     """And is the page that Grafana opens with."""
     (provider,) = yaml.safe_load(text_of("stack/grafana/dashboards.yaml"))["providers"]
     grafana = SERVICES["grafana"]

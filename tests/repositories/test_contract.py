@@ -85,7 +85,7 @@ ALL = [
 ]
 
 
-def test_it_is_a_repository_of_task_events(repo):
+def test_repository_is_empty_and_of_our_model(repo):
     """It is one of Red Bird's repositories, its model is ours, and it is empty."""
     assert isinstance(repo, BaseRepo)
     assert repo.model is TaskEventRecord
@@ -95,7 +95,7 @@ def test_it_is_a_repository_of_task_events(repo):
     assert repo.filter_by().count() == 0
 
 
-def test_a_record_comes_back_as_it_was(repo):
+def test_record_is_read_as_it_was_written(repo):
     """Every field of a record has the same value and type afterwards."""
     repo.add(FULL)
     (kept,) = repo.filter_by().all()
@@ -112,7 +112,7 @@ def test_unset_fields_are_none(repo):
     assert repo.filter_by().all() == [record()]
 
 
-def test_it_serves_a_log_handler(repo, logger):
+def test_repository_serves_a_log_handler(repo, logger):
     """A handler of Red Bird on a real logger keeps each record with its traceback."""
     try:
         int("no")
@@ -163,13 +163,13 @@ def test_first_last_limit_and_count(filled):
         ({}, ALL[5]),
     ],
 )
-def test_the_last_record_of_a_task(filled, query, expected):
+def test_last_record_of_a_task_is_found(filled, query, expected):
     """The newest record of a task and an action, as Rocketry asks for it, is found."""
     last = filled.filter_by(task_name="a", **query).last()
     assert (last and (last.created, last.action)) == expected
 
 
-def test_the_last_record_changes(filled):
+def test_last_record_is_right_after_changes(filled):
     """An answer about the newest record is right again after an addition, a change, a removal."""
     asked = {"task_name": "a", "action": "run"}
     assert filled.filter_by(**asked).last().run_id == "3"
@@ -221,7 +221,7 @@ def test_update_and_delete(filled):
     assert created(filled.filter_by()) == [ALL[2], ALL[3], ALL[5], (6.0, "run")]
 
 
-def test_a_record_is_replaced(filled):
+def test_record_is_replaced(filled):
     """A record that is replaced is the newest."""
     filled.filter_by(action="success").replace(task_name="a", action="crash", created=8.0)
     assert created(filled.filter_by()) == [*ALL[:2], *ALL[3:], (8.0, "crash")]
@@ -251,7 +251,7 @@ def test_odd_text_is_found(repo, text):
     assert repo.filter_by(message=f"{text}!").count() == 1
 
 
-def test_an_empty_name_can_be_read_again(repo):
+def test_empty_task_name_is_read(repo):
     """A task without a name does not make reading fail."""
     repo.add(record(task_name="", action="run"))
     assert repo.filter_by().all() == [record(task_name="", action="run")]
@@ -268,8 +268,8 @@ def test_an_empty_name_can_be_read_again(repo):
         ("end", float("-inf")),
     ],
 )
-def test_a_number_that_a_column_cannot_hold(repo, url, field, value):
-    """Such a number is no reason to refuse the record; only memory keeps it."""
+def test_too_large_number_refuses_no_record(repo, url, field, value):
+    """Only memory stores such a number."""
     repo.add(record(**{field: value}))
     (kept,) = repo.filter_by().all()
     expected = value if url == "memory://" else None
@@ -277,8 +277,8 @@ def test_a_number_that_a_column_cannot_hold(repo, url, field, value):
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 0])
-def test_a_number_that_a_column_just_holds(repo, value):
-    """The largest and smallest integers of 64 bits are kept."""
+def test_largest_numbers_are_stored(repo, value):
+    """They are the largest and smallest integers of 64 bits."""
     repo.add(record(process=value))
     assert repo.filter_by(process=value).first().process == value
 
@@ -317,15 +317,15 @@ def test_records_survive_reopening(filled, url):
     assert created([again.filter_by(task_name="c", action="run").last()]) == [(6.0, "run")]
 
 
-def test_a_mapping_is_added_like_a_record(repo):
-    """Of a mapping the fields of the model are kept."""
+def test_mapping_is_added_like_a_record(repo):
+    """The fields of the model are stored."""
     repo.add({"task_name": "a", "action": "run", "created": 1.0, "levelname": "INFO"})
     assert repo.filter_by().all() == [record("a")]
 
 
 @pytest.mark.parametrize("if_exists", ["ignore", "update"])
-def test_no_record_is_in_the_way_of_another(repo, if_exists):
-    """Red Bird's other ways of adding keep the record too, since no field names a record."""
+def test_records_have_no_id_in_red_birds_sense(repo, if_exists):
+    """Red Bird's other ways of adding store the record too, since no field is an id."""
     for _ in range(2):
         repo.add(record("a"), if_exists=if_exists)
     assert repo.filter_by().all() == [record("a"), record("a")]

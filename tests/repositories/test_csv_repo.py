@@ -55,8 +55,8 @@ def damaged(path):
     return path.with_name("events.csv.damaged").read_bytes()
 
 
-def test_the_file(path):
-    """The file has a header and a row for each record, in UTF-8, and nothing where None is."""
+def test_file_has_a_header_and_a_row_for_each_record(path):
+    """It is UTF-8, and None is an empty cell."""
     repo = open_csv(path)
     assert isinstance(repo, CSVFileRepo)
     assert repo.id_field is None
@@ -85,19 +85,19 @@ def test_paths(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["csv://", "csv:///", "csv:///x.csv?table=a", "csv://a%00.csv"])
-def test_no_path(url):
-    """A URL without a file in it, or with an option, is refused."""
+def test_url_without_a_file_is_refused(url):
+    """A URL with an option is refused too."""
     with pytest.raises(RepositoryURLError, match="csv://"):
         open_repository(url)
 
 
-def test_a_directory_is_refused(tmp_path):
+def test_directory_is_refused(tmp_path):
     """A directory is no CSV file."""
     with pytest.raises(RepositoryURLError, match="this is a directory"):
         open_csv(tmp_path)
 
 
-def test_a_path_through_a_file_is_refused(tmp_path):
+def test_path_through_a_file_is_refused(tmp_path):
     """The error has the system's message about a path that cannot be created."""
     (tmp_path / "file").touch()
     with pytest.raises(RepositoryError, match=r"Not a directory|File exists"):
@@ -105,8 +105,8 @@ def test_a_path_through_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", HEADER, b"\xef\xbb\xbf" + HEADER])
-def test_a_file_without_records(path, content):
-    """A file that is empty or has a header alone, also one of Excel's, is taken."""
+def test_file_without_records_is_accepted(path, content):
+    """It is empty or has only a header, also one of Excel's."""
     path.write_bytes(content)
     repo = open_csv(path)
     assert repo.filter_by().all() == []
@@ -181,8 +181,8 @@ def test_damage_is_gathered(path):
     assert damaged(path) == b'x,run,\ny,run,1.0,"\n'
 
 
-def test_a_row_that_another_process_was_killed_in(path, caplog):
-    """A row that was cut short since the opening is moved before the next one is written."""
+def test_row_that_was_cut_short_is_moved(path, caplog):
+    """It is moved before the next row is written."""
     repo = open_csv(path)
     repo.add(record("a"))
     with path.open("ab") as file:
@@ -206,8 +206,8 @@ def test_rows_of_another_repository(path):
     assert two.filter_by(**asked).last().created == 2.0
 
 
-def test_a_file_that_was_written_anew(path):
-    """Rows are neither lost nor taken for damage when another has changed the file meanwhile."""
+def test_rewritten_file_is_read_again(path):
+    """After another process has changed the file, rows are neither lost nor taken for damage."""
     one, two = open_csv(path), open_csv(path)
     asked = {"task_name": "fetch", "action": "run"}
     for number in range(6):
@@ -222,8 +222,8 @@ def test_a_file_that_was_written_anew(path):
     assert not path.with_name("events.csv.damaged").exists()
 
 
-def test_a_file_overwritten_in_place(path):
-    """A file whose content was exchanged under the same number is read and checked anew."""
+def test_file_overwritten_in_place_is_checked_again(path):
+    """It has the same inode and another content."""
     repo = open_csv(path)
     asked = {"task_name": "a", "action": "run"}
     repo.add(record("a", created=1))
@@ -235,8 +235,8 @@ def test_a_file_overwritten_in_place(path):
     assert damaged(path) == b"b,run,\n"
 
 
-def test_a_file_that_is_gone(path):
-    """A file that was removed or put away is begun anew, header and all."""
+def test_missing_file_begins_again(path):
+    """It gets its header too."""
     repo = open_csv(path)
     repo.add(record("a"))
     assert repo.filter_by(task_name="a", action="run").last() == record("a")
@@ -248,8 +248,8 @@ def test_a_file_that_is_gone(path):
     assert repo.filter_by().all() == [record("b")]
 
 
-def test_a_long_traceback(path):
-    """A traceback longer than Python's limit for a field is read again."""
+def test_long_traceback_is_read(path):
+    """It is longer than Python's default limit for a field."""
     repo = open_csv(path)
     repo.add(record(exc_text="line\n" * 100_000))
     (kept,) = repo.filter_by().all()
@@ -272,8 +272,8 @@ created
         (b"a,run\rb,1.0\r\n", bare_return()),
     ],
 )
-def test_a_row_that_cannot_be_read(path, caplog, row, why):
-    """A row that is no record is left out with one warning, and left alone by changes."""
+def test_unreadable_row_is_skipped(path, caplog, row, why):
+    """It is logged once, and changes leave it as it is."""
     repo = open_csv(path)
     repo.add(record("a", message="before"))
     with path.open("ab") as file:
@@ -297,8 +297,8 @@ def test_bytes_that_are_no_text(path):
     assert open_csv(path).filter_by().all() == [record("caf\\xe9\\x00")]
 
 
-def test_a_change_that_fails(path):
-    """A change that fails leaves the file as it was, and nothing beside it."""
+def test_failed_change_leaves_the_file_as_it_was(path):
+    """Nothing is left beside it."""
     repo = open_csv(path)
     repo.add(record())
     before = path.read_bytes()
@@ -349,8 +349,8 @@ def test_another_file_is_put_there_while_it_is_written_anew(path):
     ]
 
 
-def test_a_file_that_was_written_anew_is_known(path):
-    """Neither the next record nor the next question needs a look at all of it."""
+def test_own_rewrite_costs_no_further_reading(path):
+    """Neither the next record nor the next query reads the whole file."""
     repo = open_csv(path)
     for name in ("a" * 2_000, "b", "c" * 2_000):
         repo.add(record(name))
@@ -362,8 +362,8 @@ def test_a_file_that_was_written_anew_is_known(path):
     assert repo.filter_by(task_name="b", action="run").last() is None
 
 
-def test_a_file_that_is_gone_is_no_reason_to_fail(path):
-    """There is nothing to remove then."""
+def test_missing_file_has_nothing_to_remove(path):
+    """No error is raised."""
     repo = open_csv(path)
     path.unlink()
     assert repo.remove({}, lambda _: True) == 0
@@ -371,8 +371,8 @@ def test_a_file_that_is_gone_is_no_reason_to_fail(path):
     assert repo.filter_by().all() == [record()]
 
 
-def test_a_time_that_is_none(path, caplog):
-    """Such a row is logged, also by queries for times; it is neither found nor removed."""
+def test_row_without_a_time_is_skipped(path, caplog):
+    """It is logged; it is neither found nor removed."""
     repo = open_csv(path)
     repo.add(record(created=5.0))
     row = path.read_bytes().splitlines(keepends=True)[1]
@@ -384,7 +384,7 @@ def test_a_time_that_is_none(path, caplog):
     assert b"soon" in path.read_bytes()
 
 
-def test_a_change_keeps_the_permissions(path):
+def test_change_keeps_the_permissions(path):
     """A change keeps the permissions of the file."""
     repo = open_csv(path)
     repo.add(record())
@@ -393,8 +393,8 @@ def test_a_change_keeps_the_permissions(path):
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_full_disk(path):
-    """A record that the disk has no room for raises, and leaves no half row behind."""
+def test_full_disk_raises_and_leaves_no_half_row(path):
+    """The disk has no room for the record."""
     repo = open_csv(path)
     repo.add(record("a"))
     size = path.stat().st_size
@@ -436,8 +436,8 @@ def test_processes_write_at_once(path):
 
 
 @pytest.mark.parametrize("is_replaced", [True, False])
-def test_a_writer_that_waits_while_the_file_is_changed(path, is_replaced):
-    """A writer that waited while the file was replaced or removed writes to the new file."""
+def test_waiting_writer_writes_to_the_new_file(path, is_replaced):
+    """The file was replaced or removed while it waited."""
     repo = open_csv(path)
     repo.add(record("a"))
     with path.open("rb") as old:
@@ -482,7 +482,7 @@ def test_any_text_comes_back(path, rows):
     ]
 
 
-def test_a_repository_of_red_bird_reads_the_file(path):
+def test_repository_of_red_bird_reads_the_file(path):
     """Red Bird's plain repository with the same model reads our file."""
     open_csv(path).add(FULL)
     plain = CSVFileRepo(filename=path, model=TaskEventRecord)

@@ -31,8 +31,8 @@ def names(path):
     return sorted(file.name for file in path.iterdir())
 
 
-def test_the_files(repo, tmp_path):
-    """Each record is a file of UTF-8 with all fields, named by its time and its process."""
+def test_each_record_is_a_file(repo, tmp_path):
+    """It is UTF-8, has all fields, and is named by its time and process."""
     assert isinstance(repo, JSONDirectoryRepo)
     before = time.time_ns()
     repo.add(record("Grüße", message="\ud800"))
@@ -55,7 +55,7 @@ def test_paths(tmp_path, monkeypatch):
     assert [len(names(tmp_path / name)) for name in ("a/b", "c", "d")] == [1, 1, 1]
 
 
-def test_a_file_is_refused(tmp_path):
+def test_file_is_refused(tmp_path):
     """A file is no directory, and neither is a path below one."""
     (tmp_path / "file").touch()
     with pytest.raises(RepositoryURLError, match="this is a file"):
@@ -64,8 +64,8 @@ def test_a_file_is_refused(tmp_path):
         open_repository(f"json://{tmp_path}/file/within")
 
 
-def test_no_directory():
-    """A URL without a directory in it is refused."""
+def test_url_without_a_directory_is_refused():
+    """The error names the form of the URL."""
     with pytest.raises(RepositoryURLError, match="names no file"):
         open_repository("json://")
 
@@ -106,8 +106,8 @@ def test_processes_write_at_once(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b'{"task_name": "a", "act', b"[1, 2]", b'{"name": "x"}', b"\xff\xfe{}"]
 )
-def test_a_file_that_is_no_record(repo, tmp_path, caplog, content):
-    """Half a file or one of another program is left out with one warning, and left alone."""
+def test_unreadable_file_is_skipped(repo, tmp_path, caplog, content):
+    """Half a file, or a foreign one, is logged once and stays as it is."""
     repo.add(record("a"))
     foreign = tmp_path / "package.json"
     foreign.write_bytes(content)
@@ -123,8 +123,8 @@ def test_a_file_that_is_no_record(repo, tmp_path, caplog, content):
     assert caplog.records[0].getMessage().startswith(f"{foreign} is no task event and is left")
 
 
-def test_a_directory_named_like_a_file(repo, tmp_path, caplog):
-    """A directory whose name ends like a record's is left out with one warning."""
+def test_directory_named_like_a_record_is_skipped(repo, tmp_path, caplog):
+    """One warning is logged."""
     (tmp_path / "x.json").mkdir()
     repo.add(record())
     assert repo.filter_by().all() == [record()]
@@ -132,8 +132,8 @@ def test_a_directory_named_like_a_file(repo, tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
-def test_a_record_that_is_removed_while_others_are_read(repo, tmp_path, caplog):
-    """Records removed during a reading are left out, without a warning."""
+def test_record_removed_during_a_reading_is_skipped(repo, tmp_path, caplog):
+    """No warning is logged."""
     for number in range(3):
         repo.add(record(created=number))
     result = iter(repo.filter_by())
@@ -143,8 +143,8 @@ def test_a_record_that_is_removed_while_others_are_read(repo, tmp_path, caplog):
     assert caplog.records == []
 
 
-def test_a_full_disk(repo, tmp_path):
-    """A record that the disk has no room for raises, and leaves no file behind."""
+def test_full_disk_raises_and_leaves_no_file(repo, tmp_path):
+    """The disk has no room for the record."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
@@ -155,8 +155,8 @@ def test_a_full_disk(repo, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_an_update_keeps_order_and_names(repo, tmp_path):
-    """A change writes the record's own file anew."""
+def test_update_keeps_order_and_names(repo, tmp_path):
+    """A change rewrites the record's own file."""
     for number in range(3):
         repo.add(record(created=number))
     before = names(tmp_path)
@@ -165,7 +165,7 @@ def test_an_update_keeps_order_and_names(repo, tmp_path):
     assert [one.action for one in repo.filter_by()] == ["run", "fail", "run"]
 
 
-def test_the_last_record_is_found_from_the_end(repo, tmp_path):
+def test_last_record_is_found_from_the_end(repo, tmp_path):
     """No older file is opened for the last record."""
     repo.add(record("a"))
     (oldest,) = tmp_path.iterdir()
@@ -175,7 +175,7 @@ def test_the_last_record_is_found_from_the_end(repo, tmp_path):
     assert repo._skipped == set()
 
 
-def test_a_repository_of_red_bird_shares_the_directory(tmp_path):
+def test_repository_of_red_bird_shares_the_directory(tmp_path):
     """Files of a plain repository with the same model are read, and the other way round."""
     plain = JSONDirectoryRepo(path=tmp_path, model=TaskEventRecord, id_field="run_id")
     plain.add(FULL)

@@ -21,8 +21,8 @@ def times(repo):
     return [one.created for one in repo.filter_by()]
 
 
-def test_it_keeps_the_newest_hundred_thousand():
-    """Without an option 100,000 records are kept."""
+def test_default_limit_is_a_hundred_thousand():
+    """The newest records stay."""
     repo = open_repository("memory://")
     assert isinstance(repo, MemoryRepo)
     assert repo.max_records == 100_000
@@ -33,8 +33,8 @@ def test_it_keeps_the_newest_hundred_thousand():
     assert repo.filter_by().last().created == 100_000.0
 
 
-def test_the_option_changes_how_many():
-    """The option limits the records, and the newest are kept."""
+def test_option_sets_the_limit():
+    """The newest records stay."""
     repo = open_repository("memory://?max_records=3")
     for number in range(5):
         repo.add(record(created=number))
@@ -44,14 +44,14 @@ def test_the_option_changes_how_many():
 @pytest.mark.parametrize(
     "value", ["0", "-1", "1.5", "", "many", "²", "1e3", "2147483648", "9" * 5000]
 )
-def test_a_number_that_is_none_is_refused(value):
-    """A senseless number of records is refused, with the allowed range."""
+def test_bad_limit_is_refused(value):
+    """The error has the allowed range."""
     with pytest.raises(RepositoryURLError, match="from 1 to 2147483647"):
         open_repository(f"memory://?max_records={value}")
 
 
-def test_the_last_of_a_kind_leaves():
-    """A record that left for want of room is not found as the last of its kind either."""
+def test_record_beyond_the_limit_is_not_found_as_the_last():
+    """The limit has removed it."""
     repo = open_repository("memory://?max_records=2")
     repo.add(record("a", "fail", 1.0))
     repo.add(record("a", "run", 2.0))
@@ -72,8 +72,8 @@ def test_one_record_added_twice():
     assert repo.filter_by(task_name="a", action="fail").last() is None
 
 
-def test_the_bound_holds_after_changes():
-    """After updates and removals the bound and the answers are as before."""
+def test_limit_holds_after_changes():
+    """Updates and removals change neither the limit nor the answers."""
     repo = open_repository("memory://?max_records=3")
     for number in range(3):
         repo.add(record("a", "run", number))
@@ -88,7 +88,7 @@ def test_the_bound_holds_after_changes():
     assert repo.filter_by(task_name="a", action="fail").last() is None
 
 
-def test_a_field_that_is_none_is_refused():
+def test_unknown_field_is_refused():
     """An update of a field that the model does not have raises."""
     repo = open_repository("memory://")
     repo.add(record())
@@ -143,7 +143,7 @@ def test_reading_never_raises_while_another_thread_adds():
     assert repo.filter_by().count() == 500
 
 
-def test_a_lock_that_was_held_at_a_fork_is_free_in_the_child():
+def test_lock_that_was_held_at_a_fork_is_free_in_the_child():
     """A child of a fork can add, though another thread was adding at that moment."""
     repo = open_repository("memory://")
     held, free = threading.Event(), threading.Event()

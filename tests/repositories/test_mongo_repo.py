@@ -103,8 +103,8 @@ def test_urls_that_are_refused(url, why):
 
 
 @pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
-def test_no_server(scheme):
-    """A server that does not answer is an error with the masked URL, soon."""
+def test_unreachable_server_is_an_error(scheme):
+    """The error comes soon, with the masked URL."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -118,7 +118,7 @@ def test_no_server(scheme):
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_forked_child_has_a_client_of_its_own(asked):
+def test_forked_child_has_a_client_of_its_own(asked):
     """After a fork the parent's client is neither used nor closed."""
     repo = open_repository("mongodb://h/x")
     parents = repo.get_client()
@@ -130,7 +130,7 @@ def test_a_forked_child_has_a_client_of_its_own(asked):
     assert len(asked) == 2
 
 
-def test_a_repository_that_is_no_longer_used_closes_its_client(mongo_server):
+def test_repository_that_is_no_longer_used_closes_its_client(mongo_server):
     """When the repository is freed, its client is closed."""
     repo = open_repository("mongodb://h/x")
     session = repo.session
@@ -139,15 +139,15 @@ def test_a_repository_that_is_no_longer_used_closes_its_client(mongo_server):
     assert session._bind is None
 
 
-def test_a_limit_of_none(mongo_server):
-    """A limit of 0 gives nothing, though to MongoDB it would be none."""
+def test_limit_of_zero_gives_nothing(mongo_server):
+    """To MongoDB, zero means no limit."""
     repo = open_repository("mongodb://h/x")
     repo.add(record())
     assert repo.filter_by().limit(0) == []
     assert repo.filter_by().limit(-1) == []
 
 
-def test_a_repository_of_red_bird_shares_the_collection(mongo_server):
+def test_repository_of_red_bird_shares_the_collection(mongo_server):
     """A plain repository of Red Bird with the same model and an id field adds to it."""
     ours = open_repository("mongodb://localhost/telemetry")
     plain = MongoRepo(
@@ -163,7 +163,7 @@ def test_a_repository_of_red_bird_shares_the_collection(mongo_server):
     assert ours.filter_by().all() == [FULL.copy(update={"run_id": None})]
 
 
-def test_the_fixture_is_one_server(mongo_server):
+def test_fixture_is_one_server(mongo_server):
     """Clients of a test see the same data, or the tests of two repositories would show nothing."""
     assert isinstance(pymongo.MongoClient, functools.partial)
     pymongo.MongoClient("mongodb://a").x.y.insert_one({"z": 1})

@@ -86,7 +86,7 @@ def test_masking_accepts_other_types():
 
 @given(SECRETS, st.sampled_from(["postgresql", "mysql+pymysql", "mongodb", "ftp", "memory", "x y"]))
 def test_no_error_shows_a_password(secret, scheme):
-    """Whatever is wrong with a URL, the password is not in the error."""
+    """The error of a bad URL does not contain it."""
     for url in (
         f"{scheme}://user:{secret}@127.0.0.1:port/db",
         f"{scheme}://user:{secret}@@/?password={secret}",
@@ -150,8 +150,8 @@ def test_case_and_white_space():
         ("sqlalchemy", "redis://h", "is not memory, csv, json or mongodb"),
     ],
 )
-def test_a_package_that_is_missing(monkeypatch, package, url, cure):
-    """The error names the missing package, and the command that installs it."""
+def test_missing_package_is_named(monkeypatch, package, url, cure):
+    """The error has the command that installs it."""
     for name in [*sys.modules]:
         if name.startswith(
             (
@@ -167,15 +167,15 @@ def test_a_package_that_is_missing(monkeypatch, package, url, cure):
     assert str(caught.value).startswith(mask_url(url))
 
 
-def test_a_module_of_ours_that_is_missing(monkeypatch):
-    """That something else cannot be imported is not taken for a missing extra."""
+def test_missing_module_of_ours_is_no_missing_extra(monkeypatch):
+    """Another import error is raised as it is."""
     monkeypatch.setitem(sys.modules, "rocketry_otel._repositories.csv_repo", None)
     with pytest.raises(ModuleNotFoundError, match="csv_repo"):
         open_repository("csv://x.csv")
 
 
-def test_it_imports_without_optional_packages(tmp_path):
-    """Without SQLAlchemy and pymongo the other repositories open and work."""
+def test_package_works_without_optional_packages(tmp_path):
+    """Without SQLAlchemy and pymongo the other repositories open."""
     done = run_python(
         """
         import sys

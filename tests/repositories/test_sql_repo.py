@@ -100,8 +100,8 @@ def schema(url, table="rocketry_task_events"):
 # --- The table -------------------------------------------------------------------------------
 
 
-def test_the_table_in_sqlite(path):
-    """SQLite has the columns in order, an id that counts on, and the indices."""
+def test_sqlite_table_has_columns_and_indices(path):
+    """The id counts up, and the columns are in order."""
     repo = open_repository(f"sqlite:///{path}")
     assert isinstance(repo, SQLRepo)
     connection = sqlite3.connect(path)
@@ -137,8 +137,8 @@ def indices(url):
     return {index["name"]: index["column_names"] for index in schema(url)[2]}
 
 
-def test_the_table_in_postgresql(postgresql):
-    """PostgreSQL has the columns in order, an id that counts, and the indices."""
+def test_postgresql_table_has_columns_and_indices(postgresql):
+    """The id counts up, and the columns are in order."""
     database = postgresql.new_database()
     open_repository(postgresql.url(database))
     seen = postgresql.psql(
@@ -158,8 +158,8 @@ def test_the_table_in_postgresql(postgresql):
 
 
 @pytest.mark.parametrize("dialect", [mysql.dialect(), mysql.dialect(is_mariadb=True)])
-def test_the_table_in_mysql(dialect):
-    """MySQL is asked for text that it can index where there is an index, and for long text."""
+def test_mysql_table_has_indexable_text(dialect):
+    """Columns with an index have short text, the others long text."""
     table = define_table("rocketry_task_events")
     if dialect.is_mariadb:
         dialect.name = "mariadb"
@@ -192,7 +192,7 @@ def test_another_table(repo, url, execute):
 
 
 @pytest.mark.parametrize("name", ["a-b", "1a", "x" * 49, "a.b", "a&table=b", "%22"])
-def test_a_table_that_is_no_name(path, name):
+def test_bad_table_name_is_refused(path, name):
     """A name that would need quotes is refused."""
     with pytest.raises(RepositoryURLError, match="48 letters, digits and underscores"):
         open_repository(f"sqlite:///{path}?table={name}")
@@ -216,8 +216,8 @@ def test_two_that_start_at_once(url):
     assert indices(url) == INDICES
 
 
-def test_a_table_that_another_makes_in_the_same_moment(postgresql):
-    """If another process creates the table first, that table is used."""
+def test_table_created_by_another_process_is_used(postgresql):
+    """Both create it at the same moment."""
     url = postgresql.url(postgresql.new_database())
     others = []
 
@@ -236,8 +236,8 @@ def test_a_table_that_another_makes_in_the_same_moment(postgresql):
     assert indices(url) == INDICES
 
 
-def test_an_existing_table_with_more(url, execute):
-    """A table with further columns that need no value is taken, and left as it was."""
+def test_table_with_more_columns_is_used(url, execute):
+    """Further columns that need no value stay as they are."""
     columns = ids(url) | COLUMNS | {"seen": "INTEGER", "note": "TEXT NOT NULL DEFAULT 'x'"}
     execute(create("rocketry_task_events", columns))
     before = schema(url)
@@ -248,7 +248,7 @@ def test_an_existing_table_with_more(url, execute):
     assert schema(url) == before
 
 
-def test_an_existing_table_with_another_order_and_key(url, execute):
+def test_table_with_another_order_and_key_is_used(url, execute):
     """The columns may have any order, and the key any name."""
     key = ids(url)["id"]
     columns = dict(reversed(COLUMNS.items())) | {"number": key}
@@ -260,8 +260,8 @@ def test_an_existing_table_with_another_order_and_key(url, execute):
     assert [one.created for one in repo.filter_by()] == [0.0, -1.0, -2.0]
 
 
-def test_an_identity_column(postgresql):
-    """A key that PostgreSQL counts by GENERATED is as good as one by a sequence."""
+def test_identity_column_is_accepted(postgresql):
+    """A key by GENERATED in PostgreSQL counts like one by a sequence."""
     database = postgresql.new_database()
     columns = {"id": "INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"} | COLUMNS
     postgresql.psql(create("rocketry_task_events", columns), database)
@@ -288,8 +288,8 @@ def without(*names):
         (COLUMNS | {"run_id": "TEXT NOT NULL"}, "column run_id must allow NULL"),
     ],
 )
-def test_an_existing_table_that_does_not_fit(url, execute, columns, differs):
-    """A table that records do not fit into is refused with the differences, and not changed."""
+def test_unfitting_table_is_refused(url, execute, columns, differs):
+    """The error has the differences, and the table is not changed."""
     execute(create("rocketry_task_events", ids(url) | columns))
     before = schema(url)
     with pytest.raises(RepositoryMismatchError, match=f"rocketry_task_events .*{differs}"):
@@ -308,8 +308,8 @@ def test_an_existing_table_that_does_not_fit(url, execute, columns, differs):
         {"id": "INTEGER"} | COLUMNS | {"trace_id": 'TEXT, PRIMARY KEY ("id", "trace_id")'},
     ],
 )
-def test_an_existing_table_that_does_not_count(url, execute, columns):
-    """A table whose key does not count by itself has no order of records, and is refused."""
+def test_table_without_a_counting_key_is_refused(url, execute, columns):
+    """Its records would have no order."""
     if "PRIMARY KEY (" in columns.get("trace_id", ""):
         columns = without("trace_id", "span_id") | {"span_id": "TEXT"} | columns
         key = columns.pop("trace_id")
@@ -343,7 +343,7 @@ def test_all_differences_are_listed(path):
     )
 
 
-def test_a_view_is_refused(url, execute):
+def test_view_is_refused(url, execute):
     """A view has no key, so that it is no table of task events."""
     open_repository(f"{url}{'&' if '?' in url else '?'}table=other")
     execute("CREATE VIEW rocketry_task_events AS SELECT * FROM other")
@@ -408,8 +408,8 @@ def statements(repo, ask):
         (lambda result: result.count(), "WHERE"),
     ],
 )
-def test_the_database_does_the_work(repo, ask, end):
-    """One statement gives the last, the first, some or the number, and no further row."""
+def test_one_statement_answers_each_query(repo, ask, end):
+    """It gives the last, the first, some or the number, and no further row."""
     for number in range(5):
         repo.add(record(created=number))
     (sent,) = statements(repo, lambda: ask(repo.filter_by(task_name="fetch")))
@@ -437,8 +437,8 @@ def test_readers_that_stop_early_hold_no_connection(repo):
     )
 
 
-def test_a_constraint_of_the_users(url, execute):
-    """A record that a constraint forbids is refused in Red Bird's words, and the next is kept."""
+def test_record_against_a_constraint_is_refused(url, execute):
+    """The error is Red Bird's, and the next record is stored."""
     execute(create("rocketry_task_events", ids(url) | COLUMNS | {"run_id": "TEXT UNIQUE"}))
     repo = open_repository(url)
     repo.add(record("a", run_id="1"))
@@ -449,8 +449,8 @@ def test_a_constraint_of_the_users(url, execute):
     assert [one.task_name for one in repo.filter_by()] == ["a", "d"]
 
 
-def test_an_unknown_field(repo):
-    """A query or a change of a field that is none raises, and the next operation works."""
+def test_unknown_field_is_refused(repo):
+    """A query or a change of it raises, and the next operation works."""
     repo.add(record())
     with pytest.raises(AttributeError):
         repo.filter_by(colour="red")
@@ -499,8 +499,8 @@ def test_another_encoding_of_the_database(postgresql, encoding):
     assert repo.filter_by(task_name="Grüße").all() == [record("Grüße")]
 
 
-def test_a_time_that_is_none(path):
-    """A time that is no number is refused by SQLite, and the next record is kept."""
+def test_record_without_a_time_is_refused(path):
+    """SQLite refuses it, and the next record is stored."""
     repo = open_repository(f"sqlite:///{path}")
     with pytest.raises(KeyFoundError, match="NOT NULL"):
         repo.add(record(created=math.nan))
@@ -508,8 +508,8 @@ def test_a_time_that_is_none(path):
     assert repo.filter_by().all() == [record()]
 
 
-def test_a_session_of_the_users(repo):
-    """The session and the mapped class of Red Bird's repository work as in a plain one."""
+def test_session_of_red_bird_works(repo):
+    """The session and the mapped class work as in a plain repository."""
     repo.add(FULL)
     (kept,) = repo.session.query(repo.model_orm).all()
     assert (kept.id, kept.task_name) == (1, "fetch")
@@ -519,8 +519,8 @@ def test_a_session_of_the_users(repo):
 # --- What goes wrong -------------------------------------------------------------------------
 
 
-def test_a_locked_database_works_again(path):
-    """A record that meets a locked database raises, and the next one is kept."""
+def test_locked_database_works_again(path):
+    """A record that meets a locked database raises, and the next one is stored."""
     repo = open_repository(f"sqlite:///{path}?timeout=0.05")
     repo.add(record("before"))
     other = sqlite3.connect(path, isolation_level=None)
@@ -540,8 +540,8 @@ def test_a_locked_database_works_again(path):
     assert repo.filter_by().all() == [record("before"), record("after")]
 
 
-def test_a_reader_does_not_lock_out(path):
-    """A record is kept while another connection is in the middle of reading."""
+def test_reader_does_not_block_a_record(path):
+    """Another connection is in the middle of reading."""
     repo = open_repository(f"sqlite:///{path}?timeout=0.05")
     repo.add(record("a"))
     reader = sqlite3.connect(path, isolation_level=None)
@@ -575,8 +575,8 @@ def test_opening_a_locked_database(path):
     repo.add(record())
 
 
-def test_a_connection_that_was_closed(postgresql):
-    """After the server has closed every connection the next record is kept."""
+def test_closed_connection_is_renewed(postgresql):
+    """After the server has closed every connection, the next record is stored."""
     database = postgresql.new_database()
     repo = open_repository(postgresql.url(database))
     repo.add(record("a"))
@@ -587,8 +587,8 @@ def test_a_connection_that_was_closed(postgresql):
     assert [one.task_name for one in repo.filter_by()] == ["a", "b"]
 
 
-def test_a_connection_that_is_closed_in_the_middle(postgresql):
-    """A record whose connection is closed under it raises, and the next one is kept."""
+def test_connection_closed_during_a_record_raises(postgresql):
+    """The next record is stored."""
     database = postgresql.new_database()
     repo = open_repository(postgresql.url(database))
 
@@ -656,7 +656,7 @@ FORK = """
 
 
 @pytest.mark.parametrize("ending", ["_exit", "exit"])
-def test_a_forked_child_has_a_connection_of_its_own(url, ending):
+def test_forked_child_has_a_connection_of_its_own(url, ending):
     """A forked child reads and writes, and the parent's connection is as it was."""
     done = run_python(FORK, url, ending)
     assert (done.stdout, done.stderr) == ("['parent', 'child', 'parent again']\n", "")
@@ -745,8 +745,8 @@ def test_urls_that_are_refused(tmp_path, monkeypatch, url, why):
     assert why in str(caught.value)
 
 
-def test_no_driver_for_postgresql(monkeypatch):
-    """Without any driver for PostgreSQL the extra that has one is named."""
+def test_missing_postgresql_driver_is_named(monkeypatch):
+    """The error names the extra."""
     for name in ("psycopg", "psycopg2"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RepositoryURLError) as caught:
@@ -783,16 +783,16 @@ def test_refusal_of_a_server_is_shown(postgresql, change, words):
     assert ":***@/" in str(caught.value)
 
 
-def test_a_server_that_is_not_there():
-    """A refused connection is an error with the masked URL and the driver's words."""
+def test_refused_connection_is_an_error():
+    """It has the masked URL and the driver's text."""
     with pytest.raises(RepositoryError) as caught:
         open_repository("postgresql://user:s3cret@127.0.0.1:1/d")
     assert str(caught.value).startswith("cannot open postgresql://user:***@127.0.0.1:1/d: ")
     assert "Connection refused" in str(caught.value)
 
 
-def test_a_file_that_is_no_database(tmp_path):
-    """A file of another kind is left alone."""
+def test_file_that_is_no_database_stays(tmp_path):
+    """The error names it."""
     (tmp_path / "x.db").write_text("no database, but long enough to be seen as none" * 30)
     with pytest.raises(RepositoryError, match="file is not a database"):
         open_repository(f"sqlite:///{tmp_path}/x.db")
@@ -803,7 +803,7 @@ def test_a_file_that_is_no_database(tmp_path):
 # --- Red Bird's own --------------------------------------------------------------------------
 
 
-def test_a_repository_of_red_bird_shares_the_table(url):
+def test_repository_of_red_bird_shares_the_table(url):
     """A plain repository of Red Bird on the same table reads and writes the same records."""
     ours = open_repository(url)
     ours.add(FULL)

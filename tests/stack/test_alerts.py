@@ -129,7 +129,7 @@ def test_nothing_is_changed_in_the_fast_rules_but_time():
     assert "for: 10s" in text
 
 
-def test_a_healthy_application_fires_nothing(fast, to, tmp_path):
+def test_healthy_application_fires_nothing(fast, to, tmp_path):
     """It works for half an hour of the rules' time, and every table has its rows."""
     with application(tmp_path / "fault", "healthy", to):
         fast.wait_until_known("healthy")
@@ -143,7 +143,7 @@ def test_a_healthy_application_fires_nothing(fast, to, tmp_path):
         assert {rule["health"] for group in health for rule in group["rules"]} == {"ok"}
 
 
-def test_a_task_that_fails(fast, to, tmp_path):
+def test_task_that_fails(fast, to, tmp_path):
     """Its failures are too many and its last success is too long ago; then the latter ends."""
     fault = tmp_path / "fault"
     with application(fault, "failing", to):
@@ -158,7 +158,7 @@ def test_a_task_that_fails(fast, to, tmp_path):
         fast.wait_for("failing", "RocketryTaskFailing")
 
 
-def test_a_run_that_hangs(fast, to, tmp_path):
+def test_run_that_hangs(fast, to, tmp_path):
     """It hangs, and so the task does not succeed any more; the scheduler goes on."""
     fault = tmp_path / "fault"
     with application(fault, "hanging", to):
@@ -169,7 +169,7 @@ def test_a_run_that_hangs(fast, to, tmp_path):
         fast.wait_for("hanging")
 
 
-def test_a_scheduler_that_is_killed(fast, to, tmp_path):
+def test_scheduler_that_is_killed(fast, to, tmp_path):
     """It is silent; that its task does not succeed is said too."""
     with application(tmp_path / "fault", "killed", to) as process:
         fast.wait_until_known("killed")
@@ -210,7 +210,7 @@ def test_telemetry_is_refused_for_good(fast, to, tmp_path):
             fast.wait_for("refused", "RocketryTelemetryLost")
 
 
-def test_the_collector_stops(fast, to, tmp_path):
+def test_collector_stops(fast, to, tmp_path):
     """It is down, and while it is no other alert is believed: the scheduler seems to be silent."""
     with application(tmp_path / "fault", "collectorless", to):
         fast.wait_until_known("collectorless")

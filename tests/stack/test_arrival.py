@@ -75,7 +75,7 @@ def test_each_run_is_one_trace(stack, shop):
 
 
 @pytest.mark.parametrize("task_name", ENDS)
-def test_the_stored_trace_id_finds_the_run(stack, shop, task_name):
+def test_stored_trace_id_finds_the_run(stack, shop, task_name):
     """Jaeger's search box takes the id of the record, and shows the same run."""
     for record in shop.endings(task_name):
         trace = stack.jaeger.trace(record["trace_id"])
@@ -101,7 +101,7 @@ def test_the_stored_trace_id_finds_the_run(stack, shop, task_name):
         assert process["serviceName"] == "shop"
 
 
-def test_a_failure_shows_its_exception(stack, shop):
+def test_failure_shows_its_exception(stack, shop):
     """Its span has the event, with type, message and traceback; its tag the type."""
     for record in shop.endings("fail"):
         root = root_of(stack.jaeger.trace(record["trace_id"]))
@@ -144,7 +144,7 @@ def test_spans_of_the_body_are_children_of_the_run(stack, shop):
         assert tags_of(spans["run extract"])["rows"] == 3
 
 
-def test_a_run_links_to_the_run_that_it_waited_for(stack, shop):
+def test_run_links_to_the_run_that_it_waited_for(stack, shop):
     """Each run of load refers to a run of extract, each to another."""
     extracts = {(it["trace_id"], it["span_id"]) for it in shop.endings("extract")}
     linked = []
@@ -205,7 +205,7 @@ def test_jaegers_monitor_page_has_numbers(stack, shop):
         assert {"run fail"} <= eventually(series, 30, f"Any of {metric}")
 
 
-def test_the_demo_sends_what_its_table_shows(stack, tmp_path):
+def test_demo_sends_what_its_table_shows(stack, tmp_path):
     """`rocketry-otel demo` beside the stack: each id in its table is a trace in Jaeger."""
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint,

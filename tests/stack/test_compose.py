@@ -44,7 +44,7 @@ def test_it_keeps_to_the_specification():
         ("- grafana:/var/lib/grafana", "- nothing:/var/lib/grafana", "nothing"),
     ],
 )
-def test_a_mistake_would_be_found(tmp_path, old, new, complaint):
+def test_mistake_would_be_found(tmp_path, old, new, complaint):
     """An unknown key, an unknown service and an unknown volume are each an error."""
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     assert old in text
@@ -54,7 +54,7 @@ def test_a_mistake_would_be_found(tmp_path, old, new, complaint):
     assert complaint in done.stderr
 
 
-def test_the_database_gets_the_users_password():
+def test_database_gets_the_users_password():
     """There is none in the file, and without one of the user's the image does not start."""
     model = json.loads(read(ROOT / "docker-compose.yml", COMPOSE_PROFILES="postgresql").stdout)
     assert model["services"]["postgresql"]["environment"]["POSTGRES_PASSWORD"] == ""

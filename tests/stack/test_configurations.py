@@ -74,13 +74,13 @@ def test_every_file_for_the_collector_is_tested_here():
 
 
 @pytest.mark.parametrize("names", COMBINATIONS, ids="+".join)
-def test_the_collectors_configuration_is_valid_with_each_overlay(names):
+def test_collectors_configuration_is_valid_with_each_overlay(names):
     """Alone, and with any of the files that are to be merged over it, in any combination."""
     assert validate(SHIPPED, *(file_of(name) for name in names)) == ""
 
 
 @pytest.mark.parametrize("names", TIERS, ids=str)
-def test_the_configurations_of_tiers_are_valid(names):
+def test_configurations_of_tiers_are_valid(names):
     """Agents and gateways, with and without Kafka between them."""
     assert validate(*(file_of(name) for name in names)) == ""
 

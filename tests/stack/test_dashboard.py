@@ -126,7 +126,7 @@ def test_variables_of_the_dashboard_have_values(stack, panels_with_data):
     assert trace["type"] == "textbox"
 
 
-def test_the_service_is_the_last_part_of_the_job():
+def test_service_is_the_last_part_of_the_job():
     """With a service.namespace the job has two parts, and Loki and Jaeger know the second alone."""
     pattern = DASHBOARD["templating"]["list"][0]["regex"].strip("/").replace("\\/", "/")
     assert re.search(pattern, "shop")[1] == "shop"

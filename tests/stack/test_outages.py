@@ -46,7 +46,7 @@ def all_log_records_arrive(loki: OTLPReceiver, ran: Ran) -> None:
     assert arrived() == stored
 
 
-def test_the_collector_is_stopped_and_started_again(tmp_path, collector, jaeger, loki):
+def test_collector_is_stopped_and_started_again(tmp_path, collector, jaeger, loki):
     """The application goes on, keeps what it has, and sends it when the collector is back."""
     with jaeger, collector, application(tmp_path, collector, 8) as running:
         eventually(lambda: len(jaeger.traces("outage")) > 5)
@@ -61,7 +61,7 @@ def test_the_collector_is_stopped_and_started_again(tmp_path, collector, jaeger,
         all_log_records_arrive(loki, ran)
 
 
-def test_the_collector_is_killed_with_its_queue_full(tmp_path, collector, jaeger, loki):
+def test_collector_is_killed_with_its_queue_full(tmp_path, collector, jaeger, loki):
     """What it had accepted is on its disk, and is sent after its next start."""
     with collector:
         with application(tmp_path, collector, 4) as running:
@@ -82,7 +82,7 @@ def test_the_collector_is_killed_with_its_queue_full(tmp_path, collector, jaeger
             all_log_records_arrive(loki, ran)
 
 
-def test_a_queue_that_is_full_makes_the_application_wait(tmp_path, jaeger, loki):
+def test_queue_that_is_full_makes_the_application_wait(tmp_path, jaeger, loki):
     """Nothing is dropped to make room: what does not fit waits in the application."""
     collector = Collector(
         tmp_path / "collector",

@@ -96,7 +96,7 @@ def test_span_metrics_count_what_is_thinned_out(run_app, tmp_path):
             eventually(lambda: counted() == len(ran.endings("load")) > 0)
 
 
-def test_an_agent_sends_to_the_gateway(run_app, tmp_path: Path):
+def test_agent_sends_to_the_gateway(run_app, tmp_path: Path):
     """By way of both, with the gateway away at first, all three signals arrive."""
     with OTLPReceiver(grpc=False) as loki, Jaeger(tmp_path / "jaeger") as jaeger:
         gateway = Collector(tmp_path / "gateway", jaeger.otlp_endpoint, loki.http_endpoint)

@@ -554,7 +554,7 @@ def test_behave_by_function(receiver: OTLPReceiver) -> None:
 
 
 @both_protocols
-def test_an_error_of_the_test_itself_is_raised(protocol: str) -> None:
+def test_error_of_the_test_itself_is_raised(protocol: str) -> None:
     """A function that fails while choosing a fault fails the test that gave it."""
 
     def choose(number: int, signal: str) -> Ok:

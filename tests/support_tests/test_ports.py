@@ -14,7 +14,7 @@ def test_ports_are_free_and_different():
         sock.close()
 
 
-def test_a_port_that_is_in_use_is_not_given(monkeypatch):
+def test_port_that_is_in_use_is_not_given(monkeypatch):
     """Of two of which one is taken the other is found."""
     with socket.socket() as taken:
         (used, free) = free_ports(2)

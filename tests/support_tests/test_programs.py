@@ -71,7 +71,7 @@ def test_each_program_is_built_once(tmp_path):
     assert (tmp_path / "log").read_text(encoding="utf-8") == calls
 
 
-def test_a_failure_leaves_nothing_behind_and_names_no_host(tmp_path):
+def test_failure_leaves_nothing_behind_and_names_no_host(tmp_path):
     """Go's message is shown, without the addresses; the next time begins anew."""
     done = build(tmp_path, BROKEN_GO)
     assert done.returncode == 1
@@ -80,7 +80,7 @@ def test_a_failure_leaves_nothing_behind_and_names_no_host(tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_the_cache_is_outside_the_repository(monkeypatch):
+def test_cache_is_outside_the_repository(monkeypatch):
     """By default with the user's other caches."""
     monkeypatch.delenv("STACK_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")

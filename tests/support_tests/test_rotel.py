@@ -17,7 +17,7 @@ from tests.support.otlp_receiver import LOOPBACK, OTLPReceiver
 from tests.support.rotel import rotel_before
 
 
-def test_a_real_collector_sends_on(tmp_path: Path) -> None:
+def test_real_collector_sends_on(tmp_path: Path) -> None:
     """Spans sent to the collector over HTTP and over gRPC reach the receiver behind it."""
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
     with OTLPReceiver() as receiver, rotel_before(receiver, tmp_path) as rotel:
