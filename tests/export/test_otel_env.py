@@ -224,8 +224,8 @@ def test_bad_compression_is_ignored(monkeypatch: pytest.MonkeyPatch, warned: Any
     assert environment.compression("metrics", ("gzip", "deflate")) == "none"
     assert warned() == [
         (
-            "OTEL_EXPORTER_OTLP_COMPRESSION is 'zstd', which is not gzip, deflate, none: it is "
-            "ignored, and none is used."
+            "OTEL_EXPORTER_OTLP_COMPRESSION is 'zstd', which is not gzip, deflate or none: it "
+            "is ignored, and none is used."
         )
     ]
 
@@ -244,7 +244,7 @@ def test_unknown_exemplar_filter_is_ignored(
         if value != "x"
         else [
             (
-                "OTEL_METRICS_EXEMPLAR_FILTER is 'x', which is not trace_based or always_on or "
+                "OTEL_METRICS_EXEMPLAR_FILTER is 'x', which is not trace_based, always_on or "
                 "always_off: it is ignored, and trace_based is used."
             )
         ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rocketry_otel._export.buffer import Buffer
 from rocketry_otel._export.record_ref import RecordRef
 from rocketry_otel._history.reconstruct import HistoryReader
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 
@@ -45,7 +46,7 @@ _logger = logging.getLogger(NAME)
 
 # Nanoseconds. A checkpoint from further in the future is not trusted: the clock was wrong, or the
 # file was damaged.
-_TOLERANCE = 60_000_000_000
+_TOLERANCE = 60 * NANOSECONDS
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
 # A process that is killed early has still stored a checkpoint.
 _RECORDS_BETWEEN_CHECKPOINTS = 500
@@ -182,7 +183,7 @@ class CatchUp:
     def _log_begin(self, ready: list[str]) -> None:
         if not self._is_logged:
             self._is_logged = True
-            since = min(self.backlogs[name].oldest for name in ready) / 1e9
+            since = min(self.backlogs[name].oldest for name in ready) / NANOSECONDS
             _logger.info(
                 "Undelivered records since %s are sent from the repository.",
                 datetime.fromtimestamp(max(since, 0.0)).astimezone().isoformat(" ", "seconds"),
@@ -253,7 +254,7 @@ class CatchUp:
         if not self._run_lookup.keeps("trace_id"):
             # Records of this project cannot be distinguished from older ones.
             return None
-        return Checkpoint(time.time_ns() - int(self._settings.catch_up * 1e9), 0, until)
+        return Checkpoint(time.time_ns() - self._settings.catch_up * NANOSECONDS, 0, until)
 
     def _believed(self, checkpoint: Checkpoint) -> Checkpoint:
         if checkpoint.since <= time.time_ns() + _TOLERANCE:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rocketry_otel._export.buffer import Buffer
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._runtime.forks import after_fork_in_child
 
 from .checkpoint import Checkpoint
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # Nanoseconds. Records may come so much later than they were created, for example from a child
 # process. Only a clock that jumps makes a task wait for a checkpoint.
-_MARGIN = 2_000_000_000
+_MARGIN = 2 * NANOSECONDS
 # Later than any record: without a checkpoint, each record makes one.
 _FOREVER = 2**63
 

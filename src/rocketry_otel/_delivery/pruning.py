@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rocketry_otel._export.buffer import Buffer
 from rocketry_otel._export.channel import signal_of
 from rocketry_otel._history.retention import prune
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from .state import State
 
 _logger = logging.getLogger(NAME)
-
-_NANOSECONDS = 1_000_000_000
 
 
 def prune_delivered(
@@ -59,7 +58,7 @@ def prune_delivered(
         now = time.time_ns()
         times: list[int | None] = [
             now,
-            *_undelivered(state, queues, now - abandoned_after * _NANOSECONDS),
+            *_undelivered(state, queues, now - abandoned_after * NANOSECONDS),
         ]
         times += [queue.ask(Buffer.oldest) for queue in queues]
         times += [backlog.oldest for backlog in backlogs.values()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._export.buffer import Buffer
 from rocketry_otel._export.status import Delivery, SignalDelivery
+from rocketry_otel._model.durations import NANOSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from rocketry_otel._export.queue import ExportQueue
 
     from .checkpoint import Backlog
-
-_NANOSECONDS = 1e9
 
 
 def status_of(
@@ -60,4 +59,4 @@ def _of_signal(
 
 
 def _time_of(created: int) -> datetime:
-    return datetime.fromtimestamp(created / _NANOSECONDS, tz=timezone.utc)
+    return datetime.fromtimestamp(created / NANOSECONDS, tz=timezone.utc)

@@ -35,10 +35,20 @@ def text(*names: str) -> str | None:
 
 def sdk_is_disabled() -> bool:
     """Return whether ``OTEL_SDK_DISABLED`` is ``true``."""
-    value = text("OTEL_SDK_DISABLED") or "false"
-    if value.lower() not in {"true", "false"}:
-        ignore("OTEL_SDK_DISABLED", value, "true or false", "false")
-    return value.lower() == "true"
+    return choice("OTEL_SDK_DISABLED", allowed=("true", "false"), default="false") == "true"
+
+
+def choice(*names: str, allowed: Collection[str], default: str) -> str:
+    """Return the first of these variables that is set, in lower case, if it is allowed."""
+    name = next(filter(text, names), None)
+    value = name and text(name)
+    if not (name and value):
+        return default
+    if value.lower() not in allowed:
+        *others, last = allowed
+        ignore(name, value, f"{', '.join(others)} or {last}", default)
+        return default
+    return value.lower()
 
 
 def whole_number(name: str, default: int | None, *, least: int = 0) -> int | None:
@@ -122,42 +132,23 @@ def exporter_names(signal: str) -> list[str]:
 
 def protocol(signal: str) -> str:
     """Return the OTLP protocol for a signal: ``http/protobuf`` or ``grpc``."""
-    default = PROTOCOLS[0]
-    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        value = text(name)
-        if value is None:
-            continue
-        if value.lower() in PROTOCOLS:
-            return value.lower()
-        ignore(name, value, " or ".join(PROTOCOLS), default)
-        return default
-    return default
+    return choice(*_otlp_names(signal, "PROTOCOL"), allowed=PROTOCOLS, default=PROTOCOLS[0])
 
 
 def compression(signal: str, allowed: tuple[str, ...]) -> str:
     """Return the compression of a signal's OTLP requests: one of ``allowed``, or ``none``."""
-    for name in (
-        f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION",
-        "OTEL_EXPORTER_OTLP_COMPRESSION",
-    ):
-        value = text(name)
-        if value is None:
-            continue
-        if value.lower() in allowed or value.lower() == "none":
-            return value.lower()
-        ignore(name, value, ", ".join((*allowed, "none")), "none")
-        return "none"
-    return "none"
+    return choice(*_otlp_names(signal, "COMPRESSION"), allowed=(*allowed, "none"), default="none")
+
+
+def _otlp_names(signal: str, name: str) -> tuple[str, str]:
+    return f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}", f"OTEL_EXPORTER_OTLP_{name}"
 
 
 def exemplar_filter() -> str:
     """Return the value of ``OTEL_METRICS_EXEMPLAR_FILTER``: which measurements get an exemplar."""
-    default = EXEMPLAR_FILTERS[0]
-    value = (text("OTEL_METRICS_EXEMPLAR_FILTER") or default).lower()
-    if value in EXEMPLAR_FILTERS:
-        return value
-    ignore("OTEL_METRICS_EXEMPLAR_FILTER", value, " or ".join(EXEMPLAR_FILTERS), default)
-    return default
+    return choice(
+        "OTEL_METRICS_EXEMPLAR_FILTER", allowed=EXEMPLAR_FILTERS, default=EXEMPLAR_FILTERS[0]
+    )
 
 
 def ignore(name: str, value: str, allowed: str, default: object) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rocketry_otel._history.streams.base import OUTLINE, Window
 from rocketry_otel._history.streams.stream_of import stream_of
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import TaskEvent, parse_event
 from rocketry_otel._model.runs import RunTracker
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     # A task name and an action, as they are stored.
     Kind = tuple[Any, Any]
 
-_NANOSECONDS = 1_000_000_000
 # How many runs that have ended are remembered for an ending that is logged a second time.
 _ENDED_RUNS_LIMIT = 4_096
 
@@ -66,7 +66,7 @@ def _bound(stream: RecordStream, retention: Retention, now: int) -> int:
     """Return the time before which records are too old, in nanoseconds since the epoch."""
     if retention.count is not None:
         return stream.earliest_of_newest(retention.count)
-    return now - (retention.seconds or 0) * _NANOSECONDS
+    return now - (retention.seconds or 0) * NANOSECONDS
 
 
 class _Key(NamedTuple):

@@ -9,6 +9,7 @@ from redbird.oper import greater_equal
 from redbird.repos import JSONDirectoryRepo
 
 from rocketry_otel._model.annotations import attributes_as_text, events_as_text, links_as_text
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import CRASH, ENDINGS, RUN, TaskEvent, parse_event
 from rocketry_otel._model.ids import RunIds, ids_of
 from rocketry_otel._model.text import optional_integer, optional_seconds, optional_text
@@ -234,7 +235,7 @@ def _trace_id_in(fields: Mapping[str, Any]) -> str | None:
 
 def _not_before(event: TaskEvent) -> Any:
     # Repositories store times as fractions of seconds: a millisecond earlier misses none.
-    return greater_equal(event.created / 1e9 - 0.001)
+    return greater_equal(event.created / NANOSECONDS - 0.001)
 
 
 def fields_of(item: Any) -> dict[str, Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+# In a second.
+NANOSECONDS = 1_000_000_000
+
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"([0-9]{1,12})([smhdw])", re.ASCII | re.IGNORECASE)
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .annotations import RunEvent, RunLink, read_attributes, read_events, read_links
+from .durations import NANOSECONDS
 from .text import optional_text, safe_text
 from .tracebacks import ExceptionInfo, exception_of
 
@@ -30,8 +31,7 @@ EXECUTIONS = frozenset({"main", "async", "thread", "process"})
 
 # Protobuf's timestamps are unsigned, but most backends read them as signed.
 _LATEST = 2**63 - 1
-_NANOSECONDS = 1_000_000_000
-_LATEST_SECONDS = _LATEST / _NANOSECONDS
+_LATEST_SECONDS = _LATEST / NANOSECONDS
 
 # The attribute of a log record under which a child process sends along what the parent cannot
 # know: a mapping with some of the fields that a stored record has.
@@ -169,7 +169,7 @@ def nanoseconds(seconds: object) -> int:
         return 0
     if value >= _LATEST_SECONDS:
         return _LATEST
-    return int(value * _NANOSECONDS) if value > 0 else 0
+    return int(value * NANOSECONDS) if value > 0 else 0
 
 
 def _known_text(value: object) -> str | None:

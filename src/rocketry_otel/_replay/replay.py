@@ -11,6 +11,7 @@ from rocketry_otel._errors import RepositoryError, SettingsError
 from rocketry_otel._export.responses import shown
 from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._repositories.skipped import ignore
 from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._settings import Settings
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from rocketry_otel._history.reconstruct import Reconstructed
     from rocketry_otel._repositories.skipped import OnSkipped
-
-_NANOSECONDS = 1_000_000_000
 
 
 @suppressed()
@@ -125,4 +124,4 @@ def _nanoseconds(when: datetime | None) -> int | None:
         return None
     since_epoch = when.astimezone(timezone.utc) - datetime.fromtimestamp(0, timezone.utc)
     seconds = since_epoch.days * 86_400 + since_epoch.seconds
-    return min(max(seconds * _NANOSECONDS + since_epoch.microseconds * 1000, 0), FOREVER)
+    return min(max(seconds * NANOSECONDS + since_epoch.microseconds * 1000, 0), FOREVER)

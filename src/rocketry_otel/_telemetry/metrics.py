@@ -12,6 +12,7 @@ from opentelemetry.metrics import CallbackOptions, NoOpMeterProvider, Observatio
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 
 from rocketry_otel._export.own_providers import OwnMeterProvider
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import SUCCESS
 from rocketry_otel._model.signals import ACTION, TASK_NAME, error_type_of
 from rocketry_otel._runtime.forks import after_fork_in_child
@@ -37,7 +38,6 @@ DURATION_BUCKETS = (
 BRIDGE_COUNTERS = ("delivered", "failed", "dropped", "replayed", "retried")
 
 _UNITS = {"traces": "{span}", "logs": "{record}"}
-_NANOSECONDS = 1e9
 
 
 class TaskMetrics:
@@ -99,7 +99,7 @@ class TaskMetrics:
             created: Nanoseconds since the epoch.
         """
         # A float of today's time has room for microseconds, not for nanoseconds.
-        self._last_success.set(round(created / _NANOSECONDS, 6), {TASK_NAME: task_name})
+        self._last_success.set(round(created / NANOSECONDS, 6), {TASK_NAME: task_name})
 
     def stopped(self, run: Run) -> None:
         """Count a run that is no longer open: it ended, or was given up."""
@@ -115,7 +115,7 @@ class TaskMetrics:
             attributes[ERROR_TYPE] = error_type
         # An ending without its beginning has no duration, but must count as a failure.
         began = event if run.began is None else run.began
-        seconds = max(event.created - began.created, 0) / _NANOSECONDS
+        seconds = max(event.created - began.created, 0) / NANOSECONDS
         # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
         self._duration.record(seconds, attributes, context)
         if event.action == SUCCESS:

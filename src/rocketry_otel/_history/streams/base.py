@@ -12,6 +12,7 @@ from redbird.oper import between
 
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._history.run_lookup import fields_of
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._model.text import safe_text, shortened
 from rocketry_otel._repositories.skipped import ignore
@@ -57,12 +58,12 @@ class Window(NamedTuple):
     @property
     def lower(self) -> float | None:
         """Seconds before which none was created; ``None`` if it may have been at any time."""
-        return None if self.since <= 0 else self.since / 1e9 - _ROOM
+        return None if self.since <= 0 else self.since / NANOSECONDS - _ROOM
 
     @property
     def upper(self) -> float | None:
         """Seconds after which none was created; ``None`` if it may have been at any time."""
-        return None if self.until >= _LATEST else self.until / 1e9 + _ROOM
+        return None if self.until >= _LATEST else self.until / NANOSECONDS + _ROOM
 
     @property
     def operation(self) -> Operation:
