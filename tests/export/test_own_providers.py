@@ -20,6 +20,7 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags
 from rocketry_otel import Delivery
 from rocketry_otel._export import own_providers as own
 from rocketry_otel._export.buffer import QueueLimits
+from rocketry_otel._export.channel import Channel
 from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.metric_push import MetricPush
 from rocketry_otel._export.outage import Outage
@@ -35,7 +36,7 @@ class Made:
     def __init__(self) -> None:
         self.counters = Counters()
         self.outage = Outage(self.counters)
-        self.channels: list[own.Channel] = []
+        self.channels: list[Channel] = []
 
     def tracer(self) -> Any:
         return self._made(own.tracer_provider(self.counters, self.outage))
@@ -46,7 +47,7 @@ class Made:
     def meter(self) -> Any:
         return self._made(own.meter_provider(self.outage))
 
-    def _made(self, made: tuple[Any, list[own.Channel]]) -> Any:
+    def _made(self, made: tuple[Any, list[Channel]]) -> Any:
         provider, channels = made
         self.channels += channels
         return provider
@@ -446,9 +447,10 @@ def test_forked_child_measures_nothing(made: Made) -> None:
 def test_borrowed_provider_measures_in_a_child() -> None:
     """An application decides itself about its provider in a child."""
     provider = MeterProvider(shutdown_on_exit=False)
-    before = len(forks._methods)
-    metrics = TaskMetrics(provider, Counters(), Delivery)
-    assert len(forks._methods) == before + 1  # that of the counters
+    before = forks._methods.keys() | set()
+    metrics = TaskMetrics(provider, counters := Counters(), Delivery)
+    added = [forks._methods[number][0]() for number in forks._methods.keys() - before]
+    assert added == [counters]
     assert type(metrics._active) is not NoOpUpDownCounter
 
 

@@ -5,14 +5,14 @@ In: a function that collects the metrics. Out: one request for each collection, 
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._runtime.forks import after_fork_in_child
-from rocketry_otel._runtime.threads import start_thread, wait_until
+from rocketry_otel._runtime.threads import wait_until
 
-from .backoff import SHORTEST_PAUSE, pause_after
+from .backoff import pause_after
+from .channel import Channel
 from .responses import Answer, Result, shown
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SIGNAL = "metrics"
 
 
-class MetricPush:
+class MetricPush(Channel):
     """Collects metrics at intervals and sends them, on its own thread.
 
     Metrics are sums: if one collection is not accepted, the next one has its values.
@@ -43,29 +43,23 @@ class MetricPush:
         interval: float,
         outage: Outage,
     ) -> None:
-        self.destination = destination
+        super().__init__(_SIGNAL, destination)
         self._collect = collect
         self._interval = interval
         self._outage = outage
-        # It guards every field below. No other lock of ours is taken while it is held: collecting,
-        # sending and reporting happen outside. The pipeline's lock may be held when it is taken.
-        self._changed = threading.Condition(threading.RLock())
+        # While the lock of the channel is held, no other lock of ours is taken.
         self._wanted = 0  # how many collections were requested
         self._done = 0  # how many of them were answered,
         self._delivered = 0  # and the last one that was accepted
-        self._close_by: float | None = None  # the deadline of closing, once closing has begun
-        self._closed = False
         self._in_child = False
-        self._thread: threading.Thread | None = None
         self._wake()
         after_fork_in_child(self._stay_with_the_parent)
 
     def _stay_with_the_parent(self) -> None:
         # A child that sent its copy of the sums would count the parent's runs again.
-        self._changed = threading.Condition(threading.RLock())
+        self._start_afresh()
         self._in_child = True
         self._closed = True
-        self._thread = None
 
     def hurry(self) -> int:
         """Collect and send at once; return the mark to give to ``wait_for``."""
@@ -93,57 +87,43 @@ class MetricPush:
                 self._done = max(self._done, mark)  # no caller waits for it now
             return self._delivered >= mark or self._in_child
 
-    def begin_closing(self, deadline: float) -> None:
-        """Begin the last collection, and do not wait for it."""
-        with self._changed:
-            is_first = self._close_by is None
-            self._close_by = deadline
-            if is_first:
-                # The thread ends after this collection, and would not answer a second one.
-                self.hurry()
-
-    def finish_closing(self) -> None:
-        """Wait until the last collection is sent or the deadline has come."""
-        with self._changed:
-            if self._closed or self._close_by is None:
-                return
-            wait_until(self._changed, self._close_by, lambda: self._is_done(self._wanted))
-            self._closed = True
-            self._changed.notify_all()
-        self.destination.shutdown()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it sends nothing until ``reopen``."""
-        return self._closed
-
     def reopen(self) -> None:
-        """Send again after it was closed."""
-        if self._in_child:
-            return  # the parent sends these metrics
-        with self._changed:
-            self._closed = False
-            self._close_by = None
-            self._thread = None
-            self._wake()
+        """Send again after it was closed; not in a child, whose parent sends these metrics."""
+        if not self._in_child:
+            super().reopen()
+
+    def _begin_again(self) -> None:
+        self._wake()
 
     def _is_done(self, mark: int) -> bool:
         return self._done >= mark or self._closed or self._thread is None
 
-    def _wake(self) -> None:
-        if self._thread is None:
-            self._thread = start_thread(self._work, _SIGNAL)
+    def _has_work(self) -> bool:
+        return True
 
-    def _work(self) -> None:
+    def _is_in_hurry(self) -> bool:
+        return self._wanted > self._done
+
+    def _is_settled(self) -> bool:
+        # Until it closes, there is always another collection.
+        return self._is_closing() and self._done >= self._wanted
+
+    def _give_up(self) -> None:
+        self._done = self._wanted
+        self._changed.notify_all()
+
+    def _work(self, generation: object) -> None:
         pause = self._interval
         failures = 0
-        while (mark := self._next_mark(pause)) is not None:
+        while (mark := self._next_mark(generation, pause)) is not None:
             result = self._push()
             if result.answer is Answer.UNAVAILABLE:
                 self._outage.failed(
                     _SIGNAL, self.destination.name, result.reason, unknown=result.unknown
                 )
-                self._pause(failures, result.retry_after)
+                self._pause(
+                    generation, min(pause_after(failures), self._interval), result.retry_after
+                )
                 failures += 1
                 pause = 0.0
             else:
@@ -151,33 +131,17 @@ class MetricPush:
                 failures = 0
                 pause = self._interval
 
-    def _next_mark(self, seconds: float) -> int | None:
+    def _next_mark(self, generation: object, seconds: float) -> int | None:
         """Wait for the next collection; return the mark that it answers, ``None`` to stop."""
+
+        def ends() -> bool:
+            return self._is_over(generation) or self._is_settled()
+
         with self._changed:
             wait_until(
-                self._changed,
-                time.monotonic() + seconds,
-                lambda: self._wanted > self._done or self._is_over(),
+                self._changed, time.monotonic() + seconds, lambda: self._is_in_hurry() or ends()
             )
-            return None if self._is_over() else self._wanted
-
-    def _pause(self, failures: int, retry_after: float | None) -> None:
-        """Pause before the next try, briefly if a caller waits."""
-        began = time.monotonic()
-        pause = retry_after
-        if pause is None:
-            pause = min(pause_after(failures), self._interval)
-        with self._changed:
-            while not self._closed:
-                may_shorten = self._wanted > self._done and retry_after is None
-                end = began + (min(pause, SHORTEST_PAUSE) if may_shorten else pause)
-                if self._close_by is not None and end > self._close_by:
-                    self._done = self._wanted  # the deadline comes before the next try
-                    self._changed.notify_all()
-                left = end - time.monotonic()
-                if left <= 0 or self._is_over():
-                    return
-                self._changed.wait(left)
+            return None if ends() else self._wanted
 
     def _settle(self, mark: int, result: Result) -> None:
         name = self.destination.name
@@ -191,9 +155,6 @@ class MetricPush:
             self._outage.succeeded(_SIGNAL, name)
         if refused:
             self._outage.refused(_SIGNAL, name, max(result.rejected, 1), result.reason)
-
-    def _is_over(self) -> bool:
-        return self._closed or (self._close_by is not None and self._done >= self._wanted)
 
     def _push(self) -> Result:
         """Collect and send; never raises."""

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk._logs import ReadWriteLogRecord
 
+    from .channel import Channel
     from .counters import Counters
     from .outage import Outage
 
-Channel = ExportQueue[Any] | MetricPush
 
 _DEFAULT_SERVICE = "rocketry"
 # The last is the default.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from .channel import Channel
     from .counters import Counters
     from .outage import Outage
 
@@ -61,7 +62,7 @@ class Providers:
     tracer: TracerProvider
     logger: LoggerProvider
     meter: MeterProvider
-    channels: list[own.Channel] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
     borrowed: list[Any] = field(default_factory=list)
     failed: frozenset[str] = frozenset()
 
@@ -70,7 +71,7 @@ class Providers:
         """The channels of spans and log records."""
         return [channel for channel in self.channels if isinstance(channel, ExportQueue)]
 
-    def hurry(self) -> list[tuple[own.Channel, int]]:
+    def hurry(self) -> list[tuple[Channel, int]]:
         """Begin to send the channels; return each with its mark, to wait for."""
         return [(channel, channel.hurry()) for channel in self.channels]
 
@@ -139,13 +140,13 @@ def resolve(
         is left.
     """
     borrowed: list[Any] = []
-    channels: list[own.Channel] = []
+    channels: list[Channel] = []
     failed: set[str] = set()
 
     def choose(signal: str, given: Any, make: Callable[[], Any], none: Any) -> Any:
         if signal not in only:
             return none
-        its_channels: list[own.Channel] = []
+        its_channels: list[Channel] = []
         try:
             provider = in_force(signal) if given is None else given
             is_borrowed = given is not None or not is_placeholder(provider)
@@ -236,7 +237,7 @@ def _try_out(signal: str, provider: Any) -> None:
     getattr(provider, first_use)(NAME, VERSION)
 
 
-def _close(channels: list[own.Channel], deadline: float) -> None:
+def _close(channels: list[Channel], deadline: float) -> None:
     for channel in channels:
         channel.begin_closing(deadline)
     for channel in channels:

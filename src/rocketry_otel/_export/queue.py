@@ -9,17 +9,17 @@ of a flush. This queue keeps items until they are accepted, and knows the result
 
 from __future__ import annotations
 
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rocketry_otel._runtime.forks import after_fork_in_child
-from rocketry_otel._runtime.threads import start_thread, wait_until
+from rocketry_otel._runtime.threads import wait_until
 
-from .backoff import SHORTEST_PAUSE, pause_after
+from .backoff import pause_after
 from .batch import Entry, send_batch
 from .buffer import Buffer, QueueLimits
+from .channel import Channel
 from .responses import Answer
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class ExportQueue(Generic[T]):
+class ExportQueue(Channel, Generic[T]):
     """The queue of one signal to one destination, with a thread that empties it.
 
     If the queue is full, items of stored records are read from the repository again later. Other
@@ -55,7 +55,6 @@ class ExportQueue(Generic[T]):
             entries, the number of refused ones among them, and the reason.
         last_error: The reason of the last failure, if anything has failed.
         sent_again: The number of items that were handed over from the repository.
-        generation: A new object each time that the queue is opened.
     """
 
     def __init__(
@@ -66,27 +65,19 @@ class ExportQueue(Generic[T]):
         counters: Counters,
         outage: Outage,
     ) -> None:
-        self.signal = signal
-        self.destination = destination
         self.name = f"{signal} {destination.name}"
         self.add_dead_letters: SetAside = _forget
         self._limits = limits
         self._counters = counters
         self._outage = outage
-        self._start_afresh()
+        super().__init__(signal, destination)
         after_fork_in_child(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        # It guards every field below, and the buffer. While it is held, only the counters' lock is
-        # taken. The destination, `add_dead_letters` and the outage are called without it. The locks
-        # of pipeline and checkpointer may be held when it is taken, never the other way round.
-        # Re-entrant, because a signal handler that logs may interrupt its holder.
-        self._changed = threading.Condition(threading.RLock())
+        super()._start_afresh()
+        # The lock of the channel guards all of this, and the buffer. While it is held, only the
+        # counters' lock is taken; `add_dead_letters` is called without it.
         self._held = Buffer(self._limits.size)
-        self._closed = False
-        # A thread of an earlier generation must not change the state of a later one.
-        self.generation = object()
-        self._thread: threading.Thread | None = None
         self._handed_over = 0
         self._settled = 0
         self._lost = 0
@@ -97,7 +88,6 @@ class ExportQueue(Generic[T]):
         self.last_error: str | None = None
         self.sent_again = 0
         self._hurry_until = 0  # this many items, of all handed over, are sent at once
-        self._close_by: float | None = None  # the deadline of closing, once closing has begun
 
     def put(self, item: T, record_ref: RecordRef | None = None) -> None:
         """Hand over an item; takes microseconds, however slow the destination is.
@@ -109,7 +99,7 @@ class ExportQueue(Generic[T]):
         if record_ref is not None and not record_ref.is_for(self.name):
             return
         with self._changed:
-            if self._closed or self._close_by is not None:
+            if self._is_closing():
                 if record_ref is None:
                     self._counters.add(self.signal, "dropped", reason="closed")
                 elif record_ref.is_live:
@@ -163,46 +153,18 @@ class ExportQueue(Generic[T]):
         if self._hurry_until == mark and self._close_by is None:
             self._hurry_until = 0  # no caller waits now: tries may be rarer
 
-    def begin_closing(self, deadline: float) -> None:
-        """Take no more items, begin to send the rest at once, and do not wait for it."""
-        with self._changed:
-            self._close_by = deadline
-            self.hurry()
+    def _begin_again(self) -> None:
+        self._hurry_until = 0
+        self._failing = self.last_error = None
 
-    def finish_closing(self) -> None:
-        """Wait until all is sent or the deadline has come; then give up the rest."""
-        with self._changed:
-            if self._closed or self._close_by is None:
-                return
-            wait_until(
-                self._changed,
-                self._close_by,
-                lambda: self._settled >= self._handed_over or self._thread is None,
-            )
-            self._give_up()
-            self._closed = True
-        self.destination.shutdown()
+    def _has_work(self) -> bool:
+        return bool(self._held.waiting)
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it sends nothing until ``reopen``."""
-        return self._closed
+    def _is_in_hurry(self) -> bool:
+        return self._is_closing() or self._settled < self._hurry_until
 
-    def reopen(self) -> None:
-        """Take items again after it was closed; lost items stay counted."""
-        with self._changed:
-            if self._closed:
-                self._closed = False
-                self._close_by = None
-                self._hurry_until = 0
-                self._failing = self.last_error = None
-                self._thread = None
-                self.generation = object()
-
-    def _wake(self) -> None:
-        """Start the thread if items wait; if that fails, the next call tries again."""
-        if self._thread is None and self._held.waiting:
-            self._thread = start_thread(partial(self._work, self.generation), self.signal)
+    def _is_settled(self) -> bool:
+        return self._settled >= self._handed_over
 
     def _work(self, generation: object) -> None:
         failures = 0
@@ -221,7 +183,7 @@ class ExportQueue(Generic[T]):
             self._outage.failed(
                 self.signal, self.destination.name, stopped_by.reason, unknown=stopped_by.unknown
             )
-            self._pause(generation, failures, stopped_by.retry_after)
+            self._pause(generation, pause_after(failures), stopped_by.retry_after)
             failures += 1
 
     def _next_batch(self, generation: object) -> list[Entry]:
@@ -237,8 +199,7 @@ class ExportQueue(Generic[T]):
                 time.monotonic() + self._limits.delay,
                 lambda: (
                     len(self._held.waiting) >= self._limits.batch
-                    or self._settled < self._hurry_until
-                    or self._is_closing()
+                    or self._is_in_hurry()
                     or self._is_over(generation)
                 ),
             )
@@ -261,22 +222,6 @@ class ExportQueue(Generic[T]):
                 self._counters.add(self.signal, "retried", len(left) + len(doubtful))
             self._lose(self._held.trim(), "dropped", "queue_full")
             self._changed.notify_all()
-
-    def _pause(self, generation: object, failures: int, retry_after: float | None) -> None:
-        """Pause before the next try, briefly if a caller waits."""
-        began = time.monotonic()
-        pause = pause_after(failures) if retry_after is None else retry_after
-        with self._changed:
-            while not self._is_over(generation):
-                in_hurry = self._is_closing() or self._settled < self._hurry_until
-                may_shorten = in_hurry and retry_after is None
-                end = began + (min(pause, SHORTEST_PAUSE) if may_shorten else pause)
-                if self._close_by is not None and end > self._close_by:
-                    self._give_up()  # the deadline comes before the next try
-                left = end - time.monotonic()
-                if left <= 0 or self._settled == self._handed_over:
-                    return
-                self._changed.wait(left)
 
     def _settle(self, generation: object, part: list[Entry], result: Result) -> None:
         count = len(part)
@@ -318,12 +263,6 @@ class ExportQueue(Generic[T]):
             self._lost += count
             self._counters.add(self.signal, outcome, count, reason)
             self._changed.notify_all()
-
-    def _is_over(self, generation: object) -> bool:
-        return self._closed or generation is not self.generation
-
-    def _is_closing(self) -> bool:
-        return self._closed or self._close_by is not None
 
     # Backpressure for catch-up and replay, which send again from the repository.
 
