@@ -1,7 +1,9 @@
 """Work with every Python, two at a time: `make test-all` and `make test-pips`.
 
 ``matrix.py tests 3.10=/path/to/python ...`` runs the tests: all of them with the newest Python and
-with the oldest dependencies, and those that are not marked slow with the others.
+with the oldest dependencies, and those that are not marked slow with the others. With
+``--tested=3.11`` it leaves out Python 3.11 with the usual dependencies: `make test` has run all of
+its tests.
 
 ``matrix.py pips 3.10=/path/to/python ...`` builds environments with the oldest pip and with the
 newest, and removes them. The oldest pip is the one that the first release of each Python brings.
@@ -137,7 +139,7 @@ def pip_trials(pythons: dict[str, str], folder: Path) -> list[Trial]:
     ]
 
 
-def test_trials(pythons: dict[str, str]) -> list[Trial]:
+def test_trials(pythons: dict[str, str], tested: str | None) -> list[Trial]:
     """Return what runs the tests."""
     return [
         Trial(
@@ -152,21 +154,27 @@ def test_trials(pythons: dict[str, str]) -> list[Trial]:
             ],
         )
         for version, file, mark in TEST_TRIALS
+        if (version, file) != (tested, "dev")
     ]
 
 
 def main(kind: str, *arguments: str) -> str | None:
     """Do what is asked with Pythons given as 3.10=/path; return what is wrong, or nothing."""
     found = dict(argument.split("=", 1) for argument in arguments)
+    tested = found.pop("--tested", None)
     pythons = {version: python for version, python in found.items() if python}
     missing = [version for version in VERSIONS if version not in pythons]
     # These belong to the make that called this program.
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
         os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="environments-") as folder:
-        trials = test_trials(pythons) if kind == "tests" else pip_trials(pythons, Path(folder))
+        trials = (
+            test_trials(pythons, tested) if kind == "tests" else pip_trials(pythons, Path(folder))
+        )
         matrix = Matrix([trial for trial in trials if trial.version in pythons])
         asyncio.run(matrix.run())
+    if tested:
+        print("Tested before:", f"Python {tested}, dev.txt, all tests")
     print("Passed: ", "; ".join(matrix.passed) or "none")
     print("Failed: ", "; ".join(matrix.failed) or "none")
     print("Missing:", ", ".join(f"Python {version}" for version in missing) or "none")
