@@ -223,6 +223,7 @@ def test_demo_interrupted_in_a_process_of_its_own(tmp_path):
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
             "OTEL_BLRP_SCHEDULE_DELAY": "50",
             "TMPDIR": str(tmp_path),
+            "PYTHONFAULTHANDLER": "1",
         }
         process = subprocess.Popen(
             COMMAND,
@@ -232,10 +233,16 @@ def test_demo_interrupted_in_a_process_of_its_own(tmp_path):
             text=True,
             start_new_session=True,
         )
-        assert receiver.wait_for(lambda it: _has_begun(it, "import-feed"), 30)
-        # A terminal sends it to all processes of the group.
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        try:
+            assert receiver.wait_for(lambda it: _has_begun(it, "import-feed"), 30)
+            # A terminal sends it to all processes of the group.
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        except BaseException:
+            # The place of each thread is then in the output of the test.
+            os.killpg(process.pid, signal.SIGABRT)
+            sys.stdout.write("\n".join(process.communicate()))
+            raise
 
     assert (process.returncode, err) == (130, "")
     assert re.search(r"^Interrupted; \d+ runs have ended\.$", out, re.MULTILINE)
