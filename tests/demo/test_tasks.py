@@ -9,6 +9,7 @@ import pytest
 from rocketry.exc import TaskInactionException
 
 from rocketry_otel._demo import tasks
+from tests.support.program import Program
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def slept(monkeypatch):
     monkeypatch.setattr(time, "sleep", seconds.append)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     monkeypatch.setattr(tasks.signal, "signal", set_handlers.__setitem__)
+    monkeypatch.setattr(tasks.signal, "alarm", lambda _: None)
     return SimpleNamespace(seconds=seconds, handlers=set_handlers)
 
 
@@ -71,3 +73,20 @@ def test_return_values_are_not_kept():
     values["task"] = 1
 
     assert dict(values) == {}
+
+
+def test_child_that_cannot_leave_is_killed(tmp_path):
+    """A thread that waits for the lock of a killed child would keep it for good."""
+    script = """
+        import threading
+        from rocketry_otel._demo import tasks
+
+        threading.Thread(target=threading.Event().wait).start()
+        tasks._be_a_good_child()
+        print("ready")
+        threading.Event().wait()
+    """
+    with Program.of_script(script, tmp_path, {}) as child:
+        child.wait_for_line("ready")
+        child.terminate()
+        assert child.wait() == -signal.SIGALRM

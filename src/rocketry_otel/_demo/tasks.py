@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FAILING = "send-invoices"
 
+_SECONDS_TO_LEAVE = 3
+
 
 class MailServerError(Exception):
     """An imaginary mail server refuses."""
@@ -114,4 +116,7 @@ def _be_a_good_child() -> None:
 def _leave(*_: object) -> None:
     # Rocketry may send it again: a second exception could escape from the exit itself.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # All children write to one queue. If a sibling was killed with its lock, this exit waits for
+    # good: then the alarm kills the child.
+    signal.alarm(_SECONDS_TO_LEAVE)
     raise SystemExit
