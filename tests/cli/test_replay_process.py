@@ -13,6 +13,8 @@ import pytest
 from tests.support.otlp_receiver import Hang, OTLPReceiver
 from tests.support.processes import clean_environment, run_command
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-W", "error", "-m", "rocketry_otel", "replay"]
 
 

@@ -16,6 +16,8 @@ from rocketry_otel._history.streams.stream_of import stream_of
 from tests.support.catch_up_bench import LOGS, TRACES, Bench, at, leave, texts
 from tests.support.channels import ACCEPTED, UNAVAILABLE, flush
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("memory", "csv", "json", "sqlite", "postgresql", "mongodb")
 
 

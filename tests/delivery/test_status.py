@@ -76,7 +76,10 @@ def test_status_in_an_outage(handler: OTelRepoHandler, receiver: OTLPReceiver) -
     run(handler)
     run(handler, 1)
     assert not handler.flush(0.5)
-    delivery = handler.delivery
+    deadline = time.monotonic() + 20
+    while None in {(delivery := handler.delivery).traces.last_error, delivery.logs.last_error}:
+        assert time.monotonic() < deadline
+        handler.flush(0.1)  # both have been answered only when both have an error
     assert (delivery.traces.waiting, delivery.logs.waiting) == (2, 4)
     assert (delivery.traces.delivered, delivery.logs.dropped) == (0, 0)
     assert delivery.logs.oldest_waiting == BEGAN

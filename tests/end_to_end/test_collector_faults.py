@@ -33,6 +33,8 @@ from tests.support.otlp_receiver import (
 from tests.support.processes import run_python
 from tests.support.rotel import rotel_before
 
+pytestmark = pytest.mark.slow
+
 PROTOCOLS = ("http/protobuf", "grpc")
 LONG = 20.0
 

@@ -20,6 +20,8 @@ from rocketry_otel import Settings, TaskEventRecord, current_run, instrument
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.apps import make_app
 
+pytestmark = pytest.mark.slow
+
 REMEMBERED = 100  # ended runs that the tracker remembers, fewer than it does by itself
 
 

@@ -13,6 +13,8 @@ from tests.support.apps import make_app, run_tasks
 from tests.support.otlp_receiver import OTLPReceiver, Status
 from tests.support.program import Program
 
+pytestmark = pytest.mark.slow
+
 RESTARTS = """
     import os
     from rocketry import Rocketry

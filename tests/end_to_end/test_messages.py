@@ -51,7 +51,7 @@ IGNORED_SETTINGS = [
     ignored("OTEL_ATTRIBUTE_COUNT_LIMIT", "x", "a whole number of 0 or more", 128),
     ignored("OTEL_METRIC_EXPORT_INTERVAL", "0", "a whole number of 1 or more", 60000),
     ignored("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke", "http/protobuf or grpc", "http/protobuf"),
-    ignored("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip, deflate, none", "none"),
+    ignored("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip, deflate or none", "none"),
     ignored("OTEL_EXPORTER_OTLP_TIMEOUT", "x", "a number of seconds above 0", 10.0),
     ignored("OTEL_TRACES_SAMPLER", "coin", SAMPLERS, "parentbased_always_on"),
     (

@@ -135,6 +135,7 @@ def test_reader_withstands_changes_meanwhile(
     assert found == sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "sqlite", "json", "plain-csv", "plain-sqlite"])
 def test_memory_does_not_grow_with_the_history(make_repo: Make, kind: str) -> None:
     """Only a few records are in memory at once."""

@@ -29,6 +29,8 @@ from tests.support.processes import clean_environment, run_python
 from tests.support.repositories import KINDS, PLAIN, Make
 from tests.support.stored import records
 
+pytestmark = pytest.mark.slow
+
 SECOND = 1_000_000_000
 NOW = 1_000 * SECOND
 # There no order is kept, and it is that of the times.

@@ -262,6 +262,7 @@ MEASURED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["task_name, action, created", "*"])
 def test_memory_does_not_grow_with_history(
     columns: str, to_later: OTLPReceiver, tmp_path: Path

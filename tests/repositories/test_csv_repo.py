@@ -410,6 +410,7 @@ def test_full_disk_raises_and_leaves_no_half_row(path):
     assert repo.filter_by().all() == [record("a"), record("c")]
 
 
+@pytest.mark.slow
 def test_processes_write_at_once(path):
     """Rows of several processes, larger than any buffer, are all there and all whole."""
     script = """

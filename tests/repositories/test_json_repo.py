@@ -82,6 +82,7 @@ def test_order_survives_the_clock(repo, tmp_path, monkeypatch, clock):
     assert [one.created for one in again.filter_by()] == list(range(13))
 
 
+@pytest.mark.slow
 def test_processes_write_at_once(tmp_path):
     """Files of several processes never have the same name."""
     script = """

@@ -11,6 +11,8 @@ from rocketry_otel._runtime import shutdown
 from tests.support.otlp_receiver import Hang, Ok, OTLPReceiver, Status, attributes_of
 from tests.support.processes import Finished, run_python
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
