@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rocketry_otel import _settings
 from rocketry_otel._export import otel_env
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 
 STACK = Path(__file__).with_name("stack")
+
+# No test may depend on the speed of the machine.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

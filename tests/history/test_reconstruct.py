@@ -9,7 +9,7 @@ from rocketry.log import MinimalRecord, MinimalRunRecord
 from rocketry_otel import OTelRepoHandler, TaskEventRecord
 from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._history.run_lookup import RunLookup
-from rocketry_otel._model.ids import ids_of
+from rocketry_otel._model.ids import RunIds, ids_of
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.records import START, task_record
 
@@ -225,3 +225,107 @@ def test_ending_without_a_stored_beginning_keeps_its_span(telemetry: TelemetryCa
 
 def _refuse(_: Any) -> None:
     raise OSError("the database is away")
+
+
+class Crashes:
+    """Crash records beside the repository: the seconds and the run id of each."""
+
+    def __init__(self, *crashes: tuple[float, str], began: float = 0.0) -> None:
+        self._ids = {run_id: ids_of("etl", run_id, nanoseconds(began)) for _, run_id in crashes}
+        self._fields = [
+            {
+                "task_name": "etl",
+                "action": "crash",
+                "created": START + seconds,
+                "run_id": run_id,
+                "trace_id": self._ids[run_id].trace_hex,
+                "span_id": self._ids[run_id].span_hex,
+            }
+            for seconds, run_id in crashes
+        ]
+
+    def has(self, ids: RunIds) -> bool:
+        return ids in self._ids.values()
+
+    def all(self) -> list[Any]:
+        return self._fields
+
+
+def actions(repo: MemoryRepo, crashes: Crashes, since: float = 0.0) -> list[tuple[Any, ...]]:
+    """Return the action, the change and the run id of each record."""
+    reader = HistoryReader(repo, RunLookup(repo), nanoseconds(since), crashes=crashes)
+    return [(one.event.action, one.step.change, one.event.run_id) for one in reader]
+
+
+def written(*rows: tuple[str, float, str | None]) -> MemoryRepo:
+    """Return a repository that this project has written: action, seconds and run id of each."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    handler = OTelRepoHandler(repo)
+    for action, seconds, run_id in rows:
+        handler.handle(task_record(action, created=START + seconds, run_id=run_id))
+    return repo
+
+
+def test_crash_record_beside_the_repository_comes_at_its_time() -> None:
+    """It ends its run; Rocketry's own crash, after a restart, ends nothing."""
+    repo = written(("run", 0, "a"), ("run", 1, "b"), ("success", 4, "b"))
+    repo.add(
+        TaskEventRecord(
+            task_name="etl",
+            action="crash",
+            created=START + 5,
+            trace_id=ids_of("etl", "a", nanoseconds(0)).trace_hex,
+            span_id=ids_of("etl", "a", nanoseconds(0)).span_hex,
+        )
+    )
+    assert actions(repo, Crashes((3, "a"))) == [
+        ("run", "began", "a"),
+        ("run", "began", "b"),
+        ("crash", "ended", "a"),
+        ("success", "ended", "b"),
+        ("crash", "repeated", None),
+    ]
+
+
+def test_crash_record_at_the_end_comes_last_and_once() -> None:
+    """A reading that goes on does not give it again."""
+    repo = written(("run", 0, "a"))
+    reader = HistoryReader(repo, RunLookup(repo), crashes=Crashes((3, "a")))
+    assert [one.event.action for one in reader] == ["run", "crash"]
+    assert [one.event.action for one in reader] == []
+
+
+def test_crash_record_of_an_earlier_beginning_finds_it() -> None:
+    """The beginning is before the reading: it is looked up."""
+    repo = written(("run", 0, "a"), ("run", 2, "b"))
+    reader = HistoryReader(repo, RunLookup(repo), nanoseconds(1), crashes=Crashes((3, "a")))
+    crash = [*reader][-1]
+    assert crash.step.run is not None
+    assert crash.step.run.began is not None
+    assert crash.step.run.began.created == nanoseconds(0)
+
+
+def test_crash_record_without_its_run_is_left_out() -> None:
+    """Retention has removed the beginning, or the crash is of another time."""
+    assert actions(written(("run", 1, "b")), Crashes((3, "a"))) == [("run", "began", "b")]
+    assert actions(written(("run", 0, "a")), Crashes((3, "a")), since=4) == []
+    broken = Crashes((3, "a"))
+    broken.all()[0]["span_id"] = None
+    assert actions(written(("run", 0, "a")), broken) == [("run", "began", "a")]
+
+
+@pytest.mark.parametrize("since", [0.0, 4.0])
+def test_ending_after_a_crash_record_changes_nothing(since: float) -> None:
+    """What was sent first counts: a commit may come late."""
+    repo = written(("run", 0, "a"), ("success", 5, "a"))
+    assert actions(repo, Crashes((3, "a")), since)[-1] == ("success", "repeated", "a")
+
+
+def test_crash_record_that_comes_during_a_reading_counts() -> None:
+    """Rocketry's crash of the same run is no other ending."""
+    repo = written(("run", 0, "a"), ("crash", 5, None))
+    crashes = Crashes((3, "a"))
+    reader = HistoryReader(repo, RunLookup(repo), crashes=crashes)
+    kept, crashes._fields = crashes._fields, []
+    assert [one.step.change for one in reader] == ["began", "repeated"]
+    assert kept

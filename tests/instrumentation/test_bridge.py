@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -89,7 +89,7 @@ records = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.lists(records, min_size=1, max_size=4))
 def test_odd_record_costs_no_neighbour(odd: list[dict[str, Any]]) -> None:
     """Records with any content encode as one batch, and nothing is missing."""

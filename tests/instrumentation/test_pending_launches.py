@@ -8,6 +8,7 @@ import weakref
 import pytest
 from opentelemetry.context import Context
 
+from rocketry_otel._instrumentation.launched import Launched
 from rocketry_otel._instrumentation.pending_launches import Launch, PendingLaunches
 from rocketry_otel._model.annotations import RunLink
 
@@ -119,4 +120,24 @@ def test_threads_can_put_and_take_at_once() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+    assert not pending_launches._launches
+
+
+def test_newest_launch_is_followed() -> None:
+    """Rocketry's own object of a run is known after its id."""
+    pending_launches = PendingLaunches()
+    first, second = Launched("task", "run 1", "key"), Launched("task", "run 2", "key")
+    for number, one in enumerate((first, second)):
+        pending_launches.put("etl", "r1", launch(number))
+        pending_launches.follow("etl", "r1", one)
+    assert pending_launches.take("etl", "r1") == launch(0)._replace(launched=first)
+    assert pending_launches.take("etl", "r1") == launch(1)._replace(launched=second)
+
+
+def test_launch_that_was_not_noted_is_followed() -> None:
+    """The application may have set another function for run ids since."""
+    pending_launches = PendingLaunches()
+    launched = Launched("task", "run", "key")
+    pending_launches.follow("etl", "r1", launched)
+    assert pending_launches.take("etl", "r1") == Launch(None, (), launched)
     assert not pending_launches._launches

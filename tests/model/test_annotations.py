@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rocketry_otel._model.annotations import (
@@ -122,7 +122,6 @@ def test_text_is_plain_json() -> None:
     )
 
 
-@settings(deadline=None)
 @given(odd)
 def test_whatever_a_column_holds_is_read_as_something_clean(stored: object) -> None:
     """A user's column with our name raises nothing, and gives only values that can be sent."""

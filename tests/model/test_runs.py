@@ -1,7 +1,7 @@
 import pytest
 
 from rocketry_otel._model.event import TaskEvent, parse_event
-from rocketry_otel._model.ids import ids_of
+from rocketry_otel._model.ids import RunIds, ids_of
 from rocketry_otel._model.runs import RunTracker, Step
 
 
@@ -349,3 +349,26 @@ def test_first_of_two_runs_with_the_same_ids_ends(monkeypatch: pytest.MonkeyPatc
     assert first.ids == second.ids
     assert tracker.observe(event("success", None, 2.0)).run is first
     assert tracker.observe(event("success", None, 2.0), second.ids).run is second
+
+
+def test_crash_of_a_run_that_has_a_crash_record_is_a_repetition() -> None:
+    """Rocketry logs it after a restart: the run was closed before, beside the repository."""
+    began = event("run", "r1")
+    ids = RunTracker().ids(began)
+    asked: list[RunIds] = []
+
+    def has_crashed(its: RunIds) -> bool:
+        asked.append(its)
+        return True
+
+    tracker = RunTracker(find_run=lambda _: began, has_crashed=has_crashed)
+    step = tracker.observe(event("crash", None, 5))
+    assert (step.change, step.run and step.run.ids) == ("repeated", ids)
+    assert asked == [ids]
+    # The crash record itself names its run, and ends it.
+    step = tracker.observe(event("crash", "r1", 4), ids, began)
+    assert (step.change, step.run and step.run.began) == ("ended", began)
+    assert asked == [ids]
+    # From now on the tracker knows it.
+    assert tracker.observe(event("crash", None, 6)).change == "repeated"
+    assert asked == [ids]

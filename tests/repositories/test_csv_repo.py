@@ -469,7 +469,7 @@ def await_waiting_lock(path):
         os.sched_yield()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.text(), st.text(), st.floats(allow_nan=False))))
 def test_any_text_comes_back(path, rows):
     """Whatever the text and the time are, the file gives them back."""

@@ -9,6 +9,7 @@ import asyncio
 import datetime as dt
 import enum
 import multiprocessing
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -56,6 +57,25 @@ def add_numbers() -> None:
 def do_nothing() -> None:
     """Say that there was nothing to do."""
     raise TaskInactionException
+
+
+class OddError(BaseException):
+    """No ``Exception``: Rocketry does not see it."""
+
+
+def raise_odd_error() -> None:
+    """Raise an error that is no ``Exception``."""
+    raise OddError
+
+
+def leave() -> None:
+    """End as a program ends."""
+    sys.exit(3)
+
+
+def interrupt() -> None:
+    """End as by Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def sleep() -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rocketry_otel._export.buffer import Overflow
     from rocketry_otel._export.counters import Counters
     from rocketry_otel._export.queue import ExportQueue
-    from rocketry_otel._history.reconstruct import Reconstructed
+    from rocketry_otel._history.reconstruct import Crashes, Reconstructed
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._settings import Settings
     from rocketry_otel._telemetry.emitter import SignalEmitter
@@ -71,6 +71,7 @@ class CatchUp:
         queues: The channels that send.
         emitter: Sends the records, as it sends live ones.
         counters: Counts the items that the repository no longer has.
+        crashes: The crash records that are stored beside the repository.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class CatchUp:
         queues: Sequence[ExportQueue[Any]],
         emitter: SignalEmitter,
         counters: Counters,
+        crashes: Crashes | None = None,
     ) -> None:
         self._repo = repo
         self._run_lookup = run_lookup
@@ -92,6 +94,7 @@ class CatchUp:
         self._queues = {queue.name: queue for queue in queues}
         self._emitter = emitter
         self._counters = counters
+        self._crashes = crashes
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -162,7 +165,8 @@ class CatchUp:
     def _begun(self, ready: list[str], state: State | MemoryState) -> Reading:
         cursors = {name: Cursor(self._queues[name], self.backlogs[name]) for name in ready}
         since = min(cursor.backlog.since for cursor in cursors.values())
-        return Reading(state, HistoryReader(self._repo, self._run_lookup, since), cursors)
+        history = HistoryReader(self._repo, self._run_lookup, since, crashes=self._crashes)
+        return Reading(state, history, cursors)
 
     def _resumed(self, ready: list[str], state: State | MemoryState) -> Reading | None:
         """Return the paused reading if each of its backlogs is as the reading left it."""

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._export.buffer import Buffer
@@ -22,6 +22,7 @@ from rocketry_otel._runtime.threads import start_thread, wait_until
 from .catch_up import CatchUp
 from .checkpoint import DeadLetter
 from .checkpointer import Checkpointer
+from .crash_records import CrashRecords
 from .memory_state import MemoryState
 from .pruning import prune_delivered
 from .state import State
@@ -103,23 +104,36 @@ class DeliveryWorker:
         """
         if not (queues or self._settings.retention):
             return
-        folder = self._folder()
-        state = MemoryState() if folder is None else State(folder)
+        state = MemoryState() if self.folder is None else State(self.folder)
         self._queues = queues
         self._state = state
         self._checkpointer = Checkpointer(state, queues, self._log_state)
         self._catch_up = CatchUp(
-            self._repo, self._run_lookup, state, self._settings, queues, emitter, self._counters
+            self._repo,
+            self._run_lookup,
+            state,
+            self._settings,
+            queues,
+            emitter,
+            self._counters,
+            self.crash_records,
         )
         for queue in queues:
             queue.add_dead_letters = self._add_dead_letters
 
-    def _folder(self) -> Path | None:
+    @cached_property
+    def folder(self) -> Path | None:
+        """The folder of the delivery state; ``None`` if the repository ends with the process."""
         try:
             return state_folder(self._repo, self._settings.state_dir)
         except Exception as error:  # noqa: BLE001  # a foreign repository may raise anything
             self._log(_NOWHERE, error)
             return None
+
+    @cached_property
+    def crash_records(self) -> CrashRecords:
+        """The crash records that are kept beside the repository."""
+        return CrashRecords(self.folder)
 
     @property
     def is_durable(self) -> bool:

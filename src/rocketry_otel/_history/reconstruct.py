@@ -6,9 +6,10 @@ when it was live.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from rocketry_otel._model.event import TaskEvent, parse_event
+from rocketry_otel._model.event import CRASH, TaskEvent, parse_event
 from rocketry_otel._model.runs import RunTracker, Step
 from rocketry_otel._repositories.skipped import ignore
 
@@ -21,9 +22,35 @@ if TYPE_CHECKING:
 
     from redbird import BaseRepo
 
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._repositories.skipped import OnSkipped
 
     from .run_lookup import RunLookup
+
+
+class Crashes(Protocol):
+    """Crash records that are kept beside the repository: Rocketry has logged none."""
+
+    def has(self, ids: RunIds) -> bool:
+        """Return whether the run with these ids has one."""
+        ...
+
+    def all(self) -> list[Mapping[str, Any]]:
+        """Return their fields, in the order of their times."""
+        ...
+
+
+class _NoCrashes:
+    """No crash records."""
+
+    def has(self, ids: RunIds) -> bool:
+        """Return false."""
+        del ids
+        return False
+
+    def all(self) -> list[Mapping[str, Any]]:
+        """Return nothing."""
+        return []
 
 
 class Reconstructed(NamedTuple):
@@ -59,6 +86,8 @@ class HistoryReader:
         since: When the oldest was created, in nanoseconds since the epoch.
         until: When the newest was created.
         on_skipped: Called for each record that cannot be read.
+        crashes: Crash records beside the repository. Each comes in the order of its time, and
+            ends its run whatever the repository has: it was sent first.
 
     Attributes:
         can_go_on: Whether there may be another iteration.
@@ -71,6 +100,7 @@ class HistoryReader:
         since: int = 0,
         until: int | None = None,
         on_skipped: OnSkipped = ignore,
+        crashes: Crashes | None = None,
     ) -> None:
         self._stream = stream_of(repo)
         self._stream.on_skipped = on_skipped
@@ -81,17 +111,52 @@ class HistoryReader:
         self._tracker = RunTracker(keeps_run_id=run_lookup.keeps("run_id"), find_run=self._find_run)
         self._fields: Mapping[str, Any] = {}
         self._looked_for: set[str | None] = set()
+        self._crashes = crashes or _NoCrashes()
+        self._crashed: set[RunIds] = set()
 
     def __iter__(self) -> Iterator[Reconstructed]:
         """Give the records that were not given yet."""
+        crashes = self._new_crashes()
         for fields in self._stream.read(self._window, self._place):
+            event, ids = parse_event(fields), ids_in(fields)
+            while crashes and crashes[0][0].created <= event.created:
+                yield from self._crash(*crashes.popleft())
             self._fields = fields
-            event = parse_event(fields)
-            step = self._tracker.observe(event, ids_in(fields))
-            is_looked_up = step.change == "ended" and not step.was_open
-            if is_looked_up and not self._run_lookup.is_first_ending(event, fields):
+            step = self._tracker.observe(event, ids)
+            if step.change == "ended" and not self._is_first_ending(event, step):
                 step = step._replace(change="repeated")
             yield Reconstructed(fields, event, step)
+        while crashes:
+            yield from self._crash(*crashes.popleft())
+
+    def _new_crashes(self) -> deque[tuple[TaskEvent, Mapping[str, Any], RunIds]]:
+        """Return the crash records beside the repository that were not given yet."""
+        found: deque[tuple[TaskEvent, Mapping[str, Any], RunIds]] = deque()
+        for fields in self._crashes.all():
+            ids = ids_in(fields)
+            if ids is not None and ids not in self._crashed:
+                self._crashed.add(ids)
+                if self._window.holds(fields):
+                    found.append((parse_event(fields), fields, ids))
+        return found
+
+    def _crash(
+        self, event: TaskEvent, fields: Mapping[str, Any], ids: RunIds
+    ) -> Iterator[Reconstructed]:
+        self._fields = fields
+        step = self._tracker.observe(event, ids)
+        # Retention may have removed the beginning.
+        if step.change == "ended" and step.run is not None and step.run.began is not None:
+            yield Reconstructed(fields, event, step)
+
+    def _is_first_ending(self, event: TaskEvent, step: Step) -> bool:
+        """Return whether no other record, here or beside the repository, has ended the run."""
+        if not step.was_open and not self._run_lookup.is_first_ending(event, self._fields):
+            return False
+        if step.run is None or step.run.ids in self._crashed:
+            return False
+        # Rocketry logs a crash after a restart, for a run that may be closed since this began.
+        return event.action != CRASH or not self._crashes.has(step.run.ids)
 
     def is_whole(self, rest: Callable[[], bool]) -> bool:
         """Return whether all records were given that are there now before the end of the reading.

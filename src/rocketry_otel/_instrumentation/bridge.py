@@ -13,8 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._export.record_ref import record_ref_of
-from rocketry_otel._model.annotations import plain_attributes
-from rocketry_otel._model.event import RUN, SUCCESS, live_event, parse_event
+from rocketry_otel._model.annotations import (
+    attributes_as_text,
+    events_as_text,
+    plain_attributes,
+)
+from rocketry_otel._model.crashes import crash_fields
+from rocketry_otel._model.event import CRASH, RUN, SUCCESS, live_event, parse_event
 from rocketry_otel._model.runs import Observation, RunTracker
 from rocketry_otel._model.text import optional_text, safe_text
 from rocketry_otel._runtime.forks import after_fork_in_child
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from rocketry_otel._export.record_ref import RecordRef
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.runs import Run, Step
     from rocketry_otel._settings import Settings
 
@@ -64,6 +70,7 @@ class Bridge:
         self._tracker = RunTracker(
             keeps_run_id=self.keeps_run_id,
             find_run=lambda event: look_up(run_lookup.find_beginning, event),
+            has_crashed=lambda ids: bool(look_up(self._has_crash_record, ids)),
         )
         self.latest_runs = LatestRuns(run_lookup)
         self.pending_launches = PendingLaunches()
@@ -73,9 +80,13 @@ class Bridge:
         after_fork_in_child(self._renew_lock)
 
     def _renew_lock(self) -> None:
-        # It guards `_tracker`. Only the repository's lock is taken while it is held, when the
-        # tracker looks up a beginning. The handler's lock is held when it is taken.
+        # It guards `_tracker`. Only the locks of the repository and of the delivery state are
+        # taken while it is held, when the tracker looks up a beginning or a crash record. The
+        # handler's lock is held when it is taken.
         self._lock = threading.RLock()
+
+    def _has_crash_record(self, ids: RunIds) -> bool:
+        return self.pipeline.worker.crash_records.has(ids)
 
     def call(self, user_hooks: UserHooks) -> None:
         """Call these hooks of the user when a run has ended."""
@@ -108,7 +119,11 @@ class Bridge:
         return self._observe(partial(parse_event, fields), fields)
 
     def _observe(
-        self, parse: Callable[[], TaskEvent], fields: Mapping[str, Any]
+        self,
+        parse: Callable[[], TaskEvent],
+        fields: Mapping[str, Any],
+        ids: RunIds | None = None,
+        began: TaskEvent | None = None,
     ) -> Observation | None:
         try:
             event = parse()
@@ -118,12 +133,12 @@ class Bridge:
                 if launch is not None and launch.links:
                     event = event._replace(links=launch.links)
             with self._lock:
-                step = self._tracker.observe(event)
+                step = self._tracker.observe(event, ids, began)
             run = step.run
             if run is None:
                 return Observation(event, step)
             if launch is not None:
-                run.launched_in = launch.context
+                run.launched_in, run.launch = launch.context, launch.launched
             if step.change == "began":
                 self.latest_runs.remember(event, run)
             elif step.change == "ended":
@@ -170,7 +185,9 @@ class Bridge:
             return
         event, step = observation
         try:
-            if step.change == "repeated" and self._exports(event):
+            # After a restart, Rocketry logs a crash of a run that was ended here before.
+            is_late = step.change == "repeated" and event.action == CRASH
+            if step.change == "repeated" and not is_late and self._exports(event):
                 self._counters.add("traces", "dropped", reason="repeated_ending")
             if step.given_up is not None:
                 self._counters.add("traces", "dropped", reason="never_ended")
@@ -193,6 +210,41 @@ class Bridge:
         given_up = step.given_up
         if given_up is not None and self._exports(given_up.began):
             self.pipeline.measure(lambda metrics: metrics.stopped(given_up))
+
+    def open_runs(self) -> list[Run]:
+        """Return the open runs, in the order in which they began."""
+        with self._lock:
+            return self._tracker.open_runs()
+
+    def crash(
+        self, began: TaskEvent, ids: RunIds, created: float, exit_code: int | None = None
+    ) -> None:
+        """End a run that nothing works on any more; it never raises.
+
+        Rocketry logs no ending. So the record is kept beside the repository.
+
+        Args:
+            began: The event that began the run.
+            ids: The ids of the run.
+            created: When this was noticed, in seconds since the epoch.
+            exit_code: The exit code of its child process; ``None`` if it is not known.
+        """
+        fields = crash_fields(began, ids, created, exit_code)
+        observation = self._observe(partial(parse_event, fields), fields, ids, began)
+        if observation is None or observation.step.change != "ended":
+            return
+        expected = self.expect(observation)
+        event = observation.event
+        fields["attributes"] = attributes_as_text(event.attributes)
+        fields["events"] = events_as_text(event.events)
+        self._keep(fields)
+        self.export(observation, expected, may_be_stored=True)
+
+    def _keep(self, fields: Mapping[str, Any]) -> None:
+        try:
+            self.pipeline.worker.crash_records.add(fields)
+        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+            self._log_once("A crash record cannot be kept", error)
 
     def open_run(self, task_name: str, run_id: str | None) -> Run | None:
         """Return the open run of a task with this id; its context is made."""

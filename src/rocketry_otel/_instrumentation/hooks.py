@@ -16,6 +16,7 @@ import functools
 import logging
 import pickle
 import threading
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
@@ -33,6 +34,7 @@ from rocketry_otel._runtime.sigterm import termination
 
 from .child_process import ChildRecords, ChildSide
 from .current_run import CurrentRun, _current
+from .launched import GoneRuns, Launched
 from .links import dependency_links, requests
 from .pending_launches import Launch
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(NAME)
 
 _PROCESS_LOGGER = "._process"
+_SECONDS_BETWEEN_LOOKS = 1.0
 _bridges: WeakValueDictionary[str, Bridge] = WeakValueDictionary()
 
 
@@ -66,6 +69,8 @@ class SchedulerHooks:
         self._make_run_id = session.config.func_run_id
         self._loggers = [session.config.task_logger_basename]
         self._baggage: dict[str, object] = {}
+        self._gone_runs = GoneRuns()
+        self._next_look = 0.0
         _bridges[self._key] = bridge
         self._watch_children()
 
@@ -149,6 +154,16 @@ class SchedulerHooks:
         except Exception:  # telemetry never hurts the task
             _logger.debug("a launch could not be noted", exc_info=True)
 
+    def follow(self, task: Any, run_id: Any, run: Any) -> None:
+        """Keep Rocketry's own object of a run that is being launched."""
+        bridge = _bridges.get(self._key)
+        if bridge is None or run is None:
+            return
+        try:
+            bridge.pending_launches.follow(task.name, run_id, Launched(task, run, self._key))
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("a launch could not be followed", exc_info=True)
+
     def _links(self, task: Any, bridge: Bridge) -> tuple[Any, ...]:
         if not self._settings.links:
             return ()
@@ -229,8 +244,7 @@ class SchedulerHooks:
         self._verify_last()
         yield
         bridge = _bridges.get(self._key)
-        weak = getattr(self, "_session", None)
-        session = None if weak is None else weak()
+        session = self._its_session()
         if bridge is not None and session is not None:
             bridge.start([str(task.name) for task in session.tasks])
 
@@ -239,10 +253,12 @@ class SchedulerHooks:
 
         Next the process may be replaced, or ended by a web server's signal: nothing is sent then.
         """
+        self._close_gone_runs()
         yield
         bridge = _bridges.get(self._key)
         if bridge is None:
             return
+        self._close_gone_runs(is_over=True)
         try:
             bridge.pipeline.end_scheduler()
         except Exception:  # telemetry never hurts the task
@@ -250,8 +266,7 @@ class SchedulerHooks:
 
     def _verify_last(self) -> None:
         """Verify the handler's place after all hooks of the start, which may replace it."""
-        weak = getattr(self, "_session", None)
-        session = None if weak is None else weak()
+        session = self._its_session()
         if self._placement is None or session is None:
             return
         self._placement.begin()
@@ -272,17 +287,44 @@ class SchedulerHooks:
             _logger.warning("The handler could not be put back", exc_info=True)
 
     def cycled(self) -> None:
-        """Verify the handler's place, and count the cycle."""
+        """Verify the handler's place, count the cycle, and close the runs that are gone."""
         self.verifying()
         bridge = _bridges.get(self._key)
         if bridge is not None:
             bridge.pipeline.heartbeat.beat()
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+            self._close_gone_runs()
+
+    def _close_gone_runs(self, *, is_over: bool = False) -> None:
+        """End the runs that nothing works on any more: Rocketry logs no ending of them.
+
+        Args:
+            is_over: Whether the scheduler has ended, with all that it has launched.
+        """
+        bridge, session = _bridges.get(self._key), self._its_session()
+        if bridge is None or session is None:
+            return
+        try:
+            # After an error of the scheduler, records of child processes may be left in its queue.
+            is_drained = is_over and session.scheduler._log_queue.empty()  # noqa: SLF001  # no public way
+            runs = bridge.open_runs()
+            for run, exit_code in self._gone_runs.find(runs, self._key, is_drained=is_drained):
+                if run.began is not None:  # pragma: no branch  # each open run has it
+                    bridge.crash(run.began, run.ids, session.get_time(), exit_code)
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("runs that are gone could not be ended", exc_info=True)
+
+    def _its_session(self) -> Any:
+        weak = getattr(self, "_session", None)
+        return None if weak is None else weak()
 
 
 class _OwnRunIds:
-    """Keeps the launches of tasks that have their own function for run ids.
+    """Keeps Rocketry's own objects of the launched runs.
 
-    Rocketry calls that function in place of the session's.
+    A task may have its own function for run ids, which Rocketry calls in place of the session's.
+    The launches of such tasks are kept here, too.
     """
 
     def __init__(self) -> None:
@@ -298,10 +340,12 @@ class _OwnRunIds:
         @functools.wraps(get_run_id)
         def noted(task: Any, *args: Any, **kwargs: Any) -> Any:
             run_id = get_run_id(task, *args, **kwargs)
-            weak = None if task.func_run_id is None else self._hooks_of.get(task.session)
+            weak = self._hooks_of.get(task.session)
             kept = None if weak is None else weak()
             if kept is not None:
-                kept.note(task, run_id)
+                if task.func_run_id is not None:
+                    kept.note(task, run_id)
+                kept.follow(task, run_id, args[0] if args else kwargs.get("run"))
             return run_id
 
         self._noted = Task.get_run_id = noted

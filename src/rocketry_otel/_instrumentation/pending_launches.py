@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from rocketry_otel._model.annotations import RunLink
 
+    from .launched import Launched
+
 _MOST = 10_000
 
 _Key = tuple[str, str | None]
@@ -28,10 +30,12 @@ class Launch(NamedTuple):
     Attributes:
         context: The context of the launcher, for its baggage.
         links: The links of the run.
+        launched: The run as Rocketry holds it, if known.
     """
 
-    context: Context
+    context: Context | None
     links: tuple[RunLink, ...]
+    launched: Launched | None = None
 
 
 class PendingLaunches:
@@ -55,6 +59,17 @@ class PendingLaunches:
             self._launches.setdefault(key, deque(maxlen=_MOST)).append(launch)
             while len(self._launches) > _MOST:
                 del self._launches[next(iter(self._launches))]
+
+    def follow(self, task_name: object, run_id: object, launched: Launched) -> None:
+        """Add to the newest launch with this name and id the run as Rocketry holds it."""
+        key = (safe_text(task_name), optional_text(run_id))
+        with self._lock:
+            launches = self._launches.get(key)
+            if launches and launches[-1].launched is None:
+                launches[-1] = launches[-1]._replace(launched=launched)
+                return
+        # The application has set another function for run ids.
+        self.put(task_name, run_id, Launch(None, (), launched))
 
     def has(self, task_name: object, run_id: object) -> bool:
         """Return whether a launch with this name and id waits."""

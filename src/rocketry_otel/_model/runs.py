@@ -49,6 +49,8 @@ class Run:
         counted_by: The object that counted it among the active runs.
         annotations: Attributes and events that the task's body has added so far.
         launched_in: The context in which it was launched, if known.
+        launch: Rocketry's own objects of the run, which show whether it goes on; ``None`` if it
+            was not launched here.
     """
 
     ids: RunIds
@@ -59,6 +61,7 @@ class Run:
     counted_by: object = None
     annotations: Annotations | None = None
     launched_in: Context | None = None
+    launch: object = None
 
     def is_of(self, task_name: str) -> bool:
         """Return whether it is a run of this task."""
@@ -94,6 +97,8 @@ class RunTracker:
         keeps_run_id: Whether the repository keeps run ids, so that ids may depend on them.
         find_run: Returns the ``run`` event of an ending that has no open run, such as a run
             that a crash cut off in an earlier process; ``None`` if it is not found.
+        has_crashed: Returns whether a crash record that Rocketry did not log has ended the run
+            with these ids. Rocketry logs one for the same run after a restart.
         limit: How many runs may be open at once; then the oldest is given up.
     """
 
@@ -102,10 +107,12 @@ class RunTracker:
         *,
         keeps_run_id: bool = True,
         find_run: Callable[[TaskEvent], TaskEvent | None] = lambda _: None,
+        has_crashed: Callable[[RunIds], bool] = lambda _: False,
         limit: int = OPEN_RUNS_LIMIT,
     ) -> None:
         self._keeps_run_id = keeps_run_id
         self._find_run = find_run
+        self._has_crashed = has_crashed
         self._limit = limit
         self._open: dict[int, Run] = {}
         self._open_by_key: dict[_Key, list[Run]] = {}
@@ -117,7 +124,9 @@ class RunTracker:
         """How many runs are open."""
         return len(self._open)
 
-    def observe(self, event: TaskEvent, ids: RunIds | None = None) -> Step:
+    def observe(
+        self, event: TaskEvent, ids: RunIds | None = None, began: TaskEvent | None = None
+    ) -> Step:
         """Take an event and return the change that it made.
 
         Args:
@@ -125,13 +134,14 @@ class RunTracker:
             ids: The ids in its stored record. They win over every guess by run id, place or
                 order: the repository may have refused the beginning of the run, which was known
                 when the ending was logged.
+            began: The beginning of the run that an ending with ids has; else it is looked up.
         """
         if event.task_name is None:
             return Step(None, "none")
         if event.action == RUN:
             return self._begin(event, event.task_name, ids)
         if event.action in ENDINGS:
-            return self._end(event, event.task_name, ids)
+            return self._end(event, event.task_name, ids, began)
         return Step(self._run_around(event, event.task_name), "none")
 
     def open_run(self, task_name: str, run_id: str | None) -> Run | None:
@@ -187,7 +197,9 @@ class RunTracker:
             self._ended.pop(key, None)
         return given_up
 
-    def _end(self, event: TaskEvent, task_name: str, ids: RunIds | None) -> Step:
+    def _end(
+        self, event: TaskEvent, task_name: str, ids: RunIds | None, began: TaskEvent | None = None
+    ) -> Step:
         run = self._open_by_ids.get(ids) if ids else self._open_run(event, task_name)
         if run is not None:
             self._close(run)
@@ -197,8 +209,14 @@ class RunTracker:
         ended = self._ended.get(ids) if ids else self._ended_run(event, task_name)
         if ended is not None:
             return Step(Run(ended.ids, began=None), "repeated")
-        began = self._find_run(event)
-        run = Run(ids or self.ids(began or event), began=began, ended=event)
+        is_known = began is not None
+        began = began or self._find_run(event)
+        ids = ids or self.ids(began or event)
+        if event.action == CRASH and (
+            ids in self._ended or (not is_known and self._has_crashed(ids))
+        ):
+            return Step(Run(ids, began=None), "repeated")
+        run = Run(ids, began=began, ended=event)
         self._remember(run, task_name)
         return Step(run, "ended")
 

@@ -32,6 +32,8 @@ ACTION = "rocketry.action"
 EXECUTION = "rocketry.execution"
 END_ESTIMATED = "rocketry.end_estimated"
 LINK = "rocketry.link"
+EXIT_CODE = "process.exit.code"
+CRASH_SIGNAL = "rocketry.crash.signal"
 # Not sent as an attribute: the name that a user's hook gave to the span.
 SPAN_NAME = "rocketry.span_name"
 

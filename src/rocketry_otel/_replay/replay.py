@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from rocketry_otel._delivery.checkpoint import FOREVER
+from rocketry_otel._delivery.crash_records import CrashRecords
+from rocketry_otel._delivery.state_path import state_folder
 from rocketry_otel._errors import RepositoryError, SettingsError
 from rocketry_otel._export.responses import shown
 from rocketry_otel._history.reconstruct import HistoryReader
@@ -105,7 +107,10 @@ def chosen(
     Raises:
         RepositoryError: The repository cannot be read.
     """
-    history = iter(HistoryReader(repo, RunLookup(repo), since, until, on_skipped))
+    reader = HistoryReader(
+        repo, RunLookup(repo), since, until, on_skipped, _crashes(repo, settings)
+    )
+    history = iter(reader)
     while True:
         try:
             one = next(history, None)
@@ -117,6 +122,13 @@ def chosen(
         name = one.event.task_name or ""
         if one.event.is_task_event and settings.exports(name) and fnmatchcase(name, task):
             yield one
+
+
+def _crashes(repo: BaseRepo, settings: Settings) -> CrashRecords | None:
+    try:
+        return CrashRecords(state_folder(repo, settings.state_dir))
+    except Exception:  # noqa: BLE001  # a repository of somebody else's may raise anything
+        return None
 
 
 def _nanoseconds(when: datetime | None) -> int | None:
