@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from rocketry_otel._delivery.checkpoint import Backlog, Checkpoint, with_earlier
+from rocketry_otel._delivery.checkpoint import Backlog, Checkpoint, DeadLetter, with_earlier
 from rocketry_otel._delivery.state import State
 from rocketry_otel._delivery.state_db import StateError
 from rocketry_otel._runtime.file_lock import FileLock
@@ -226,3 +228,29 @@ def test_backlog_goes_on_when_its_end_moves() -> None:
     assert with_earlier(backlog, Checkpoint(20, 1, 30)) == backlog._replace(waiting=4)
     assert with_earlier(backlog, Checkpoint(20, 1, 40)) == backlog._replace(waiting=4, until=40)
     assert (backlog.oldest, backlog._replace(reached=25).oldest) == (10, 25)
+
+
+def test_state_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    """Version 0.1.0 has stored each kind of progress in it."""
+    dump = Path(__file__).with_name("delivery-0.1.0.sql").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(tmp_path / "delivery.db")) as connection:
+        connection.executescript(f"PRAGMA user_version = 1; {dump}")
+    (tmp_path / "writer-56bbafe736cd4201.lock").touch()
+    traces, logs = (f"{signal} http://collector:4318/v1/{signal}" for signal in ("traces", "logs"))
+    now = 1_764_000_000_000_000_000
+    backlog = Backlog(now - 5 * 10**9, 4, "0123456789abcdef", 7, now - 10**9, now - 3 * 10**9)
+    state = State(tmp_path)
+    assert state.writers() == {
+        "56bbafe736cd4201": {traces: Checkpoint(now, 2), logs: Checkpoint(now - 10**9, 3)}
+    }
+    assert state.is_alive("56bbafe736cd4201") is False
+    assert state.backlogs() == {traces: backlog}
+    assert state.unknown_until() == now - 1
+    assert state.refused.all() == [
+        (traces, DeadLetter(now - 7 * 10**9, "etl", "success", "too old"))
+    ]
+    state.save({traces: Checkpoint(now + 1, 0)}, now + 1)
+    state.take_on({}, [("56bbafe736cd4201", traces), ("56bbafe736cd4201", logs)], [traces], now)
+    other = State(tmp_path)
+    assert list(other.writers().values()) == [{traces: Checkpoint(now + 1, 0)}]
+    assert (other.backlogs(), other.is_known()) == ({}, True)
