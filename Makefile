@@ -16,7 +16,8 @@ REQUIREMENTS ?= requirements/dev.txt
 run := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-quick test-rocketry test-conservation test-pips test-first-hour
+.PHONY: help demo test test-all test-quick test-rocketry test-pips test-first-hour
+.PHONY: test-conservation test-conservation-long
 .PHONY: stack test-stack lint docs benchmark benchmark-smoke benchmark-catching-up build clean
 .DELETE_ON_ERROR:
 
@@ -33,7 +34,9 @@ help:
 	@echo "                run Rocketry's own tests with its handler and with ours, and compare"
 	@echo "make test-conservation"
 	@echo "                kill applications again and again: nothing that was committed is lost;"
-	@echo "                CONSERVATION_SEED=... repeats what chance did"
+	@echo "                CONSERVATION_SEED=... repeats the random choices"
+	@echo "make test-conservation-long"
+	@echo "                kill them ten times as often"
 	@echo "make test-pips  build each environment with the oldest pip and the newest, for each Python"
 	@echo "make test-first-hour"
 	@echo "                try make demo in a fresh clone with Python and make only, no HOME, no cache"
@@ -77,6 +80,10 @@ test-conservation: $(VENV)/ready
 	wait $$half; first=$$?; cat "$$output"; \
 	echo "Conservation: the halves ended with status $$first and $$second"; \
 	[ $$first -eq 0 ] && [ $$second -eq 0 ]
+
+# Ten times as many kills: about half an hour.
+test-conservation-long: $(VENV)/ready
+	CONSERVATION_TIMES=10 $(run) -m pytest -m conservation tests/conservation/test_kills.py
 
 # These three need no environment: they make their own.
 pythons = $(foreach version,$(VERSIONS),"$(version)=$(shell \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ CASES = {
     "postgresql over http": 12,
     "processes, sqlite over http": 6,
 }
+# `make test-conservation-long` has many times as many.
+TIMES = int(os.environ.get("CONSERVATION_TIMES", "1"))
 FEW = ("sqlite over http", "csv over grpc", "postgresql over http")
 KILLS_OF_FEW = 2
 
@@ -106,7 +109,8 @@ def test_many_kills_lose_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Killed again and again in all kinds of trouble, it delivers all committed records."""
+    kills = CASES[case] * TIMES
     with capsys.disabled():
-        print(f"\nCONSERVATION_SEED={seed}, {CASES[case]} kills, {case}")  # noqa: T201
+        print(f"\nCONSERVATION_SEED={seed}, {kills} kills, {case}")  # noqa: T201
     kind = next(kind for kind in ("sqlite", "csv", "json", "postgresql") if kind in case)
-    run(case, CASES[case], make_store(kind), tmp_path, seed, chance)
+    run(case, kills, make_store(kind), tmp_path, seed, chance)
