@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from redbird.logging import RepoHandler
 from redbird.repos import MemoryRepo
 
-from rocketry_otel._history.run_lookup import fields_of
+from rocketry_otel._history.streams.base import fields_of
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
