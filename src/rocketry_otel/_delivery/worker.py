@@ -26,7 +26,7 @@ from .memory_state import MemoryState
 from .pruning import prune_delivered
 from .state import State
 from .state_db import StateError
-from .state_path import state_folder
+from .state_path import repository_path, state_folder
 from .status import status_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class DeliveryWorker:
         if not (queues or self._settings.retention):
             return
         folder = self._folder()
-        state = MemoryState() if folder is None else State(folder)
+        state = MemoryState() if folder is None else State(folder, repository_path(self._repo))
         self._queues = queues
         self._state = state
         self._checkpointer = Checkpointer(state, queues, self._log_state)
