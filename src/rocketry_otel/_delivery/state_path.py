@@ -45,6 +45,12 @@ def state_folder(repo: BaseRepo, state_dir: str | None) -> Path | None:
     return Path(home).expanduser() / "rocketry-otel" / _name_of(place)
 
 
+def place_of(repo: BaseRepo) -> str | None:
+    """Return the path or the address of a repository, without secrets; ``None`` if unknown."""
+    path = repository_path(repo)
+    return _place_of(repo) if path is None else str(path)
+
+
 def repository_path(repo: Any) -> Path | None:
     """Return the file or the directory of a repository; ``None`` if it is on a server."""
     if isinstance(repo, CSVFileRepo):

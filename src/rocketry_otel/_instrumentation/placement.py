@@ -144,6 +144,11 @@ class Placement:
         self._is_given_up = False
         self._note(logger)
 
+    @property
+    def handler(self) -> OTelRepoHandler | None:
+        """The handler; ``None`` if it was taken off the logger for good."""
+        return None if self._is_given_up else self._handler
+
     def renew(self, logger: logging.Logger) -> None:
         """Begin anew: ``instrument`` has put the handler on the logger."""
         self._is_given_up = False
