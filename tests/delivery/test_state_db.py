@@ -3,10 +3,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from rocketry_otel._delivery import state_db
+from rocketry_otel._delivery.checkpoint import Checkpoint
+from rocketry_otel._delivery.state import State
 from rocketry_otel._delivery.state_db import FILE, StateDB, StateError
 
 LONG = 20.0
@@ -125,3 +129,49 @@ def test_forked_child_waits_for_no_lock(tmp_path: Path) -> None:
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert names(db) == ["a", "b"]
+
+
+def test_planted_link_is_put_away(tmp_path: Path) -> None:
+    """The database that it leads to stays as it is."""
+    victim = tmp_path / "victim.db"
+    with closing(sqlite3.connect(victim)) as connection, connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "delivery.db").symlink_to(victim)
+    put(StateDB(folder), "a")
+    assert names(StateDB(folder)) == ["a"]
+    assert (folder / "delivery.db.damaged").is_symlink()
+    with closing(sqlite3.connect(victim)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+def test_repository_decides_who_reads_the_state(tmp_path: Path) -> None:
+    """Its database, its journal and its locks have the mode of the repository at most."""
+    repository = tmp_path / "tasks.db"
+    repository.touch(0o600)
+    folder = tmp_path / "tasks.db.delivery"
+    folder.mkdir(0o755)
+    (folder / "delivery.db").touch(0o644)
+    state = State(folder, repository)
+    state.save({"traces x": Checkpoint(1, 1)}, 1)
+    with state.lease():
+        found = {path.name.partition("-")[0]: path for path in folder.iterdir()}
+        assert found.keys() == {"delivery.db", "writer", "catch"}
+        assert {path.stat().st_mode & 0o777 for path in found.values()} == {0o600}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    state.leave()
+
+
+def test_database_that_cannot_be_created_is_an_error_of_the_state(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """An error of the file system is an error of the state, and nothing is put away."""
+
+    def fail(*_: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(state_db, "create_private", fail)
+    with pytest.raises(StateError, match="no"):
+        put(StateDB(tmp_path), "a")
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from rocketry.log import MinimalRunRecord, RunRecord, TaskRunRecord
 
 from rocketry_otel import RepositoryError, RepositoryMismatchError, RepositoryURLError
 from rocketry_otel._history.open_history import open_history
-from rocketry_otel._history.run_lookup import fields_of
+from rocketry_otel._history.streams.base import fields_of
 from rocketry_otel._repositories.open_repository import open_repository
 from tests.repositories.records import FULL, record
 from tests.support.histories import ROW, write_by_red_bird
@@ -170,7 +170,9 @@ def test_unreadable_records_hide_no_others(tmp_path: Path) -> None:
         assert [one.task_name for one in repo.filter_by().all()] == ["a", "e\\x00\\xe9"]
     folder = tmp_path / "x"
     folder.mkdir()
-    for number, text in enumerate([json.dumps(ROW), "{", '{"task_name": "x"}', "\xff"]):
+    for number, text in enumerate(
+        [json.dumps(ROW), "{", '{"task_name": "x"}', "\xff", "[" * 100_000]
+    ):
         (folder / f"{number}.json").write_text(text, encoding="latin-1")
     with open_history(f"json://{folder}") as repo:
         assert [one.run_id for one in repo.filter_by().all()] == ["r1"]

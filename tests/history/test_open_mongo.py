@@ -53,3 +53,12 @@ def test_unreachable_mongodb_is_an_error() -> None:
         open_history(url),
     ):
         pass
+
+
+def test_first_document_of_another_program_hides_no_history(mongo_server: Any) -> None:
+    """A collection with records of tasks is opened, whatever else is in it."""
+    documents = MongoClient("mongodb://h/d", _store=mongo_server)["d"]["c"]
+    documents.insert_one({"x": 1})
+    documents.insert_one({"task_name": "etl", "action": "run", "created": 1.0})
+    with open_history("mongodb://h/d?collection=c") as repo:
+        assert [one.task_name for one in repo.filter_by()] == ["etl"]

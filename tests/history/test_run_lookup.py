@@ -16,7 +16,8 @@ from rocketry_otel import (
     open_repository,
     uninstrument,
 )
-from rocketry_otel._history.run_lookup import RunLookup, fields_of
+from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._history.streams.base import fields_of
 from rocketry_otel._model.annotations import RunEvent, RunLink
 from rocketry_otel._model.event import parse_event
 from rocketry_otel._model.ids import ids_of
@@ -268,3 +269,41 @@ def test_stored_records_give_the_same_span(
     context = telemetry.span("report").context
     assert replayed["broken"].links == (RunLink(context.trace_id, context.span_id, "dependency"),)
     assert replayed["broken"].error == "ValueError: boom"
+
+
+class _Unreadable(MemoryRepo):
+    """A repository of Red Bird's, whose reading ends at a row of another program."""
+
+    def query_items(self, query: Any) -> Any:
+        """Yield one item, and raise at the next row."""
+        yield {"task_name": "etl", "action": "run", "run_id": "r1", "created": 5.0}
+        raise ValueError("no record")
+
+
+def test_row_of_another_program_hides_no_beginning() -> None:
+    """If Red Bird's own reading ends early, the records are read one by one."""
+    repo = _Unreadable(model=dict)
+    rows = [("run", "r0", 1.0), ("run", "r1", 5.0), ("success", "r0", 6.0)]
+    for action, run_id, created in rows:
+        repo.insert({"task_name": "etl", "action": action, "run_id": run_id, "created": created})
+    lookup = RunLookup(repo)
+    began = lookup.find_beginning(ending())
+    assert began is not None
+    assert (began.run_id, began.created) == ("r1", 5_000_000_000)
+    assert lookup.find_beginning(ending(run_id="r0")) is None
+    newest = lookup.newest("etl", "run")
+    assert newest is not None
+    assert newest.run_id == "r1"
+    assert lookup.newest("etl", "crash") is None
+
+
+def test_repository_that_is_away_is_an_error_of_a_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error is no row of another program."""
+    lookup = run_lookup()
+
+    def fail(*_: object) -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(MemoryRepo, "query_data", fail)
+    with pytest.raises(OSError, match="away"):
+        lookup.newest("etl", "run")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -99,3 +103,43 @@ def test_every_option_of_a_replay_is_documented(capsys: pytest.CaptureFixture[st
     options = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
     text = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)) == options
+
+
+# For blocks that go on from an earlier one.
+_BEFORE = """\
+from rocketry import Rocketry
+from rocketry_otel import instrument
+
+app = Rocketry()
+"""
+# Neither Rocketry nor Red Bird has types, which makes decorators of Rocketry untyped. requests has
+# them in another package.
+_MYPY = """\
+[mypy]
+strict = true
+disallow_untyped_decorators = false
+follow_imports = silent
+[mypy-rocketry.*,redbird.*,requests.*]
+ignore_missing_imports = true
+"""
+
+
+def test_strict_type_checker_accepts_each_block_of_python(tmp_path: Path) -> None:
+    """The code of these pages needs no change in a strictly typed application."""
+    pytest.importorskip("mypy")
+    (tmp_path / "mypy.ini").write_text(_MYPY, encoding="utf-8")
+    blocks = []
+    for page in ("README.md", "docs/inside-the-run.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        blocks += re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 8
+    for number, block in enumerate(blocks):
+        code = textwrap.dedent(block)
+        before = "" if "Rocketry()" in code else _BEFORE
+        (tmp_path / f"block_{number}.py").write_text(before + code, encoding="utf-8")
+    env = {**os.environ, "MYPYPATH": str(ROOT / "src")}
+    mypy = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "."]
+    done = subprocess.run(
+        mypy, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout

@@ -21,6 +21,7 @@ from redbird.repos import CSVFileRepo
 from rocketry_otel._errors import RepositoryError, RepositoryMismatchError, RepositoryURLError
 from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._model.text import safe_text
+from rocketry_otel._repositories import csv_repo
 from rocketry_otel._repositories.open_repository import open_repository
 from tests.support.processes import run_python
 
@@ -265,9 +266,10 @@ def test_long_traceback_is_read(path):
         (b"\r\n", "it has 0 columns"),
         (
             b"a,run,no number" + b"," * 16 + b"\r\n",
-            """1 validation error for TaskEventRecord
-created
-  value is not a valid float (type=type_error.float)""",
+            (
+                "1 validation error for TaskEventRecord created value is not a valid float "
+                "(type=type_error.float)"
+            ),
         ),
         (b"a,run\rb,1.0\r\n", bare_return()),
     ],
@@ -470,7 +472,7 @@ def await_waiting_lock(path):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(st.lists(st.tuples(st.text(), st.text(), st.floats(allow_nan=False))))
+@given(st.lists(st.tuples(st.text(), st.text(), st.floats(-6e10, 2.5e11))))
 def test_any_text_comes_back(path, rows):
     """Whatever the text and the time are, the file gives them back."""
     path.unlink(missing_ok=True)
@@ -500,3 +502,71 @@ def test_warnings_go_to_our_logger(path, caplog):
     with caplog.at_level(logging.CRITICAL, "rocketry_otel"):
         open_csv(path)
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "hard", "pipe", "file"])
+def test_planted_file_is_not_written_by_a_removal(path, tmp_path, kind):
+    """A link that somebody else has put there is removed; what it leads to stays as it is."""
+    repo = open_csv(path)
+    repo.add(record("a"))
+    repo.add(record("b"))
+    path.chmod(0o600)
+    victim, planted = tmp_path / "victim", path.with_name(f".{path.name}.tmp")
+    if kind != "dangling":
+        victim.write_text("theirs")
+    if kind == "hard":
+        planted.hardlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(planted)
+    elif kind == "file":
+        planted.write_text("the rest of a killed process")
+    else:
+        planted.symlink_to(victim)
+    repo.filter_by(task_name="a").delete()
+    assert repo.filter_by().all() == [record("b")]
+    assert (victim.read_text() if victim.exists() else None) == (
+        None if kind == "dangling" else "theirs"
+    )
+    assert (path.is_symlink(), path.stat().st_mode & 0o777) == (False, 0o600)
+    assert not os.path.lexists(planted)
+
+
+def test_new_file_that_is_replaced_meanwhile_takes_no_place(path, monkeypatch):
+    """Another program has put its own file there: the repository stays as it is."""
+    repo = open_csv(path)
+    repo.add(record("a"))
+    monkeypatch.setattr(csv_repo, "is_at", lambda *_: False)
+    with pytest.raises(OSError, match="was replaced by another program"):
+        repo.filter_by().delete()
+    assert repo.filter_by().all() == [record("a")]
+
+
+def test_folder_in_the_place_of_the_new_file_is_an_error(path):
+    """The repository stays as it is."""
+    repo = open_csv(path)
+    repo.add(record("a"))
+    path.with_name(f".{path.name}.tmp").mkdir()
+    with pytest.raises(IsADirectoryError):
+        repo.filter_by().delete()
+    assert repo.filter_by().all() == [record("a")]
+
+
+@pytest.mark.parametrize("kind", ["link", "hard"])
+def test_planted_file_does_not_get_the_rest_of_a_row(path, tmp_path, caplog, kind):
+    """The rest is kept under another name, and the next record is added."""
+    victim, damaged = tmp_path / "victim", path.with_name(f"{path.name}.damaged")
+    victim.write_text("theirs")
+    damaged.symlink_to(victim) if kind == "link" else damaged.hardlink_to(victim)
+    repo = open_csv(path)
+    repo.add(record("a"))
+    path.chmod(0o640)
+    with path.open("ab") as file:
+        file.write(b"half a row")
+    repo.add(record("b"))
+    assert repo.filter_by().all() == [record("a"), record("b")]
+    assert victim.read_text() == "theirs"
+    (kept,) = [one for one in tmp_path.iterdir() if one.name.startswith(f"{damaged.name}-")]
+    assert (kept.read_bytes(), kept.stat().st_mode & 0o777) == (b"half a row\n", 0o640)
+    assert [one.getMessage() for one in caplog.records] == [
+        f"the last row of {path} was cut short, and is now in {kept}"
+    ]

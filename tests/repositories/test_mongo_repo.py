@@ -22,9 +22,9 @@ def asked(mongo_server, monkeypatch):
     """The URLs that clients were asked to connect to."""
     urls = []
 
-    def connect(url):
+    def connect(url, **options):
         urls.append(url)
-        return mongomock.MongoClient(url, _store=mongo_server)
+        return mongomock.MongoClient(url, _store=mongo_server, **options)
 
     monkeypatch.setattr(pymongo, "MongoClient", connect)
     return urls

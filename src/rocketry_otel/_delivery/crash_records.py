@@ -42,11 +42,12 @@ class CrashRecords:
 
     Args:
         folder: The folder of the delivery state; ``None`` to keep them in memory.
+        like: The file or directory of the repository: nobody else can read the records.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, like: Path | None = None) -> None:
         self._folder = folder
-        self._db = None if folder is None else StateDB(folder)
+        self._db = None if folder is None else StateDB(folder, like)
         # All of them without a folder, else those that could not be stored.
         self._in_memory: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._renew_lock()

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from rocketry_otel._runtime.file_lock import FileLock
 from rocketry_otel._runtime.forks import after_fork_in_child
+from rocketry_otel._runtime.private_files import make_private_folder
 
 from .checkpoint import Backlog, Checkpoint
 from .dead_letters import DeadLetters
@@ -30,6 +31,8 @@ class State:
 
     Args:
         folder: Where it is stored.
+        like: The file or directory of the repository: nobody else can read the state. Without
+            it, only the owner can.
 
     Attributes:
         refused: The dead letters.
@@ -37,9 +40,10 @@ class State:
 
     is_durable = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, like: Path | None = None) -> None:
         self.folder = folder
-        self._db = StateDB(folder)
+        self._like = like
+        self._db = StateDB(folder, like)
         self.refused = DeadLetters(self._db)
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
@@ -112,9 +116,12 @@ class State:
             # A process that takes over has seen the old name dead: it must stay dead.
             self._writer, self._previous = _new_name(), self._writer
 
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self.folder / name, self._like)
+
     def _prove_alive(self) -> None:
         """Hold the lock that shows other processes that this one is alive."""
-        self._alive = self._alive or FileLock(self.folder / f"writer-{self._writer}.lock")
+        self._alive = self._alive or self._lock(f"writer-{self._writer}.lock")
         for _ in range(_MOST_TRIES):
             if self._alive.is_in_place():
                 return
@@ -133,9 +140,9 @@ class State:
             StateError: The lock cannot be used.
         """
         if self._lease is None:
-            self._lease = FileLock(self.folder / "catch-up.lock")
+            self._lease = self._lock("catch-up.lock")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.folder, self._like)
             is_ours = self._lease.acquire()
         except OSError as error:
             raise StateError(f"{self.folder}: {error}") from error
@@ -162,7 +169,7 @@ class State:
 
     def is_alive(self, writer: str) -> bool:
         """Return whether another process is alive."""
-        lock = FileLock(self.folder / f"writer-{writer}.lock")
+        lock = self._lock(f"writer-{writer}.lock")
         try:
             is_alive = not lock.acquire(create=False)
         except FileNotFoundError:
@@ -238,7 +245,7 @@ class State:
         for path in self.folder.glob("writer-*.lock"):
             if path.stem.removeprefix("writer-") in {*known, self._writer}:
                 continue
-            lock = FileLock(path)
+            lock = self._lock(path.name)
             with suppress(OSError):
                 if lock.acquire(create=False):
                     lock.remove()

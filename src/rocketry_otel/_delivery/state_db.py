@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._runtime.private_files import create_private, is_link, make_private_folder
 from rocketry_otel._runtime.suppression import suppressed
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ class StateDB:
 
     Args:
         folder: The folder, made when it is needed.
+        like: The file or directory of the repository: nobody else can read the database. Without
+            it, only the owner can.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, like: Path | None = None) -> None:
         self._folder = folder
+        self._like = like
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -82,13 +86,21 @@ class StateDB:
 
     def _open(self) -> sqlite3.Connection:
         folder = self._folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder, self._like)
+        try:
+            create_private(folder / FILE, self._like)
+        except OSError as error:
+            if not is_link(error):
+                raise
+            self._put_away()
+            create_private(folder / FILE, self._like)
         try:
             return _prepared(folder / FILE)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
             self._put_away()
+            create_private(folder / FILE, self._like)
             return _prepared(folder / FILE)
 
     def _put_away(self) -> None:

@@ -45,19 +45,32 @@ def state_folder(repo: BaseRepo, state_dir: str | None) -> Path | None:
     return Path(home).expanduser() / "rocketry-otel" / _name_of(place)
 
 
-def _path_of(repo: Any) -> Path | None:
-    """Return the file or the directory of a repository."""
+def place_of(repo: BaseRepo) -> str | None:
+    """Return the path or the address of a repository, without secrets; ``None`` if unknown."""
+    path = repository_path(repo)
+    return _place_of(repo) if path is None else str(path)
+
+
+def repository_path(repo: Any) -> Path | None:
+    """Return the file or the directory of a repository; ``None`` if it is on a server."""
     if isinstance(repo, CSVFileRepo):
         return Path(repo.filename).absolute()
     if isinstance(repo, JSONDirectoryRepo):
         return Path(repo.path).absolute()
     url = _engine_url(repo)
     if url is not None and _is_sqlite_file(url):
-        # Another table in the same file is another repository.
-        path = Path(url.database.removeprefix("file:").partition("?")[0]).absolute()
-        table = _UNFIT.sub("-", str(repo.table))
-        return path.with_name(f"{path.name}.{table}") if table != _COMMON_TABLE else path
+        return Path(url.database.removeprefix("file:").partition("?")[0]).absolute()
     return None
+
+
+def _path_of(repo: Any) -> Path | None:
+    """Return a path that identifies a repository in a file or directory."""
+    path = repository_path(repo)
+    if path is None or isinstance(repo, (CSVFileRepo, JSONDirectoryRepo)):
+        return path
+    # Another table in the same file is another repository.
+    table = _UNFIT.sub("-", str(repo.table))
+    return path.with_name(f"{path.name}.{table}") if table != _COMMON_TABLE else path
 
 
 def _is_sqlite_file(url: Any) -> bool:

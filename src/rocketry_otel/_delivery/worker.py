@@ -27,7 +27,7 @@ from .memory_state import MemoryState
 from .pruning import prune_delivered
 from .state import State
 from .state_db import StateError
-from .state_path import state_folder
+from .state_path import repository_path, state_folder
 from .status import status_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class DeliveryWorker:
         """
         if not (queues or self._settings.retention):
             return
-        state = MemoryState() if self.folder is None else State(self.folder)
+        folder, like = self.folder, repository_path(self._repo)
+        state = MemoryState() if folder is None else State(folder, like)
         self._queues = queues
         self._state = state
         self._checkpointer = Checkpointer(state, queues, self._log_state)
@@ -133,7 +134,7 @@ class DeliveryWorker:
     @cached_property
     def crash_records(self) -> CrashRecords:
         """The crash records that are kept beside the repository."""
-        return CrashRecords(self.folder)
+        return CrashRecords(self.folder, repository_path(self._repo))
 
     @property
     def is_durable(self) -> bool:

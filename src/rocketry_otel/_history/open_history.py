@@ -99,7 +99,7 @@ class _HistoryJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
         """Give the data of each file."""
         del id_value  # the id field of an unknown model is not known
         for path in self.path.glob("*.json"):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, RecursionError):
                 yield self.read_file(path.stem)
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from redbird import BaseRepo
 
 
+_OF_A_TASK = {"task_name": {"$exists": True}, "action": {"$exists": True}}
+
+
 class _HistoryMongoRepo(MongoRepo):  # type: ignore[misc]
     """Red Bird's ``MongoRepo`` without an id field."""
 
@@ -43,7 +46,9 @@ def open_mongo(url: str, closing: ExitStack) -> BaseRepo:
     closing.callback(session.remove)
     try:
         names = session.client[database].list_collection_names()
-        document = session.client[database][collection].find_one() or {}
+        documents = session.client[database][collection]
+        # Another program may have added the first document.
+        document = documents.find_one(_OF_A_TASK) or documents.find_one() or {}
     except (pymongo.errors.PyMongoError, ValueError) as error:
         raise cannot_open(url, error) from None
     if collection not in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ from rocketry_otel._model.event import CRASH, ENDINGS, RUN, TaskEvent, parse_eve
 from rocketry_otel._model.ids import RunIds, ids_of
 from rocketry_otel._model.text import optional_integer, optional_seconds, optional_text
 from rocketry_otel._repositories.json_repo import is_ordered
+from rocketry_otel._repositories.values import satisfies
+
+from .streams.base import Window, fields_of
+from .streams.stream_of import stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +29,10 @@ if TYPE_CHECKING:
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"[0-9a-f]{16}")
+
+# What models and readers raise at a row of another program; a data store that is away raises
+# others.
+_FOREIGN_ROWS = (ValueError, TypeError, LookupError, RecursionError, csv.Error)
 
 _ADDED_FIELDS = (
     "trace_id",
@@ -211,12 +220,31 @@ class RunLookup:
         if isinstance(self._repo, JSONDirectoryRepo) and not is_ordered(self._repo):
             # The names of its files have no order.
             return _newest(self._events(query), not_after=None)
-        item = self._repo.filter_by(**query).last()
+        try:
+            item = self._repo.filter_by(**query).last()
+        except _FOREIGN_ROWS:
+            event = None
+            for event in self._events_one_by_one(query):  # noqa: B007  # the last one counts
+                pass
+            return event
         return None if item is None else parse_event(fields_of(item))
 
     def _events(self, query: dict[str, Any]) -> Iterator[TaskEvent]:
-        for item in self._repo.filter_by(**query):
-            yield parse_event(fields_of(item))
+        """Yield the events that match; some may come twice."""
+        try:
+            for item in self._repo.filter_by(**query):
+                yield parse_event(fields_of(item))
+        except _FOREIGN_ROWS:
+            yield from self._events_one_by_one(query)
+
+    def _events_one_by_one(self, query: dict[str, Any]) -> Iterator[TaskEvent]:
+        """Yield the events that match, without the rows that cannot be read.
+
+        Red Bird's own reading ends at the first of those.
+        """
+        for fields in stream_of(self._repo).read(Window()):
+            if all(satisfies(fields.get(name), wanted) for name, wanted in query.items()):
+                yield parse_event(fields)
 
 
 def ids_in(fields: Mapping[str, Any]) -> RunIds | None:
@@ -236,11 +264,6 @@ def _trace_id_in(fields: Mapping[str, Any]) -> str | None:
 def _not_before(event: TaskEvent) -> Any:
     # Repositories store times as fractions of seconds: a millisecond earlier misses none.
     return greater_equal(event.created / NANOSECONDS - 0.001)
-
-
-def fields_of(item: Any) -> dict[str, Any]:
-    """Return the fields of a stored record of any model."""
-    return dict(item) if isinstance(item, dict) else dict(vars(item))
 
 
 def _newest(events: Iterable[TaskEvent], *, not_after: int | None) -> TaskEvent | None:

@@ -37,6 +37,7 @@ from .current_run import CurrentRun, _current
 from .launched import GoneRuns, Launched
 from .links import dependency_links, requests
 from .pending_launches import Launch
+from .start_line import start_line
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -247,6 +248,18 @@ class SchedulerHooks:
         session = self._its_session()
         if bridge is not None and session is not None:
             bridge.start([str(task.name) for task in session.tasks])
+            self._log_start(bridge)
+
+    def _log_start(self, bridge: Bridge) -> None:
+        """Log one line that confirms that all is well."""
+        handler = None if self._placement is None else self._placement.handler
+        if handler is None:
+            return
+        try:
+            line = start_line(handler.repo, handler.url, bridge.pipeline.providers)
+            _logger.info("%s", line)
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("the start could not be logged", exc_info=True)
 
     def stopping(self) -> Generator[None, Any, None]:
         """Send the queues, and record an orderly end.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from redbird.logging import RepoHandler
 from redbird.repos import MemoryRepo
 
-from rocketry_otel._history.run_lookup import fields_of
+from rocketry_otel._history.streams.base import fields_of
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
@@ -143,6 +143,11 @@ class Placement:
         self._causes: set[str] = set()
         self._is_given_up = False
         self._note(logger)
+
+    @property
+    def handler(self) -> OTelRepoHandler | None:
+        """The handler; ``None`` if it was taken off the logger for good."""
+        return None if self._is_given_up else self._handler
 
     def renew(self, logger: logging.Logger) -> None:
         """Begin anew: ``instrument`` has put the handler on the logger."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._delivery.state import State
 from rocketry_otel._delivery.state_db import StateError
-from rocketry_otel._delivery.state_path import state_folder
+from rocketry_otel._delivery.state_path import repository_path, state_folder
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._export.channel import signal_of
 from rocketry_otel._runtime.suppression import suppressed
@@ -60,7 +60,7 @@ def replay_refused(
     """
     settings = settings or Settings()
     folder = state_folder(repo, settings.state_dir)
-    state = None if folder is None or not folder.is_dir() else State(folder)
+    state = None if folder is None or not folder.is_dir() else State(folder, repository_path(repo))
     with _repository_errors():
         refused = [] if state is None else state.refused.all()
     tally = Tally(refused[-1][1].created if refused else None, progress)

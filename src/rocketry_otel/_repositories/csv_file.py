@@ -7,10 +7,12 @@ import fcntl
 import io
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
+from uuid import uuid4
 
 from rocketry_otel._errors import RepositoryMismatchError
 from rocketry_otel._model.record import TaskEventRecord
+from rocketry_otel._runtime.private_files import is_link, is_own_file, open_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,20 +57,60 @@ class Mark:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to read and append, while no other writer has it."""
+def locked(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file to read and append, while no other writer has it.
+
+    Args:
+        path: The file.
+        like: The repository, if the file is one of ours beside it. Such a file is not reached
+            through a link, and anything that somebody else has put there is removed.
+    """
     while True:
-        with path.open("a+b") as file:
+        with path.open("a+b") if like is None else _beside(path, like) as file:
             _lock(file, fcntl.LOCK_EX)
             try:
                 # During the wait for the lock, another process may have put a new file there.
-                if _is_at(path, file):
+                if is_at(path, file):
+                    if like is not None and not is_own_file(file.fileno()):
+                        path.unlink()
+                        continue
                     file.seek(0)
-                    yield cast("BinaryIO", file)
+                    yield file
                     return
             finally:
                 # A child forked meanwhile has the file open, too: closing would not unlock it.
                 _lock(file, fcntl.LOCK_UN)
+
+
+def _beside(path: Path, like: Path) -> BinaryIO:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    try:
+        return os.fdopen(open_private(path, flags, like), "a+b")
+    except OSError as error:
+        # Python refuses to append to a pipe.
+        if not (is_link(error) or isinstance(error, io.UnsupportedOperation)):
+            raise
+    path.unlink(missing_ok=True)
+    return os.fdopen(open_private(path, flags, like), "a+b")
+
+
+def keep_damaged(path: Path, like: Path, rest: bytes) -> Path:
+    """Append the rest of a row to a file; return the file that has it now.
+
+    Args:
+        path: The file. If somebody else has put one there, or a link, another name is chosen.
+        like: The repository.
+        rest: The rest of the row.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    with suppress(OSError), os.fdopen(open_private(path, flags, like), "a+b") as file:
+        if is_own_file(file.fileno()):
+            file.write(rest)
+            return path
+    path = path.with_name(f"{path.name}-{uuid4().hex[:12]}")
+    with os.fdopen(open_private(path, flags | os.O_EXCL, like), "a+b") as file:
+        file.write(rest)
+    return path
 
 
 def _lock(file: BinaryIO, operation: int) -> None:
@@ -77,7 +119,8 @@ def _lock(file: BinaryIO, operation: int) -> None:
         fcntl.flock(file, operation)
 
 
-def _is_at(path: Path, file: BinaryIO) -> bool:
+def is_at(path: Path, file: BinaryIO) -> bool:
+    """Return whether a file is the one at a path."""
     try:
         return path.stat().st_ino == os.fstat(file.fileno()).st_ino
     except FileNotFoundError:

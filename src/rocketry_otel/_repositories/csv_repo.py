@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import os
-import shutil
 import sys
 from contextlib import contextmanager
 from threading import Lock
@@ -17,8 +16,19 @@ from redbird.repos import CSVFileRepo
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._runtime.forks import after_fork_in_child
+from rocketry_otel._runtime.private_files import take_mode
 
-from .csv_file import COLUMNS, Mark, check_header, complete_rows, locked, rendered, write_all
+from .csv_file import (
+    COLUMNS,
+    Mark,
+    check_header,
+    complete_rows,
+    is_at,
+    keep_damaged,
+    locked,
+    rendered,
+    write_all,
+)
 from .csv_rows import Copy, Rows
 from .skipped import ignore
 from .urls import local_path, mask_url, refusal
@@ -98,27 +108,27 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
         """Open the file to write after a complete row."""
         damaged = self.filename.with_name(f"{self.filename.name}.damaged")
         with locked(self.filename) as file:
-            is_damaged = self._repair(file, damaged)
+            kept = self._repair(file, damaged)
             yield file
         # Only after the lock is released: a handler of this warning may add a record.
-        if is_damaged:
+        if kept is not None:
             _logger.warning(
-                "the last row of %s was cut short, and is now in %s", self.filename, damaged
+                "the last row of %s was cut short, and is now in %s", self.filename, kept
             )
 
-    def _repair(self, file: BinaryIO, damaged: Path) -> bool:
-        """Move the rest after the last complete row to another file; return whether it had any."""
+    def _repair(self, file: BinaryIO, damaged: Path) -> Path | None:
+        """Move the rest after the last complete row, if any, to another file, and return that."""
         # Another process may have added rows, or put another file here.
         start = self._complete.end if self._complete.is_in(file) else 0
         file.seek(start)
         complete = start + sum(map(len, complete_rows(file)))
         self._complete = Mark.at(file, complete)
         tail = file.read()
-        if tail:
-            with damaged.open("ab") as kept:
-                kept.write(tail.rstrip(b"\r\n") + b"\n")
-            file.truncate(complete)
-        return bool(tail)
+        if not tail:
+            return None
+        kept = keep_damaged(damaged, self.filename, tail.rstrip(b"\r\n") + b"\n")
+        file.truncate(complete)
+        return kept
 
     def insert(self, item: TaskEventRecord) -> None:
         """Add a record."""
@@ -247,7 +257,7 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
         """
         new = self.filename.with_name(f".{self.filename.name}.tmp")
         # It replaces the rest of a killed process, and only one process at a time writes it.
-        with locked(new) as target:
+        with locked(new, self.filename) as target:
             try:
                 copy = Copy(target, self._rows, query, change)
                 with self._reading() as file:
@@ -255,15 +265,17 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
                         copy.take(file)
                 with self._writing() as file:
                     copy.take(file)
-                    self._put_in_place(new, copy)
+                    self._put_in_place(new, target, copy)
             except BaseException:
                 new.unlink(missing_ok=True)
                 raise
         return copy.changed
 
-    def _put_in_place(self, new: Path, copy: Copy) -> None:
+    def _put_in_place(self, new: Path, target: BinaryIO, copy: Copy) -> None:
         mark = copy.mark
-        shutil.copymode(self.filename, new)
+        if not is_at(new, target):
+            raise OSError(f"{new} was replaced by another program")
+        take_mode(target.fileno(), self.filename)
         # All that is known of the old file holds for the new one: no need to read it again.
         with self._lock:
             new.replace(self.filename)

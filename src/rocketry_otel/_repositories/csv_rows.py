@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
 from typing import TYPE_CHECKING, Any, BinaryIO
-
-from pydantic.v1 import ValidationError
 
 from rocketry_otel._model.record import TaskEventRecord
 
 from .csv_file import COLUMNS, Mark, complete_rows
-from .skipped import ignore
+from .skipped import SkippedRows, ignore
 from .values import NewestRecords, matches, satisfies
 
 if TYPE_CHECKING:
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
 
     from .skipped import OnSkipped
 
-_logger = logging.getLogger("rocketry_otel")
-
 _FIELDS = TaskEventRecord.__fields__
 
 
@@ -30,8 +25,7 @@ class Rows:
     """Makes records from rows, and logs once that some rows cannot be read."""
 
     def __init__(self, filename: Path) -> None:
-        self._filename = filename
-        self._warned = False
+        self._skipped = SkippedRows(filename)
 
     def parsed(self, raw: bytes, on_skipped: OnSkipped = ignore) -> list[str] | None:
         """Return the texts in a row; ``on_skipped`` is called if it cannot be read."""
@@ -41,10 +35,10 @@ class Rows:
         try:
             row = next(csv.reader([text]))
         except csv.Error as error:
-            self._skip(error, on_skipped)
+            self._skipped.skip(error, on_skipped)
             return None
         if len(row) != len(COLUMNS):
-            self._skip(f"it has {len(row)} columns", on_skipped)
+            self._skipped.skip(f"it has {len(row)} columns", on_skipped)
             return None
         return row
 
@@ -56,11 +50,7 @@ class Rows:
             # `None` is empty in the file.
             if value or _FIELDS[name].required
         }
-        try:
-            return TaskEventRecord(**values)
-        except ValidationError as error:
-            self._skip(error, on_skipped)
-            return None
+        return self._skipped.record(values, on_skipped)
 
     def matching(
         self, row: list[str], query: dict[str, Any], on_skipped: OnSkipped = ignore
@@ -71,12 +61,6 @@ class Rows:
             return None
         record = self.record(row, on_skipped)
         return record if record is not None and matches(record, query) else None
-
-    def _skip(self, why: object, on_skipped: OnSkipped) -> None:
-        on_skipped()
-        if not self._warned:
-            self._warned = True
-            _logger.warning("rows of %s that cannot be read are left out: %s", self._filename, why)
 
 
 def _may_satisfy(row: list[str], name: str, wanted: Any) -> bool:

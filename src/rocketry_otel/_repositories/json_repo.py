@@ -10,13 +10,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pydantic.v1 import PrivateAttr, ValidationError
+from pydantic.v1 import PrivateAttr
 from redbird.repos import JSONDirectoryRepo
 
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._model.record import TaskEventRecord
+from rocketry_otel._model.text import one_line, safe_text
 
-from .skipped import ignore
+from .skipped import ignore, stored_record
 from .urls import local_path, mask_url, refusal
 from .values import change_record, matches, storable_query, storable_record
 
@@ -119,15 +120,16 @@ class TaskEventJSONRepo(JSONDirectoryRepo):  # type: ignore[misc]
         """Return the record in a file; ``on_skipped`` is called if it has none."""
         path = self.path / name
         try:
-            return TaskEventRecord.parse_raw(path.read_bytes(), encoding="utf-8")
+            return stored_record(json.loads(path.read_bytes().decode("utf-8")))
         except FileNotFoundError:
             # Deleted since the directory was read.
             return None
-        except (ValidationError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # deep nesting raises RecursionError
             on_skipped()
             if name not in self._skipped:
                 self._skipped.add(name)
-                _logger.warning("%s is no task event and is left out: %s", path, error)
+                words = one_line(safe_text(error))
+                _logger.warning("%s is no task event and is left out: %s", path, words)
             return None
 
     def query_read_first(self, query: dict[str, Any]) -> TaskEventRecord | None:

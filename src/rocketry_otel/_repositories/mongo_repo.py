@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
+import bson
 import pymongo
 import pymongo.errors
+from pydantic.v1 import PrivateAttr
 from pymongo import uri_parser
 from redbird.repos import MongoRepo
 from redbird.repos.mongo import MongoSession
@@ -15,6 +18,7 @@ from rocketry_otel._errors import RepositoryError
 from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._runtime.forks import after_fork_in_child
 
+from .skipped import SkippedRows
 from .urls import mask_url, refusal, without_secrets
 from .values import storable, storable_query, storable_record
 from .weak_references import Referable
@@ -25,6 +29,12 @@ if TYPE_CHECKING:
 _DATABASE = "rocketry"
 _COLLECTION = "rocketry_task_events"
 _SELECTION = "serverSelectionTimeoutMS"
+
+# For text that is not UTF-8, and times after the year 9999. pymongo knows the latter since 4.3.
+_TOLERANT: dict[str, Any] = {
+    "unicode_decode_error_handler": "replace",
+    **({"datetime_conversion": "DATETIME_AUTO"} if hasattr(bson, "DatetimeMS") else {}),
+}
 
 # Clients of the parent process, which a child must not close.
 _abandoned: list[object] = []
@@ -106,6 +116,10 @@ class ForkSafeMongoSession(MongoSession):  # type: ignore[misc]
         super().__init__(url)
         after_fork_in_child(self._start_afresh)
 
+    def create_client(self, url: str | None = None) -> Any:
+        """Return a client that stops at no value that a document of another program may have."""
+        return pymongo.MongoClient(self.url if url is None else url, **_TOLERANT)
+
     def _start_afresh(self) -> None:
         _abandoned.append(self._bind)
         self._bind: Any = None
@@ -115,6 +129,12 @@ class TaskEventMongoRepo(MongoRepo, Referable):  # type: ignore[misc]
     """Red Bird's ``MongoRepo``, in which MongoDB gives ids to the documents, in order."""
 
     id_field: str | None = None
+
+    _skipped: SkippedRows = PrivateAttr()
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self._skipped = SkippedRows(f"the collection {self.collection}")
 
     def get_client(self) -> Any:
         """Return the client of this process."""
@@ -143,11 +163,26 @@ class TaskEventMongoRepo(MongoRepo, Referable):  # type: ignore[misc]
         """Yield the records that match, in the order in which they were added."""
         return self._find(query, pymongo.ASCENDING)
 
-    def _find(self, query: dict[str, Any], order: int, limit: int = 0) -> Iterator[TaskEventRecord]:
+    def _find(self, query: dict[str, Any], order: int, most: int = 0) -> Iterator[TaskEventRecord]:
+        """Yield the records that match, up to so many; 0 is no limit."""
+        count = skipped = 0
+        for document in self._documents(query, order, most):
+            count += 1
+            record = self._skipped.record(document)
+            if record is None:
+                skipped += 1
+            else:
+                yield record
+        if skipped and count == most:
+            # Others take the place of the skipped ones.
+            others = self._documents(query, order, 0)
+            records = (self._skipped.record(document) for document in islice(others, count, None))
+            yield from islice((record for record in records if record is not None), skipped)
+
+    def _documents(self, query: dict[str, Any], order: int, limit: int) -> Iterator[dict[str, Any]]:
         found = self.get_collection().find(query, {"_id": False})
         with found.sort("_id", order).limit(limit) as documents:
-            for document in documents:
-                yield TaskEventRecord(**document)
+            yield from documents
 
     def query_read_first(self, query: dict[str, Any]) -> TaskEventRecord | None:
         """Return the oldest record that matches."""

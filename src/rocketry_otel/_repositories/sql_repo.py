@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
@@ -19,6 +20,7 @@ from rocketry_otel._errors import RepositoryError
 from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._runtime.forks import after_fork_in_child
 
+from .skipped import SkippedRows
 from .sql_engine import analyze_sqlite, make_engine, prepare_sqlite, split_table, write
 from .sql_table import open_table
 from .urls import mask_url, refusal, without_secrets
@@ -26,11 +28,15 @@ from .values import storable, storable_query, with_text
 from .weak_references import Referable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import Engine
 
+    # The id of a row, and its values if they can be read.
+    _Row = tuple[Any, Sequence[Any] | None]
+
 _PAGE = 2_000
+_NAMES = tuple(TaskEventRecord.__fields__)
 
 # Pools and sessions of the parent process. If a child freed them, they would close the parent's
 # connections to the database.
@@ -87,6 +93,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
     engine: Any
 
     _limits: Mapping[str, int] = PrivateAttr()
+    _skipped: SkippedRows = PrivateAttr()
 
     def __init__(self, engine: Engine, table: sa.Table, limits: Mapping[str, int]) -> None:
         orm_class = type("TaskEvent", (), {})
@@ -100,6 +107,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         )
         self.engine = engine
         self._limits = limits
+        self._skipped = SkippedRows(f"the table {table.name}")
         after_fork_in_child(self._start_afresh)
         finalize(self, engine.dispose)
 
@@ -140,24 +148,19 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         newest = self._scalar(sa.select(sa.func.max(self._id)))
         if newest is None:
             return
-        conditions = [query, self._id <= newest]
-        page = self._read(*conditions, limit=_PAGE)
-        while page:
-            yield from map(self._record_of, page)
-            page = self._read(*conditions, self._id > page[-1][0], limit=_PAGE)
+        yield from self._records(query, self._id <= newest)
 
     def query_read_first(self, query: Any) -> TaskEventRecord | None:
         """Return the oldest record that matches."""
-        return next(iter(self.query_read_limit(query, 1)), None)
+        return next(self._records(query, first=1), None)
 
     def query_read_last(self, query: Any) -> TaskEventRecord | None:
         """Return the newest record that matches."""
-        rows = self._read(query, limit=1, newest_first=True)
-        return self._record_of(rows[0]) if rows else None
+        return next(self._records(query, first=1, newest_first=True), None)
 
     def query_read_limit(self, query: Any, n: int) -> list[TaskEventRecord]:
         """Return up to this many of the oldest records that match."""
-        return [self._record_of(row) for row in self._read(query, limit=max(n, 0))]
+        return list(islice(self._records(query, first=min(n, _PAGE)), n)) if n > 0 else []
 
     def query_count(self, query: Any) -> int:
         """Return the number of records that match."""
@@ -181,18 +184,55 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         with self.engine.connect() as connection:
             return connection.execute(statement).scalar()
 
-    def _read(
-        self, *conditions: Any, limit: int, newest_first: bool = False
-    ) -> list[sa.engine.Row[Any]]:
-        columns = [self._id, *(self._table.c[name] for name in TaskEventRecord.__fields__)]
+    def _records(
+        self, *conditions: Any, first: int = _PAGE, newest_first: bool = False
+    ) -> Iterator[TaskEventRecord]:
+        """Yield the records that can be read, by the page; the first page has so many rows."""
+        limit = first
+        behind: list[Any] = []
+        while True:
+            page = self._read(*conditions, *behind, limit=limit, newest_first=newest_first)
+            for _, values in page:
+                record = None if values is None else self._record_of(values)
+                if record is not None:
+                    yield record
+            if len(page) < limit:
+                return
+            last = page[-1][0]
+            limit, behind = _PAGE, [self._id < last if newest_first else self._id > last]
+
+    def _read(self, *conditions: Any, limit: int, newest_first: bool) -> list[_Row]:
+        """Return rows: the id, and the values if the driver can read them."""
+        try:
+            return self._fetch(_NAMES, *conditions, limit=limit, newest_first=newest_first)
+        except Exception:  # noqa: BLE001  # a driver may raise anything at an odd value
+            # A database that is away raises here.
+            ids = self._fetch((), *conditions, limit=limit, newest_first=newest_first)
+            return [row for id_, _ in ids for row in self._read_alone(id_)]
+
+    def _read_alone(self, id_: Any) -> list[_Row]:
+        try:
+            return self._fetch(_NAMES, self._id == id_)
+        except Exception as error:  # noqa: BLE001  # as above
+            found = self._fetch((), self._id == id_)
+            self._skipped.skip(error)
+            return [(id_, None) for id_, _ in found]
+
+    def _fetch(
+        self,
+        names: Sequence[str],
+        *conditions: Any,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> list[_Row]:
+        columns = [self._id, *(self._table.c[name] for name in names)]
         order = self._id.desc() if newest_first else self._id
         statement = sa.select(*columns).where(*conditions).order_by(order).limit(limit)
         with self.engine.connect() as connection:
-            return list(connection.execute(statement))
+            return [(row[0], row[1:]) for row in connection.execute(statement)]
 
-    @staticmethod
-    def _record_of(row: sa.engine.Row[Any]) -> TaskEventRecord:
-        return TaskEventRecord(**dict(zip(TaskEventRecord.__fields__, row[1:], strict=True)))
+    def _record_of(self, values: Sequence[Any]) -> TaskEventRecord | None:
+        return self._skipped.record(dict(zip(_NAMES, values, strict=True)))
 
     def _storable(self, values: dict[str, Any]) -> dict[str, Any]:
         return {name: self._fitted(name, storable(name, value)) for name, value in values.items()}

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .forks import after_fork_in_child
+from .private_files import open_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +22,12 @@ class FileLock:
 
     Args:
         path: The file.
+        like: See ``open_private``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, like: Path | None = None) -> None:
         self.path = path
+        self._like = like
         self._file: int | None = None
         after_fork_in_child(self._leave_it_to_the_parent)
 
@@ -55,7 +58,7 @@ class FileLock:
         """
         if self._file is not None:
             return True
-        file = os.open(self.path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
+        file = open_private(self.path, os.O_RDWR | (os.O_CREAT if create else 0), self._like)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

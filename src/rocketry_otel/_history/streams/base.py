@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from redbird.oper import between
 
 from rocketry_otel._errors import RepositoryError
-from rocketry_otel._history.run_lookup import fields_of
 from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._model.text import safe_text, shortened
@@ -42,6 +41,11 @@ _LATEST = nanoseconds(float("inf"))
 _KEYS_AT_ONCE = 1_000
 
 _logged: set[str] = set()
+
+
+def fields_of(item: Any) -> dict[str, Any]:
+    """Return the fields of a stored record, of whatever model."""
+    return dict(item) if isinstance(item, dict) else dict(vars(item))
 
 
 class Window(NamedTuple):

@@ -6,11 +6,10 @@ import csv
 import locale
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._history.run_lookup import fields_of
 from rocketry_otel._repositories.csv_file import Mark, complete_rows
 from rocketry_otel._repositories.csv_repo import TaskEventCSVRepo
 
-from .base import IndexedStream, Place, RecordStream, Window
+from .base import IndexedStream, Place, RecordStream, Window, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._history.run_lookup import fields_of
 from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.json_repo import TaskEventJSONRepo
 
-from .base import OwnStream, Place, RecordStream, Window
+from .base import OwnStream, Place, RecordStream, Window, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,10 +5,9 @@ from __future__ import annotations
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._history.run_lookup import fields_of
 from rocketry_otel._repositories.memory_repo import BoundedMemoryRepo
 
-from .base import IndexedStream, Place, RecordStream, Window
+from .base import IndexedStream, Place, RecordStream, Window, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from bson import Decimal128, ObjectId, Timestamp
 
 from rocketry_otel._model.event import nanoseconds
 
@@ -18,6 +22,18 @@ if TYPE_CHECKING:
     _Document = dict[str, Any]
 
 _PAGE = 1_000
+
+# In MongoDB's order. A comparison matches values of one of these groups alone.
+_TYPES: tuple[Any, ...] = (
+    (int, float, Decimal128),
+    str,
+    dict,
+    (bytes, UUID),
+    ObjectId,
+    bool,
+    datetime,
+    Timestamp,
+)
 
 
 def stream_of(repo: MongoRepo) -> MongoStream:
@@ -80,7 +96,9 @@ class MongoStream(RecordStream):
 
     def earliest_of_newest(self, count: int) -> int:
         """Return the earliest time among the records added last, in nanoseconds."""
-        documents = self._documents.find({}, [self._created]).sort(self._sort(-1)).limit(count)
+        # A document of another program may have no time, or an odd one.
+        found = self._documents.find({self._created: {"$gt": 0}}, [self._created])
+        documents = found.sort(self._sort(-1)).limit(count)
         return min((nanoseconds(one.get(self._created)) for one in documents), default=0)
 
     def newest(self, kinds: Collection[tuple[Any, Any]]) -> dict[tuple[Any, Any], Fields]:
@@ -110,14 +128,17 @@ class MongoStream(RecordStream):
     ) -> Iterator[list[_Document]]:
         """Give the documents within a window, and some more, by the page."""
         projection = None if places is None else [*places, *self._order]
-        bounds = self._bounds(window)
-        while bounds is not None:
-            page = self._page(projection, bounds, *([] if last is None else [self._is_after(last)]))
-            if not page:
-                return
-            # The caller may change a document.
-            last = self._key(page[-1])
-            yield page
+        begin = -1 if last is None else _rank(last[0])
+        for rank, bounds in self._bounds(window):
+            if rank < begin:
+                continue
+            behind = last if rank == begin else None
+            while page := self._page(
+                projection, bounds, *([] if behind is None else [self._is_after(behind)])
+            ):
+                # The caller may change a document.
+                behind = self._key(page[-1])
+                yield page
 
     def _key(self, document: _Document) -> tuple[Any, ...]:
         return tuple(document[place] for place in self._order)
@@ -126,21 +147,36 @@ class MongoStream(RecordStream):
         found = self._documents.find({"$and": conditions}, projection)
         return list(found.sort(self._sort(1)).limit(_PAGE))
 
-    def _bounds(self, window: Window) -> _Document | None:
-        """Return the condition for a window, limited to the documents that exist now."""
+    def _bounds(self, window: Window) -> Iterator[tuple[int, _Document]]:
+        """Give conditions for a window, limited to the documents that exist now.
+
+        Another program may have added documents with ids of other types. Each group of
+        types has a condition of its own, which comes with the rank of the group.
+        """
         times = {"$gte": window.lower, "$lte": window.upper}
         times = {name: bound for name, bound in times.items() if bound is not None}
         leading = self._order[0]
-        ends = [
-            self._documents.find_one(
-                {self._created: times} if times else {}, [leading], sort=[(leading, direction)]
-            )
-            for direction in (1, -1)
-        ]
-        if None in ends:
-            return None
-        first, last = (end[leading] for end in ends)
-        return {leading: {"$gte": first, "$lte": last}}
+        wanted: list[_Document] = [{leading: {"$ne": None}}]
+        if times:
+            wanted.append({self._created: times})
+        # There may be a group more than in the table: a number that is none.
+        for _ in range(len(_TYPES) + 2):
+            first = self._end(wanted, 1)
+            if first is None:
+                return
+            group = {leading: {"$gte": first}}
+            last = self._end([*wanted, group], -1)
+            # Otherwise it was removed just now.
+            if last is not None:
+                yield _rank(first), {leading: {"$gte": first, "$lte": last}}
+            wanted.append({"$nor": [group]})
+
+    def _end(self, wanted: Sequence[_Document], direction: int) -> Any:
+        leading = self._order[0]
+        document = self._documents.find_one(
+            {"$and": wanted}, [leading], sort=[(leading, direction)]
+        )
+        return None if document is None else document[leading]
 
     def _is_after(self, key: Sequence[Any]) -> _Document:
         """Return the condition on the documents behind one."""
@@ -153,3 +189,11 @@ class MongoStream(RecordStream):
 
     def _sort(self, direction: int) -> list[tuple[str, int]]:
         return [(place, direction) for place in self._order]
+
+
+def _rank(value: Any) -> int:
+    """Return the rank of a value's group of types in MongoDB's order."""
+    if isinstance(value, bool):
+        return _TYPES.index(bool)
+    ranks = (rank for rank, types in enumerate(_TYPES) if isinstance(value, types))
+    return next(ranks, len(_TYPES))

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 from redbird.base import BaseResult
 from redbird.templates import TemplateRepo, TemplateResult
 
-from rocketry_otel._history.run_lookup import fields_of
-
-from .base import Place, RecordStream, Window
+from .base import Place, RecordStream, Window, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
