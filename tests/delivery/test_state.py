@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -254,3 +255,23 @@ def test_state_of_the_first_version_goes_on(tmp_path: Path) -> None:
     other = State(tmp_path)
     assert list(other.writers().values()) == [{traces: Checkpoint(now + 1, 0)}]
     assert (other.backlogs(), other.is_known()) == ({}, True)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_forked_child_has_no_copy_of_a_lock(tmp_path: Path) -> None:
+    """A copy would keep the lock after the end of the parent, which then counts as alive."""
+    state = State(tmp_path)
+    state.save({TRACES: Checkpoint(1, 0)}, 7)
+    with state.lease() as is_ours:
+        assert is_ours is True
+        locks = [path.stat() for path in tmp_path.glob("*.lock")]
+        assert len(locks) == 2
+        pid = os.fork()
+        if pid == 0:
+            copies = 0
+            for file in range(256):
+                with suppress(OSError):
+                    copies += any(os.path.samestat(os.fstat(file), lock) for lock in locks)
+            os._exit(copies)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

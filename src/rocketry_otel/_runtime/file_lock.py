@@ -10,11 +10,32 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .forks import after_fork_in_child
+from .forks import after_fork_in_child, no_fork
 from .private_files import open_private
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class _HeldFiles:
+    """The descriptors of all locks that this process holds.
+
+    A forked child has copies of them. A child that kept one would hold the lock after its parent's
+    end. It closes all of them here, because a lock that no object refers to in the child would not
+    be reset there. Closing a copy does not unlock the file.
+    """
+
+    def __init__(self) -> None:
+        self.files: set[int] = set()
+        after_fork_in_child(self._close_copies)
+
+    def _close_copies(self) -> None:
+        for file in self.files:
+            os.close(file)
+        self.files.clear()
+
+
+_held = _HeldFiles()
 
 
 class FileLock:
@@ -32,11 +53,7 @@ class FileLock:
         after_fork_in_child(self._leave_it_to_the_parent)
 
     def _leave_it_to_the_parent(self) -> None:
-        # Closing the child's copy does not unlock the file. A child that kept it would hold the
-        # lock after its parent's end.
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file = None
 
     @property
     def is_held(self) -> bool:
@@ -58,16 +75,19 @@ class FileLock:
         """
         if self._file is not None:
             return True
-        file = open_private(self.path, os.O_RDWR | (os.O_CREAT if create else 0), self._like)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            return False
-        except BaseException:
-            os.close(file)
-            raise
-        self._file = file
+        # A child that is forked meanwhile would have a copy that it does not know.
+        with no_fork:
+            file = open_private(self.path, os.O_RDWR | (os.O_CREAT if create else 0), self._like)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                return False
+            except BaseException:
+                os.close(file)
+                raise
+            _held.files.add(file)
+            self._file = file
         return True
 
     def is_in_place(self) -> bool:
@@ -82,8 +102,13 @@ class FileLock:
     def release(self) -> None:
         """Release the lock, if it is held."""
         if self._file is not None:
-            file, self._file = self._file, None
-            os.close(file)
+            with no_fork:
+                file, self._file = self._file, None
+                _held.files.discard(file)
+                # Closing alone would leave it locked by a copy, such as that of a child that has
+                # not yet begun its own program.
+                fcntl.flock(file, fcntl.LOCK_UN)
+                os.close(file)
 
     def remove(self) -> None:
         """Remove the file, if possible, and release the lock."""
