@@ -24,14 +24,16 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
+from ._export.run_clocks import in_run_time, note_start, set_run_time
 from ._instrumentation.instrument import instrument, uninstrument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opentelemetry._logs import LogRecord
+    from opentelemetry.context import Context
     from opentelemetry.sdk._logs import ReadWriteLogRecord
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.sdk.trace.sampling import Sampler
 
 __all__ = ["ManualClock", "TelemetryCapture", "capture_telemetry"]
@@ -182,8 +184,12 @@ class _Spans(SpanProcessor):
     def __init__(self) -> None:
         self.ended: list[ReadableSpan] = []
 
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        del parent_context
+        note_start(span)
+
     def on_end(self, span: ReadableSpan) -> None:
-        self.ended.append(span)
+        self.ended.append(in_run_time(span))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Do nothing: the telemetry is captured already."""
@@ -196,6 +202,7 @@ class _LogRecords(LogRecordProcessor):
         self.emitted: list[LogRecord] = []
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        set_run_time(log_record.log_record, log_record.instrumentation_scope)
         self.emitted.append(log_record.log_record)
 
     def shutdown(self) -> None:

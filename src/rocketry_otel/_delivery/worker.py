@@ -104,8 +104,7 @@ class DeliveryWorker:
         """
         if not (queues or self._settings.retention):
             return
-        folder, like = self.folder, repository_path(self._repo)
-        state = MemoryState() if folder is None else State(folder, like)
+        state = MemoryState() if self.folder is None else State(self.folder, self._like)
         self._queues = queues
         self._state = state
         self._checkpointer = Checkpointer(state, queues, self._log_state)
@@ -131,10 +130,15 @@ class DeliveryWorker:
             self._log(_NOWHERE, error)
             return None
 
+    @property
+    def _like(self) -> Path | None:
+        """The file or directory of the repository, whose mode the state has."""
+        return None if self.folder is None else repository_path(self._repo)
+
     @cached_property
     def crash_records(self) -> CrashRecords:
         """The crash records that are kept beside the repository."""
-        return CrashRecords(self.folder, repository_path(self._repo))
+        return CrashRecords(self.folder, self._like)
 
     @property
     def is_durable(self) -> bool:

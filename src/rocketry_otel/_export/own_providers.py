@@ -36,11 +36,13 @@ from .exporters import destinations, quiet
 from .metric_push import MetricPush
 from .queue import ExportQueue
 from .record_ref import current_record_ref
+from .run_clocks import in_run_time, note_start, set_run_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from opentelemetry.sdk._logs import ReadWriteLogRecord
+    from opentelemetry.sdk.trace import Span
 
     from .channel import Channel
     from .counters import Counters
@@ -161,9 +163,14 @@ class _SpanHandOver(SpanProcessor):
     def __init__(self, queues: list[ExportQueue[ReadableSpan]]) -> None:
         self.queues = queues
 
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        del parent_context
+        note_start(span)
+
     def on_end(self, span: ReadableSpan) -> None:
         context = span.context
         if context is not None and context.trace_flags.sampled:
+            span = in_run_time(span)
             record_ref = current_record_ref()
             for queue in self.queues:
                 queue.put(span, record_ref)
@@ -179,6 +186,7 @@ class _LogHandOver(LogRecordProcessor):
         record = copy.copy(log_record.log_record)
         # The context was needed for the ids alone, and may hold any object.
         record.context = Context()
+        set_run_time(record, log_record.instrumentation_scope)
         readable = ReadableLogRecord(
             log_record=record,
             resource=log_record.resource or Resource.get_empty(),

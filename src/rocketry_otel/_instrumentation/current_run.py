@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rocketry_otel._model.annotations import Annotations
     from rocketry_otel._model.ids import RunIds
@@ -36,6 +36,7 @@ class CurrentRun:
         run_id: str | None = None,
         ids: RunIds | None = None,
         annotations: Annotations | None = None,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Make the view of a run, or of no run; only this package calls it."""
         self.task_name = task_name
@@ -43,6 +44,7 @@ class CurrentRun:
         self.trace_id = "" if ids is None else ids.trace_hex
         self.span_id = "" if ids is None else ids.span_hex
         self._annotations = annotations
+        self._clock = clock
 
     def __bool__(self) -> bool:
         return self._annotations is not None
@@ -62,7 +64,7 @@ class CurrentRun:
             self._annotations.set_attribute(key, value)
 
     def add_event(self, name: str, attributes: Mapping[str, object] | None = None) -> None:
-        """Add an event to the run's span, with the time of now.
+        """Add an event to the run's span, with the time of now by the application's clock.
 
         Args:
             name: Its name.
@@ -70,7 +72,7 @@ class CurrentRun:
         """
         if self._annotations is not None:
             self._annotations.add_event(
-                name, time.time_ns(), {} if attributes is None else attributes
+                name, self._clock(), {} if attributes is None else attributes
             )
 
 

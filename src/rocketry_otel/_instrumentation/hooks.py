@@ -27,6 +27,7 @@ from opentelemetry.trace import get_current_span, set_span_in_context
 from rocketry.args import Task as TaskArgument
 from rocketry.core import Task
 
+from rocketry_otel._export.run_clocks import RunClock, use_clock
 from rocketry_otel._model.annotations import Annotations
 from rocketry_otel._model.text import optional_text
 from rocketry_otel._runtime.scope import NAME
@@ -40,10 +41,11 @@ from .pending_launches import Launch
 from .start_line import start_line
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from opentelemetry.context import Context
 
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._settings import Settings
 
     from .bridge import Bridge
@@ -211,7 +213,7 @@ class SchedulerHooks:
         if run.launched_in is not None and not baggage.get_all(base):
             # A new thread begins with an empty context, so the launcher's baggage is used.
             base = _with_baggage(base, baggage.get_all(run.launched_in))
-        current = CurrentRun(name, run.began.run_id, run.ids, annotations)
+        current = CurrentRun(name, run.began.run_id, run.ids, annotations, _clock(task, run.ids))
         return self._set(current, set_span_in_context(get_current_span(run.context), base), None)
 
     def _enter_in_child(self, task: Any, name: str) -> tuple[Any, Any, ChildSide | None] | None:
@@ -225,7 +227,7 @@ class SchedulerHooks:
         base = get_current()
         if not baggage.get_all(base):
             base = _with_baggage(base, self._baggage)
-        current = CurrentRun(name, began.run_id, ids, records.annotations)
+        current = CurrentRun(name, began.run_id, ids, records.annotations, _clock(task, ids))
         return self._set(current, set_span_in_context(get_current_span(context), base), child)
 
     def _set(
@@ -385,6 +387,16 @@ def _with_baggage(context: Context, entries: Any) -> Context:
     for key, value in entries.items():
         context = baggage.set_baggage(key, value, context)
     return context
+
+
+def _clock(task: Any, ids: RunIds) -> Callable[[], int]:
+    """Return the clock of the run that a task's body begins, in nanoseconds since the epoch."""
+    session = task.session
+    if session.config.time_func is None:
+        return time.time_ns
+    clock = RunClock(session.get_time, ids.span_id)
+    use_clock(ids.trace_id, clock)
+    return clock.now
 
 
 def _run_id_of(task: Any) -> str | None:

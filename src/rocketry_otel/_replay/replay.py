@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rocketry_otel._delivery.checkpoint import FOREVER
 from rocketry_otel._delivery.crash_records import CrashRecords
-from rocketry_otel._delivery.state_path import state_folder
+from rocketry_otel._delivery.state_path import repository_path, state_folder
 from rocketry_otel._errors import RepositoryError, SettingsError
 from rocketry_otel._export.responses import shown
 from rocketry_otel._history.reconstruct import HistoryReader
@@ -126,7 +126,7 @@ def chosen(
 
 def _crashes(repo: BaseRepo, settings: Settings) -> CrashRecords | None:
     try:
-        return CrashRecords(state_folder(repo, settings.state_dir))
+        return CrashRecords(state_folder(repo, settings.state_dir), repository_path(repo))
     except Exception:  # noqa: BLE001  # a repository of somebody else's may raise anything
         return None
 
