@@ -29,6 +29,7 @@ from rocketry_otel._model.signals import beginning_attributes, span_name
 from rocketry_otel._model.tracebacks import exception_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._telemetry.logs import LineLogger
 from rocketry_otel._telemetry.tracing import RunTracer
 
 _logger = logging.getLogger(NAME)
@@ -36,10 +37,14 @@ _logger = logging.getLogger(NAME)
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
+    from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
 
     from .bridge import Bridge
 
+
+# The most seconds that the end of a child waits for log lines.
+_LONGEST_FOR_LINES = 1.0
 
 # The fields before this module has added its own.
 _NO_FIELDS: dict[str, Any] = {}
@@ -98,6 +103,7 @@ class ChildSide:
         """Use providers."""
         self._providers = providers
         self._tracer = RunTracer(providers.tracer, settings.span_kind)
+        self._lines = LineLogger(providers.logger)
         self._left = settings.shutdown_timeout
 
     @classmethod
@@ -132,17 +138,27 @@ class ChildSide:
         )
         return ids, self._tracer.context_of(ids, sampling)
 
+    def send_line(self, logger_name: str, signal: LogSignal, context: Context | None) -> None:
+        """Hand over a log line of the body."""
+        if self._providers.sends_logs:
+            self._lines.record(logger_name, signal, context)
+
     @property
     def shutdown_timeout(self) -> float:
         """The most seconds that the child's end may wait: the rest that flushes have not used."""
         return self._left
 
     def flush(self) -> None:
-        """Send the telemetry of the body, within the shutdown time-out."""
+        """Send the telemetry of the body, within the shutdown time-out.
+
+        In an outage the child does not wait for log lines as long as for spans: most bodies log,
+        and Rocketry counts the child as a running task meanwhile.
+        """
         began = time.monotonic()
         try:
             self._borrow_globals()
-            self._providers.flush(began + self._left)
+            for_lines = min(self._left, _LONGEST_FOR_LINES)
+            self._providers.flush(began + self._left, began + for_lines)
         finally:
             self._left = max(self._left - (time.monotonic() - began), 0.0)
 

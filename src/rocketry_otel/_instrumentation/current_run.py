@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rocketry_otel._model.annotations import Annotations
     from rocketry_otel._model.ids import RunIds
 
+    from .log_lines import Lines
+
 
 class CurrentRun:
     """The run whose body the caller is in.
@@ -36,6 +38,7 @@ class CurrentRun:
         run_id: str | None = None,
         ids: RunIds | None = None,
         annotations: Annotations | None = None,
+        lines: Lines | None = None,
     ) -> None:
         """Make the view of a run, or of no run; only this package calls it."""
         self.task_name = task_name
@@ -43,6 +46,7 @@ class CurrentRun:
         self.trace_id = "" if ids is None else ids.trace_hex
         self.span_id = "" if ids is None else ids.span_hex
         self._annotations = annotations
+        self._lines = lines
 
     def __bool__(self) -> bool:
         return self._annotations is not None

@@ -36,6 +36,7 @@ from .child_process import ChildRecords, ChildSide
 from .current_run import CurrentRun, _current
 from .launched import GoneRuns, Launched
 from .links import dependency_links, requests
+from .log_lines import Lines, log_lines
 from .pending_launches import Launch
 from .start_line import start_line
 
@@ -44,9 +45,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
+    from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
 
     from .bridge import Bridge
+    from .log_lines import SendLine
     from .placement import Placement
 
 _logger = logging.getLogger(NAME)
@@ -69,6 +72,7 @@ class SchedulerHooks:
         self._keeps_run_id = bridge.keeps_run_id
         self._make_run_id = session.config.func_run_id
         self._loggers = [session.config.task_logger_basename]
+        self.scheduler_logger: str = session.config.scheduler_logger_basename
         self._baggage: dict[str, object] = {}
         self._gone_runs = GoneRuns()
         self._next_look = 0.0
@@ -91,6 +95,7 @@ class SchedulerHooks:
         session.config.func_run_id = self.launching
         _own_run_ids.watch(session, self)
         self._session = ref(session)
+        log_lines.watch(self)
         if self._settings.links:
             requests.watch(Task, session)
 
@@ -109,6 +114,7 @@ class SchedulerHooks:
         if session.config.func_run_id == self.launching:
             session.config.func_run_id = self._make_run_id
         _own_run_ids.unwatch(session)
+        log_lines.unwatch(self)
         requests.unwatch(session)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,8 +217,29 @@ class SchedulerHooks:
         if run.launched_in is not None and not baggage.get_all(base):
             # A new thread begins with an empty context, so the launcher's baggage is used.
             base = _with_baggage(base, baggage.get_all(run.launched_in))
-        current = CurrentRun(name, run.began.run_id, run.ids, annotations)
+        run_id = run.began.run_id
+        lines = self._lines_of(name, run_id, run.context, self._send_line)
+        current = CurrentRun(name, run_id, run.ids, annotations, lines)
         return self._set(current, set_span_in_context(get_current_span(run.context), base), None)
+
+    def _lines_of(
+        self, name: str, run_id: str | None, context: Context, send: SendLine
+    ) -> Lines | None:
+        if not self._settings.sends_log_lines:
+            return None
+        return Lines(send, self._settings.exceptions, name, run_id, context)
+
+    def _send_line(self, logger_name: str, signal: LogSignal, context: Context | None) -> None:
+        bridge = _bridges.get(self._key)
+        if bridge is not None:
+            bridge.pipeline.send_line(logger_name, signal, context)
+
+    @property
+    def scheduler_lines(self) -> Lines | None:
+        """Where the log lines of the scheduler go; ``None`` if they are not sent."""
+        if not self._settings.sends_log_lines:
+            return None
+        return Lines(self._send_line, self._settings.exceptions)
 
     def _enter_in_child(self, task: Any, name: str) -> tuple[Any, Any, ChildSide | None] | None:
         logger = logging.getLogger(task.logger_name)
@@ -225,7 +252,9 @@ class SchedulerHooks:
         base = get_current()
         if not baggage.get_all(base):
             base = _with_baggage(base, self._baggage)
-        current = CurrentRun(name, began.run_id, ids, records.annotations)
+        log_lines.watch(self)
+        lines = self._lines_of(name, began.run_id, context, child.send_line)
+        current = CurrentRun(name, began.run_id, ids, records.annotations, lines)
         return self._set(current, set_span_in_context(get_current_span(context), base), child)
 
     def _set(
@@ -242,6 +271,7 @@ class SchedulerHooks:
 
     def started(self) -> Generator[None, Any, None]:
         """Find the providers after all hooks of the start, which may set providers."""
+        log_lines.enter_scheduler(self)
         self._verify_last()
         yield
         bridge = _bridges.get(self._key)
