@@ -82,7 +82,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_log_lines_are_off_where_exceptions_are_hidden(
-    log_lines: bool | None, exceptions: Any, expected: bool
+    log_lines: Any, exceptions: Any, expected: object
 ) -> None:
     """Their texts may show what the setting of exceptions hides, unless they are switched on."""
     settings = Settings(log_lines=log_lines, exceptions=exceptions)

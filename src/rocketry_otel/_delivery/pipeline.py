@@ -307,6 +307,12 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._lose("logs", error)
 
+    def note_dropped_lines(self, count: object) -> None:
+        """Count the log lines that a child process has dropped; ``count`` is its number of them."""
+        if type(count) is int and count > 0:
+            self.counters.add("logs", "dropped", count, "line_queue_full")
+            self._has_lost = True
+
     def measure(self, change: Callable[[TaskMetrics], None]) -> None:
         """Change metrics; an error of the application's provider costs nothing else."""
         try:

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 # The most seconds that the end of a child waits for log lines.
 _LONGEST_FOR_LINES = 1.0
 
+# Under this name a child sends along how many log lines its queue had no room for.
+DROPPED_LINES = "dropped_lines"
+
 # The fields before this module has added its own.
 _NO_FIELDS: dict[str, Any] = {}
 
@@ -88,6 +91,7 @@ class ChildRecords(logging.Filter):
                 "exc_type": exception and exception.type,
                 "exc_message": exception and exception.message,
                 "exc_text": exception and exception.stacktrace,
+                DROPPED_LINES: ChildSide.dropped_lines() or None,
             }
             known = {name: value for name, value in added.items() if value is not None}
             if known:
@@ -99,8 +103,11 @@ class ChildSide:
 
     _only: ChildSide | None = None
 
-    def __init__(self, providers: Providers, settings: Settings) -> None:
-        """Use providers."""
+    def __init__(
+        self, providers: Providers, settings: Settings, counters: Counters | None = None
+    ) -> None:
+        """Use providers, which count in ``counters``."""
+        self.counters = counters or Counters()
         self._providers = providers
         self._tracer = RunTracer(providers.tracer, settings.span_kind)
         self._lines = LineLogger(providers.logger)
@@ -117,6 +124,7 @@ class ChildSide:
         """
         if cls._only is None:
             if bridge is not None and bridge.pipeline.providers is not None:
+                counters = bridge.pipeline.counters
                 providers = _inherited(bridge.pipeline.providers)
                 # This object closes the parent's providers too, within one time limit.
                 shutdown.forget(bridge.pipeline)
@@ -125,9 +133,16 @@ class ChildSide:
                 providers = resolve(None, None, None, counters, Outage(counters))
                 if settings.global_providers:
                     make_global(providers)
-            cls._only = cls(providers, settings)
+            cls._only = cls(providers, settings, counters)
             shutdown.remember(cls._only)
         return cls._only
+
+    @classmethod
+    def dropped_lines(cls) -> int:
+        """Return how many log lines of the body the queue had no room for."""
+        if cls._only is None:
+            return 0
+        return cls._only.counters.of("logs", "dropped").get("line_queue_full", 0)
 
     def context_of(self, began: TaskEvent, *, keeps_run_id: bool) -> tuple[RunIds, Context]:
         """Return the ids and the context of the run that an event began; the parent's are equal."""
