@@ -174,6 +174,8 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
                 is sent all the same.
         """
         self._emitting.here = True
+        # What processors and exporters log meanwhile would be exported without end.
+        was_paused = log_lines.pause(True)  # noqa: FBT003  # a value
         log_lines.keep_from_others(record)
         observation: Observation | None = None
         expected, may_be_stored = None, False
@@ -207,6 +209,7 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
             finally:
                 # After any error, even SystemExit: the next record must be handled.
                 self._emitting.here = False
+                log_lines.pause(was_paused)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Send the queues.

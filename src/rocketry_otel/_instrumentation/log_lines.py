@@ -244,6 +244,12 @@ class LogLines:
         _scheduler.set(ref(scheduler))
 
     @staticmethod
+    def pause(paused: bool) -> bool:  # noqa: FBT001  # a value
+        """Take no lines on this thread, or take them again; return whether it was paused."""
+        before, _here.is_sending = _here.is_sending, paused
+        return before
+
+    @staticmethod
     def has(record: logging.LogRecord) -> bool:
         """Return whether a record is a line, to be sent after all handlers."""
         return _here.frame is not None and _here.frame.record is record
