@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry._logs import NoOpLoggerProvider
+from opentelemetry._logs._internal import ProxyLoggerProvider
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider
@@ -260,13 +261,36 @@ def test_other_handler_keeps_what_no_provider_of_ours_sends(
     assert not handler.sends_log_lines
 
 
+@pytest.mark.parametrize("make_provider", [NoOpLoggerProvider, ProxyLoggerProvider])
 def test_line_is_sent_if_the_other_handler_sends_nowhere(
-    telemetry: TelemetryCapture, root: logging.Logger, logger: logging.Logger
+    make_provider: Callable[[], Any],
+    telemetry: TelemetryCapture,
+    root: logging.Logger,
+    logger: logging.Logger,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A handler without a provider sees a line, and sends it to nowhere."""
-    root.addHandler(OtherHandler(provider=NoOpLoggerProvider()))
+    monkeypatch.setattr(module, "get_logger_provider", ProxyLoggerProvider)
+    root.addHandler(OtherHandler(provider=make_provider()))
     run_body(telemetry, lambda: logger.warning("line"))
     assert [line.body for line in lines_of(telemetry)] == ["line"]
+
+
+def test_filter_that_is_added_later_comes_before_ours(
+    telemetry: TelemetryCapture, root: logging.Logger, logger: logging.Logger
+) -> None:
+    """A line that it keeps from the other handler is sent by this project."""
+    other = OtherHandler()
+    root.addHandler(other)
+
+    def body() -> None:
+        logger.warning("theirs")
+        other.addFilter(lambda _: False)
+        logger.warning("ours")
+
+    run_body(telemetry, body)
+    assert other.messages == ["theirs"]
+    assert [line.body for line in lines_of(telemetry)] == ["ours"]
 
 
 def test_line_is_sent_if_the_other_handler_has_a_higher_level(

@@ -15,6 +15,7 @@ import gc
 import logging
 import logging.handlers
 import threading
+from abc import abstractmethod
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -51,9 +52,10 @@ _NOT_LINES = frozenset({"opentelemetry", NAME})
 class TaskRecordSender:
     """A handler that sends records of tasks, so that no other handler needs to send them."""
 
+    @abstractmethod
     def sends(self, record: logging.LogRecord) -> bool:
         """Return whether it sends a record."""
-        raise NotImplementedError
+        ...
 
 
 class Lines(NamedTuple):
