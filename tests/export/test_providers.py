@@ -17,6 +17,7 @@ from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.own_providers import OwnMeterProvider
 from rocketry_otel._export.providers import Providers, resolve
+from rocketry_otel._export.record_ref import RecordRef, enter
 from tests.support.otlp_receiver import Hang, OTLPReceiver, Status
 
 LONG = 20.0
@@ -255,6 +256,37 @@ def test_flush_is_false_after_a_refusal(receiver: OTLPReceiver, make: Resolve) -
     providers.tracer.get_tracer("test").start_span("run").end()
     assert providers.flush(time.monotonic() + 1.0) is False
     assert len(borrowed.asked) == 1
+
+
+def test_flush_waits_less_for_lines(receiver: OTLPReceiver, make: Resolve) -> None:
+    """Spans are sent all the same; a flush without lines does not end early."""
+    providers = make()
+    providers.tracer.get_tracer("test").start_span("run").end()
+    assert providers.flush(time.monotonic() + LONG, time.monotonic()) is True
+    assert [it.span.name for it in receiver.spans] == ["run"]
+    receiver.behave(Hang())
+    providers.logger.get_logger("shop").emit(body="a line")
+    assert providers.flush(time.monotonic() + LONG, time.monotonic()) is False
+
+
+def test_lines_and_records_of_runs_have_their_own_queues(make: Resolve) -> None:
+    """The scope of a log record decides: our own is that of runs."""
+    providers = make()
+    before = enter(RecordRef(1, "etl", "run"))
+    try:
+        for name in ("rocketry_otel", "shop"):
+            providers.logger.get_logger(name).emit(body=name)
+    finally:
+        enter(before)
+    _, logs = providers.queues
+    (lines,) = providers.line_queues
+    entries = [
+        (entry.item.log_record.body, entry.record_ref is None)
+        for queue in (logs, lines)
+        for entry in queue.ask(lambda held: list(held._entries()))
+    ]
+    assert entries == [("rocketry_otel", False), ("shop", True)]
+    assert providers.sends_logs is True
 
 
 def test_flush_without_threads_is_false(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:

@@ -24,6 +24,7 @@ from rocketry import Rocketry
 
 from rocketry_otel import OTelRepoHandler, Settings, instrument, open_repository, uninstrument
 from rocketry_otel._instrumentation import log_lines as module
+from rocketry_otel._instrumentation.hooks import SchedulerHooks, _bridges
 from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.apps import make_app, run_tasks
@@ -582,6 +583,19 @@ def test_line_with_arguments_that_do_not_fit_is_sent(
     monkeypatch.setattr(logging, "raiseExceptions", False)
     run_body(telemetry, lambda: logger.warning("%d rows", "no number"))
     assert [line.body for line in lines_of(telemetry)] == ["%d rows"]
+
+
+def test_line_of_an_application_that_is_gone_is_not_sent(telemetry: TelemetryCapture) -> None:
+    """Its bridge is collected while a thread of its body goes on."""
+    handler = OTelRepoHandler(open_repository("memory://"), **telemetry.providers)
+    hooks = SchedulerHooks(handler._bridge, handler.settings, make_app().session)
+    lines = hooks.scheduler_lines
+    assert lines is not None
+    lines.send_record(task_record(name="shop"))
+    assert len(telemetry.log_records) == 1
+    _bridges.pop(hooks._key)
+    lines.send_record(task_record(name="shop"))
+    assert len(telemetry.log_records) == 1
 
 
 def test_thread_without_the_context_has_no_run(
