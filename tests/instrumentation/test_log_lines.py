@@ -17,10 +17,14 @@ from opentelemetry import trace
 from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry._logs._internal import ProxyLoggerProvider
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.trace import set_span_in_context
 from rocketry import Rocketry
+
+try:
+    from opentelemetry.instrumentation.logging.handler import LoggingHandler
+except ImportError:  # with the oldest versions it is still the SDK's
+    from opentelemetry.sdk._logs import LoggingHandler
 
 from rocketry_otel import OTelRepoHandler, Settings, instrument, open_repository, uninstrument
 from rocketry_otel._instrumentation import log_lines as module
