@@ -286,7 +286,13 @@ class SchedulerHooks:
         if handler is None:
             return
         try:
-            line = start_line(handler.repo, handler.url, bridge.pipeline.providers)
+            pipeline = bridge.pipeline
+            line = start_line(
+                handler.repo,
+                handler.url,
+                pipeline.providers,
+                sends_log_lines=pipeline.sends_log_lines,
+            )
             _logger.info("%s", line)
         except Exception:  # telemetry never hurts the task
             _logger.debug("the start could not be logged", exc_info=True)
