@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from rocketry_otel import _settings
 from rocketry_otel._export import otel_env
+from rocketry_otel._instrumentation.log_lines import log_lines
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.repositories import (  # noqa: F401  # fixtures
     make_repo,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+CALL_HANDLERS = logging.Logger.callHandlers
 STACK = Path(__file__).with_name("stack")
 
 # No test may depend on the speed of the machine.
@@ -80,6 +82,9 @@ def _clean_loggers() -> Iterator[None]:
         # A session with its own clock lets them make records with its time.
         for name in ("makeRecord", "__rocketry_wrapped__"):
             vars(logger).pop(name, None)
+    # An application that a test has not uninstrumented leaves it wrapped.
+    logging.Logger.callHandlers = CALL_HANDLERS  # type: ignore[method-assign]
+    log_lines._schedulers = []
     for logger, (handlers, level, disabled) in zip(loggers, before, strict=True):
         for handler in logger.handlers:
             handler.close()

@@ -28,6 +28,7 @@ def test_defaults() -> None:
         "sigterm": True,
         "global_providers": True,
         "links": True,
+        "log_lines": None,
         "retention": None,
         "catch_up": 604_800,
         "state_dir": None,
@@ -47,6 +48,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "SIGTERM": "no",
         "GLOBAL_PROVIDERS": "false",
         "LINKS": "0",
+        "LOG_LINES": "true",
         "RETENTION": "30D ",
         "CATCH_UP": "2h",
         "STATE_DIR": "~/state",
@@ -62,10 +64,29 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "sigterm": False,
         "global_providers": False,
         "links": False,
+        "log_lines": True,
         "retention": Retention(seconds=30 * 86_400),
         "catch_up": 7_200,
         "state_dir": str(Path.home() / "state"),
     }
+
+
+@pytest.mark.parametrize(
+    ("log_lines", "exceptions", "expected"),
+    [
+        (None, "full", True),
+        (None, "message", False),
+        (None, "type", False),
+        (True, "type", True),
+        (False, "full", False),
+    ],
+)
+def test_log_lines_are_off_where_exceptions_are_hidden(
+    log_lines: Any, exceptions: Any, expected: object
+) -> None:
+    """Their texts may show what the setting of exceptions hides, unless they are switched on."""
+    settings = Settings(log_lines=log_lines, exceptions=exceptions)
+    assert settings.sends_log_lines is expected
 
 
 def test_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ _ALLOWED = {
     "sigterm": "true or false",
     "global_providers": "true or false",
     "links": "true or false",
+    "log_lines": "true or false",
     "retention": f"an age such as {EXAMPLES}, or a number of records to keep, 1 or more",
     "catch_up": f"a duration such as {EXAMPLES}",
     "state_dir": "a directory",
@@ -63,6 +64,9 @@ class Settings(BaseSettings):
             application has set none. They record the spans that tasks make in their bodies.
         links: Whether a run links to the runs that it waited for, and to the span that called
             ``task.run()``.
+        log_lines: Whether the log lines of tasks' bodies and of Rocketry's scheduler are sent.
+            By default they are, unless ``exceptions`` is less than ``full``: their texts may show
+            what that setting hides.
         retention: How long records are kept in the repository, as an age (``30d``) or as a
             number of records; ``None`` keeps all. See ``docs/guarantees.md``.
         catch_up: How far back records are sent again if the delivery progress is lost, in
@@ -85,6 +89,7 @@ class Settings(BaseSettings):
     sigterm: bool = True
     global_providers: bool = True
     links: bool = True
+    log_lines: bool | None = None
     retention: Retention | None = None
     catch_up: int = Field(default=7 * 86_400)
     state_dir: str | None = None
@@ -168,6 +173,11 @@ class Settings(BaseSettings):
             return str(Path(value).expanduser())
         except RuntimeError as error:
             raise ValueError("no home directory is known for it") from error
+
+    @property
+    def sends_log_lines(self) -> bool:
+        """Whether log lines are sent, by ``log_lines`` or its default."""
+        return self.exceptions == "full" if self.log_lines is None else self.log_lines
 
     def exports(self, task_name: str) -> bool:
         """Return whether the telemetry of a task of this name is exported."""

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.sdk._logs import LoggerProvider
 
 from rocketry_otel import OTelRepoHandler, Settings, open_repository
 from rocketry_otel._delivery import pipeline
+from rocketry_otel._export.providers import resolve
 from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._model.log_lines import line_signal
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.otlp_receiver import Ok, OTLPReceiver, PartialSuccess
 from tests.support.records import task_record
@@ -164,3 +167,96 @@ def test_metrics_without_a_provider_cost_no_other_signal(
     assert (len(receiver.spans), len(receiver.log_records)) == (1, 2)
     assert handler._pipeline.counters.of("logs", "dropped") == {}
     assert handler._pipeline.counters.of("traces", "dropped") == {}
+
+
+LINE = line_signal({"created": 1.0, "levelno": 30, "levelname": "WARNING"}, "a line", "full")
+
+
+def test_line_goes_to_the_provider(telemetry: TelemetryCapture) -> None:
+    """Its scope is the name of its logger; without a context it belongs to no trace."""
+    handler = OTelRepoHandler(open_repository("memory://"), **telemetry.providers)
+    for _ in range(2):
+        handler._pipeline.send_line("shop", LINE, None)
+    assert [(line.body, line.trace_id) for line in telemetry.log_records] == [("a line", 0)] * 2
+    assert handler.sends_log_lines is True
+
+
+def test_line_of_a_closed_pipeline_is_counted(telemetry: TelemetryCapture) -> None:
+    """It is in no repository."""
+    handler = OTelRepoHandler(open_repository("memory://"), **telemetry.providers)
+    handler._pipeline.close(LONG)
+    handler._pipeline.send_line("shop", LINE, None)
+    assert telemetry.log_records == []
+    assert handler._pipeline.counters.of("logs", "dropped") == {"closed": 1}
+    assert handler.sends_log_lines is False
+
+
+def test_line_without_a_provider_is_counted(
+    receiver: OTLPReceiver, handler: OTelRepoHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush after it is false, once."""
+    monkeypatch.setattr(pipeline, "pause_after", lambda _: LONG)
+    monkeypatch.setattr("rocketry_otel._export.own_providers.LoggerProvider", None)
+    handler._pipeline.send_line("shop", LINE, None)
+    assert handler._pipeline.counters.of("logs", "dropped") == {"no_provider": 1}
+    assert handler.sends_log_lines is False
+    assert handler.flush(LONG) is False
+
+
+@pytest.mark.parametrize("way", ["no exporter", "no provider", "off"])
+def test_line_that_nobody_wants_is_not_made(
+    way: str, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is dropped then, and the handler shows that lines are not sent."""
+    providers = telemetry.providers
+    if way == "no exporter":
+        monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+        providers["logger_provider"] = None
+    elif way == "no provider":
+        providers["logger_provider"] = NoOpLoggerProvider()
+    settings = Settings(log_lines=way != "off")
+    handler = OTelRepoHandler(open_repository("memory://"), settings=settings, **providers)
+    assert handler.sends_log_lines is False
+    if way != "off":
+        handler._pipeline.send_line("shop", LINE, None)
+    assert handler._pipeline.counters.of("logs", "dropped") == {}
+    handler.close()
+
+
+def test_error_of_the_provider_is_counted(telemetry: TelemetryCapture) -> None:
+    """A processor of the application may raise anything."""
+
+    class Broken(LoggerProvider):
+        def get_logger(self, name: str, *args: Any, **kwargs: Any) -> Any:
+            if name == "shop":
+                raise RuntimeError("broken")
+            return super().get_logger(name, *args, **kwargs)
+
+    provider = Broken(shutdown_on_exit=False)
+    providers = {**telemetry.providers, "logger_provider": provider}
+    handler = OTelRepoHandler(open_repository("memory://"), **providers)
+    handler._pipeline.send_line("shop", LINE, None)
+    assert handler._pipeline.counters.of("logs", "dropped") == {"error": 1}
+
+
+def test_logs_are_not_sent_if_no_provider_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question itself never raises."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    handler = OTelRepoHandler(open_repository("memory://"))
+    monkeypatch.setattr(pipeline, "resolve", fail)
+    assert handler._pipeline.sends_logs is False
+    monkeypatch.setattr(pipeline, "resolve", resolve)
+
+
+@pytest.mark.parametrize(("count", "counted"), [(3, {"line_queue_full": 3}), (0, {}), ("3", {})])
+def test_dropped_lines_of_a_child_are_counted(
+    count: object, counted: dict[str, int], telemetry: TelemetryCapture
+) -> None:
+    """A stranger's value under our name is not counted."""
+    handler = OTelRepoHandler(open_repository("memory://"), **telemetry.providers)
+    handler.handle(task_record("success", run_id="r1", _rocketry_otel={"dropped_lines": count}))
+    assert handler._pipeline.counters.of("logs", "dropped") == counted
+    assert handler.flush(LONG) is not bool(counted)

@@ -188,7 +188,12 @@ def test_records_of_a_body_are_not_stored(telemetry: TelemetryCapture) -> None:
     assert [record.action for record in handler.repo.filter_by().all()] == ["run", "success"]
     _, note, _ = telemetry.log_records
     assert (note.event_name, note.body, note.severity_text) == (None, "half way", "WARN")
-    assert dict(note.attributes) == {"task_name": "etl"}
+    run = telemetry.span("etl")
+    assert dict(note.attributes) == {
+        "task_name": "etl",
+        "rocketry.run_id": run.attributes["rocketry.run_id"],
+    }
+    assert (note.trace_id, note.span_id) == (run.context.trace_id, run.context.span_id)
     assert note.trace_id == telemetry.span("etl").context.trace_id
 
 

@@ -57,6 +57,20 @@ def test_outage_is_logged_twice(outage: Outage, caplog: pytest.LogCaptureFixture
     ]
 
 
+def test_outage_ends_when_all_channels_of_a_destination_get_through(
+    outage: Outage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Log lines have a channel of their own to the destination of the log records."""
+    outage.failed("logs", "http://c", "refused", channel="one")
+    outage.failed("logs", "http://c", "refused", channel="two")
+    outage.succeeded("logs", "http://c", "one")
+    assert outage.is_on is True
+    assert len(lines(caplog)) == 1
+    outage.succeeded("logs", "http://c", "two")
+    assert outage.is_on is False
+    assert len(lines(caplog)) == 2
+
+
 def test_end_has_the_number_of_dropped_items(
     outage: Outage, counters: Counters, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -112,7 +112,7 @@ def test_resource_has_environment_attributes(monkeypatch: pytest.MonkeyPatch, ma
 
 
 def test_each_signal_arrives_once(receiver: OTLPReceiver, made: Made) -> None:
-    """Spans, log records and metrics leave by their own channels."""
+    """Spans, records of runs, log lines and metrics leave by their own channels."""
     tracer = made.tracer().get_tracer("test")
     with tracer.start_as_current_span("parent"):
         tracer.start_span("child").end()
@@ -120,7 +120,11 @@ def test_each_signal_arrives_once(receiver: OTLPReceiver, made: Made) -> None:
         body="hello", severity_number=SeverityNumber.WARN, attributes={"a": 1}
     )
     made.meter().get_meter("test").create_counter("runs").add(3)
-    assert [type(channel) for channel in made.channels] == [ExportQueue, ExportQueue, MetricPush]
+    traces, logs, lines, push = made.channels
+    assert [type(one) for one in (traces, logs, lines, push)] == [ExportQueue] * 3 + [MetricPush]
+    assert [isinstance(one, ExportQueue) and one.for_lines for one in made.channels] == [
+        *(False, False, True, False)
+    ]
     made.close()
     assert [it.span.name for it in receiver.spans] == ["child", "parent"]
     (received,) = receiver.log_records
@@ -196,9 +200,10 @@ def test_queue_defaults_are_the_specification_s(made: Made) -> None:
     """They are used without variables."""
     made.tracer()
     made.logger()
-    traces, logs = made.channels
+    traces, logs, lines = made.channels
     assert queue_limits(traces) == QueueLimits(size=2048, batch=512, delay=5.0)
     assert queue_limits(logs) == QueueLimits(size=2048, batch=512, delay=1.0)
+    assert queue_limits(lines) == queue_limits(logs)
 
 
 def test_queue_limits_come_from_environment(
@@ -216,7 +221,8 @@ def test_queue_limits_come_from_environment(
         monkeypatch.setenv(name, value)
     made.tracer()
     made.logger()
-    traces, logs = made.channels
+    traces, logs, lines = made.channels
+    assert queue_limits(lines) == queue_limits(logs)
     assert queue_limits(traces) == QueueLimits(size=10, batch=10, delay=0.0)
     assert queue_limits(logs) == QueueLimits(size=2048, batch=512, delay=0.25)
     assert [line.partition(" ")[0] for line in warned(caplog)] == [

@@ -17,9 +17,13 @@ from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.own_providers import OwnMeterProvider
 from rocketry_otel._export.providers import Providers, resolve
+from rocketry_otel._export.record_ref import RecordRef, enter
 from tests.support.otlp_receiver import Hang, OTLPReceiver, Status
 
 LONG = 20.0
+# The channels that our own providers have: log lines have one for themselves.
+CHANNELS = {"traces": 1, "logs": 2, "metrics": 1}
+
 Resolve = Callable[..., Providers]
 
 
@@ -117,7 +121,7 @@ def test_own_provider_comes_last(make: Resolve) -> None:
     assert type(providers.meter) is OwnMeterProvider
     assert isinstance(providers.meter, MeterProvider)
     assert providers.borrowed == []
-    assert len(providers.channels) == 3
+    assert len(providers.channels) == sum(CHANNELS.values())
     assert trace.get_tracer_provider() is before
 
 
@@ -163,7 +167,7 @@ def test_failed_signal_costs_no_other(
     for _ in range(3):
         providers = make()
         assert providers.failed == {signal}
-        assert len(providers.channels) == 2
+        assert len(providers.channels) == sum(CHANNELS.values()) - CHANNELS[signal]
         providers.close(time.monotonic() + LONG)
         for thread in set(threading.enumerate()) - before:
             thread.join(LONG)
@@ -191,7 +195,8 @@ def test_named_provider_is_used(
     monkeypatch.setenv(f"OTEL_PYTHON_{signal.upper()}_PROVIDER", f"sdk_{signal}_provider")
     providers = make()
     assert providers.failed == set()
-    assert len(providers.channels) == 2
+    named_signal = {"tracer": "traces", "logger": "logs", "meter": "metrics"}[signal]
+    assert len(providers.channels) == sum(CHANNELS.values()) - CHANNELS[named_signal]
     named = getattr(providers, signal)
     assert type(named).__module__.startswith("opentelemetry.sdk.")
     assert caplog.records == []
@@ -207,7 +212,7 @@ def test_unknown_provider_variable_is_ignored(
     for _ in range(2):
         providers = make()
         assert providers.failed == set()
-        assert len(providers.channels) == 3
+        assert len(providers.channels) == sum(CHANNELS.values())
     (record,) = caplog.records
     assert record.getMessage() == (
         f"OTEL_PYTHON_{signal}_PROVIDER is 'nope', and no provider of this name can be loaded: it "
@@ -251,6 +256,37 @@ def test_flush_is_false_after_a_refusal(receiver: OTLPReceiver, make: Resolve) -
     providers.tracer.get_tracer("test").start_span("run").end()
     assert providers.flush(time.monotonic() + 1.0) is False
     assert len(borrowed.asked) == 1
+
+
+def test_flush_waits_less_for_lines(receiver: OTLPReceiver, make: Resolve) -> None:
+    """Spans are sent all the same; a flush without lines does not end early."""
+    providers = make()
+    providers.tracer.get_tracer("test").start_span("run").end()
+    assert providers.flush(time.monotonic() + LONG, time.monotonic()) is True
+    assert [it.span.name for it in receiver.spans] == ["run"]
+    receiver.behave(Hang())
+    providers.logger.get_logger("shop").emit(body="a line")
+    assert providers.flush(time.monotonic() + LONG, time.monotonic()) is False
+
+
+def test_lines_and_records_of_runs_have_their_own_queues(make: Resolve) -> None:
+    """The scope of a log record decides: our own is that of runs."""
+    providers = make()
+    before = enter(RecordRef(1, "etl", "run"))
+    try:
+        for name in ("rocketry_otel", "shop"):
+            providers.logger.get_logger(name).emit(body=name)
+    finally:
+        enter(before)
+    _, logs = providers.queues
+    (lines,) = providers.line_queues
+    entries = [
+        (entry.item.log_record.body, entry.record_ref is None)
+        for queue in (logs, lines)
+        for entry in queue.ask(lambda held: list(held._entries()))
+    ]
+    assert entries == [("rocketry_otel", False), ("shop", True)]
+    assert providers.sends_logs is True
 
 
 def test_flush_without_threads_is_false(monkeypatch: pytest.MonkeyPatch, make: Resolve) -> None:

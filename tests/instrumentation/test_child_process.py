@@ -4,11 +4,13 @@ import json
 import logging
 import pickle
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import _logs, trace
+from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -22,6 +24,7 @@ from rocketry_otel._instrumentation.child_process import ChildRecords, ChildSide
 from rocketry_otel._model.annotations import RunEvent
 from rocketry_otel._model.event import FROM_CHILD, live_event, parse_event
 from rocketry_otel._model.ids import ids_of
+from rocketry_otel._model.log_lines import line_signal
 from rocketry_otel._runtime import shutdown
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.records import START, raised, task_record
@@ -239,6 +242,29 @@ def test_child_wait_is_bounded(telemetry: TelemetryCapture) -> None:
     side.flush()
     assert time.monotonic() - began < 0.4
     assert side.shutdown_timeout == 0.0
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_line_of_a_child_goes_to_its_provider(telemetry: TelemetryCapture, *, sends: bool) -> None:
+    """Without a provider of log records it goes nowhere."""
+    providers = providers_of(telemetry)
+    if not sends:
+        providers = replace(providers, logger=NoOpLoggerProvider())
+    signal = line_signal({"created": 1.0}, "a line", "full")
+    ChildSide(providers, Settings()).send_line("shop", signal, None)
+    assert [line.body for line in telemetry.log_records] == (["a line"] if sends else [])
+
+
+def test_child_reports_the_lines_that_it_has_dropped(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go to the parent with the record that ends the run."""
+    side = ChildSide(providers_of(telemetry), Settings())
+    monkeypatch.setattr(ChildSide, "_only", side)
+    side.counters.add("logs", "dropped", 3, "line_queue_full")
+    record = task_record("success", run_id="r1")
+    ChildRecords().filter(record)
+    assert vars(record)["_rocketry_otel"] == {"dropped_lines": 3}
 
 
 def test_failed_flush_uses_up_its_time(

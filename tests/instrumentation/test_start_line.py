@@ -20,6 +20,7 @@ _IN_MEMORY = (
     "Records are kept in memory:// and end with this process; "
     "ROCKETRY_OTEL_REPO=sqlite:///tasks.db would keep them. "
 )
+_LINES = " Log lines of tasks are sent; ROCKETRY_OTEL_LOG_LINES=false switches them off."
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -45,7 +46,7 @@ def test_each_start_is_confirmed_once(caplog, monkeypatch, tmp_path) -> None:
         uninstrument(app)
     line = (
         f"Records are kept in {url}. Traces go to {endpoint}/v1/traces; logs go to "
-        f"{endpoint}/v1/logs; metrics are not sent."
+        f"{endpoint}/v1/logs; metrics are not sent.{_LINES}"
     )
     assert lines(caplog) == [line, line]
 
@@ -57,8 +58,19 @@ def test_start_in_memory_has_a_remark(caplog) -> None:
     with capture_telemetry(app):
         run_tasks(app)
     assert lines(caplog) == [
-        f"{_IN_MEMORY}Traces, logs and metrics go to the provider of the application."
+        f"{_IN_MEMORY}Traces, logs and metrics go to the provider of the application.{_LINES}"
     ]
+
+
+def test_log_lines_are_not_mentioned_if_they_are_off(caplog, monkeypatch) -> None:
+    """The line names the variable that switches them off only if they are sent."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("ROCKETRY_OTEL_LOG_LINES", "false")
+    app = make_app()
+    with capture_telemetry(app):
+        run_tasks(app)
+    (line,) = lines(caplog)
+    assert "LOG_LINES" not in line
 
 
 class _Odd(CSVFileRepo):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import enum
+import logging
 import multiprocessing
 import sys
 import threading
@@ -35,6 +36,20 @@ def succeed() -> str:
 def fail() -> None:
     """Raise an error."""
     raise ValueError("boom")
+
+
+LINES = logging.getLogger("tests.lines")
+
+
+def log_a_line() -> None:
+    """Log one line."""
+    LINES.warning("a line of %d", 1)
+
+
+def log_many_lines() -> None:
+    """Log more lines than a small queue has room for."""
+    for number in range(100):
+        LINES.warning("line %d", number)
 
 
 class Level(enum.IntEnum):

@@ -1,9 +1,14 @@
+from typing import Any
+
+import pytest
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from rocketry_otel._model.signals import LogSignal
-from rocketry_otel._telemetry.logs import EventLogger
+from rocketry_otel._telemetry import logs
+from rocketry_otel._telemetry.logs import EventLogger, LineLogger
 from rocketry_otel.testing import TelemetryCapture
 
 SIGNAL = LogSignal(5, SeverityNumber.WARN, "WARN", "body", {"task_name": "etl"}, "rocketry.task.x")
@@ -28,3 +33,19 @@ def test_record_without_run_has_no_trace(telemetry: TelemetryCapture) -> None:
         logger.record(SIGNAL, None)
     (record,) = telemetry.log_records
     assert (record.trace_id, record.span_id, record.trace_flags) == (0, 0, 0)
+
+
+def test_line_has_the_scope_of_its_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application may make loggers without end: not all are remembered."""
+    asked: list[str] = []
+
+    class Provider(LoggerProvider):
+        def get_logger(self, name: str, *args: Any, **kwargs: Any) -> Any:
+            asked.append(name)
+            return super().get_logger(name, *args, **kwargs)
+
+    monkeypatch.setattr(logs, "_MOST_LOGGERS", 1)
+    lines = LineLogger(Provider(shutdown_on_exit=False))
+    for name in ("a", "b", "a", "b"):
+        lines.record(name, SIGNAL, None)
+    assert asked == ["a", "b", "b"]

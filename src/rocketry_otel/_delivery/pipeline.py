@@ -25,6 +25,7 @@ from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._telemetry.emitter import SignalEmitter
 from rocketry_otel._telemetry.heartbeat import Heartbeat
+from rocketry_otel._telemetry.logs import LineLogger
 from rocketry_otel._telemetry.metrics import TaskMetrics
 
 from .worker import DeliveryWorker
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.runs import Run, Step
+    from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
 
 
@@ -62,6 +64,7 @@ class _Signals(NamedTuple):
     providers: Providers
     emitter: SignalEmitter
     metrics: TaskMetrics
+    lines: LineLogger
 
 
 class Pipeline:
@@ -197,11 +200,11 @@ class Pipeline:
         metrics = TaskMetrics(providers.meter, self.counters, delivery_of(self.worker))
         self.heartbeat.show(providers.meter)
         with suppressed():
-            self.worker.follow(providers.queues, emitter)
+            self.worker.follow(providers.queues, emitter, providers.line_queues)
         if self._may_be_global:
             make_global(providers)
         shutdown.remember(self)
-        return _Signals(providers, emitter, metrics)
+        return _Signals(providers, emitter, metrics, LineLogger(providers.logger))
 
     def _postpone(self) -> None:
         self._try_again_at = time.monotonic() + pause_after(self._failures)
@@ -269,6 +272,46 @@ class Pipeline:
             self._has_lost = True
         context = signals.emitter.send(event, step, record_ref)
         self.measure(lambda metrics: metrics.count(event, step, context))
+
+    @property
+    def sends_logs(self) -> bool:
+        """Whether log records of runs are sent anywhere, as far as is known."""
+        try:
+            return not self._closed and self.connect().providers.sends_logs
+        except Exception:  # noqa: BLE001  # it is counted where a record is sent
+            return False
+
+    @property
+    def sends_log_lines(self) -> bool:
+        """Whether the log lines of tasks' bodies are sent: by the settings, and to anywhere."""
+        return self._settings.sends_log_lines and self.sends_logs
+
+    def send_line(self, logger_name: str, signal: LogSignal, context: Context | None) -> None:
+        """Hand over a log line; an error is counted.
+
+        Args:
+            logger_name: The name of its logger.
+            signal: The line.
+            context: The context that holds the span it belongs to, if it has one.
+        """
+        if self._closed:
+            self.counters.add("logs", "dropped", reason="closed")
+            return
+        try:
+            signals = self.wake()
+            if "logs" in signals.providers.failed:
+                self.counters.add("logs", "dropped", reason="no_provider")
+                self._has_lost = True
+            elif signals.providers.sends_logs:
+                signals.lines.record(logger_name, signal, context)
+        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+            self._lose("logs", error)
+
+    def note_dropped_lines(self, count: object) -> None:
+        """Count the log lines that a child process has dropped; ``count`` is its number of them."""
+        if type(count) is int and count > 0:
+            self.counters.add("logs", "dropped", count, "line_queue_full")
+            self._has_lost = True
 
     def measure(self, change: Callable[[TaskMetrics], None]) -> None:
         """Change metrics; an error of the application's provider costs nothing else."""

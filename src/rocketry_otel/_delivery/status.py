@@ -47,7 +47,8 @@ def _of_signal(
     oldest = [created for queue in ours if (created := queue.ask(Buffer.oldest)) is not None]
     oldest += [backlog.oldest for backlog in its_backlogs]
     return SignalDelivery(
-        destinations=tuple(queue.destination.name for queue in ours),
+        # Log lines have a channel of their own to each destination.
+        destinations=tuple(queue.destination.name for queue in ours if not queue.for_lines),
         delivered=counters.total(signal, "delivered"),
         waiting=sum(queue.ask(Buffer.count) for queue in ours)
         + sum(backlog.waiting for backlog in its_backlogs),

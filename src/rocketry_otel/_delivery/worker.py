@@ -77,6 +77,7 @@ class DeliveryWorker:
         self._settings = settings
         self._counters = counters
         self._queues: Sequence[ExportQueue[Any]] = ()
+        self._line_queues: Sequence[ExportQueue[Any]] = ()
         self._state: State | MemoryState | None = None
         self._checkpointer: Checkpointer | None = None
         self._catch_up: CatchUp | None = None
@@ -94,14 +95,22 @@ class DeliveryWorker:
         self._is_wanted = False
         self._saved_at = 0.0
 
-    def follow(self, queues: Sequence[ExportQueue[Any]], emitter: SignalEmitter) -> None:
+    def follow(
+        self,
+        queues: Sequence[ExportQueue[Any]],
+        emitter: SignalEmitter,
+        line_queues: Sequence[ExportQueue[Any]] = (),
+    ) -> None:
         """Begin to follow the items of these channels.
 
         Args:
             queues: The channels of our own providers. The deliveries of an application's own
                 providers are not known.
             emitter: Sends records again.
+            line_queues: The channels of log lines. They have a status, and are not followed: no
+                repository has their items.
         """
+        self._line_queues = line_queues
         if not (queues or self._settings.retention):
             return
         state = MemoryState() if self.folder is None else State(self.folder, self._like)
@@ -271,7 +280,7 @@ class DeliveryWorker:
     def delivery(self) -> Delivery:
         """The status of delivery."""
         backlogs = {} if self._catch_up is None else self._catch_up.backlogs
-        return status_of(self._queues, backlogs, self._counters)
+        return status_of([*self._queues, *self._line_queues], backlogs, self._counters)
 
     def wait(self, deadline: float) -> bool:
         """Wait until the backlogs are delivered, or a destination fails.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(NAME)
 
-_Key = tuple[str, str]
+_Key = tuple[str, str, str]
 
 # Refusals have no end to report, so they are logged at most once in this many seconds.
 _REFUSALS_LOGGED_EVERY = 3600.0
@@ -61,12 +61,28 @@ class Outage:
         """Whether any signal does not get through."""
         return bool(self._unreachable.signals or self._unknown.signals)
 
-    def failed(self, signal: str, destination: str, reason: str, *, unknown: bool = False) -> None:
-        """Report that a request was not accepted; ``unknown`` if its signal is unknown there."""
+    def failed(
+        self,
+        signal: str,
+        destination: str,
+        reason: str,
+        *,
+        unknown: bool = False,
+        channel: str = "",
+    ) -> None:
+        """Report that a request was not accepted.
+
+        Args:
+            signal: The signal.
+            destination: The destination as people may see it.
+            reason: Why it was not accepted.
+            unknown: Whether the destination does not know the signal.
+            channel: The name of the channel, if several carry the signal to the destination.
+        """
         failing = self._unknown if unknown else self._unreachable
         with self._lock:
             first = not failing.signals
-            failing.signals.add((signal, destination))
+            failing.signals.add((signal, destination, channel))
             if first:
                 failing.began = time.monotonic()
                 failing.dropped_before = self._dropped()
@@ -79,13 +95,14 @@ class Outage:
                 f" If it never shall, set OTEL_{signal.upper()}_EXPORTER=none." if unknown else "",
             )
 
-    def succeeded(self, signal: str, destination: str) -> None:
-        """Report that a request was accepted."""
+    def succeeded(self, signal: str, destination: str, channel: str = "") -> None:
+        """Report that a request was accepted; the arguments are those of ``failed``."""
+        key = (signal, destination, channel)
         for failing in (self._unreachable, self._unknown):
             with self._lock:
-                if (signal, destination) not in failing.signals:
+                if key not in failing.signals:
                     continue
-                failing.signals.remove((signal, destination))
+                failing.signals.remove(key)
                 if failing.signals:
                     continue
                 seconds = time.monotonic() - failing.began

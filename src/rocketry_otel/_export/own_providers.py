@@ -30,6 +30,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 
+from rocketry_otel._runtime.scope import NAME
+
 from . import otel_env as environment
 from .buffer import QueueLimits
 from .exporters import destinations, quiet
@@ -89,16 +91,21 @@ def tracer_provider(counters: Counters, outage: Outage) -> tuple[TracerProvider,
 
 
 def logger_provider(counters: Counters, outage: Outage) -> tuple[LoggerProvider, list[Channel]]:
-    """Return a logger provider, and the channels of its log records."""
+    """Return a logger provider, and the channels of its log records.
+
+    Records of runs and log lines have channels of their own. So a body that logs without end costs
+    no record of a run.
+    """
     options: dict[str, Any] = {}
     if "log_record_limits" in inspect.signature(LoggerProvider).parameters:
         options["log_record_limits"] = _log_record_limits()
     provider = LoggerProvider(resource=_lasting_resource(), shutdown_on_exit=False, **options)
     channels = _queues("logs", "BLRP", 1000, counters, outage)
-    hand_over = _LogHandOver(channels)
+    lines = _queues("logs", "BLRP", 1000, counters, outage, for_lines=True)
+    hand_over = _LogHandOver(channels, lines)
     provider.add_log_record_processor(hand_over)
-    _made[provider] = (list(channels), hand_over)
-    return provider, list(channels)
+    _made[provider] = ([*channels, *lines], hand_over)
+    return provider, [*channels, *lines]
 
 
 def meter_provider(outage: Outage) -> tuple[OwnMeterProvider, list[Channel]]:
@@ -154,14 +161,18 @@ def take_over(provider: Any, idle: Any) -> None:
     """
     (_, hand_over), (_, idle_hand_over) = _made[provider], _made[idle]
     if hand_over is not None and idle_hand_over is not None:
-        idle_hand_over.queues = hand_over.queues
+        idle_hand_over.take_over(hand_over)
 
 
 class _SpanHandOver(SpanProcessor):
     """Hands each sampled span to the queues when it ends."""
 
     def __init__(self, queues: list[ExportQueue[ReadableSpan]]) -> None:
-        self.queues = queues
+        self._queues = queues
+
+    def take_over(self, other: _SpanHandOver) -> None:
+        """Use the queues of another one from now on."""
+        self._queues = other._queues
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         del parent_context
@@ -172,15 +183,29 @@ class _SpanHandOver(SpanProcessor):
         if context is not None and context.trace_flags.sampled:
             span = in_run_time(span)
             record_ref = current_record_ref()
-            for queue in self.queues:
+            for queue in self._queues:
                 queue.put(span, record_ref)
 
 
 class _LogHandOver(LogRecordProcessor):
-    """Hands each log record to the queues."""
+    """Hands each log record to the queues.
 
-    def __init__(self, queues: list[ExportQueue[ReadableLogRecord]]) -> None:
-        self.queues = queues
+    Args:
+        queues: The queues of our own records, those of runs.
+        lines: The queues of all others: log lines of bodies, and what the application logs.
+    """
+
+    def __init__(
+        self,
+        queues: list[ExportQueue[ReadableLogRecord]],
+        lines: list[ExportQueue[ReadableLogRecord]],
+    ) -> None:
+        self._queues = queues
+        self._lines = lines
+
+    def take_over(self, other: _LogHandOver) -> None:
+        """Use the queues of another one from now on."""
+        self._queues, self._lines = other._queues, other._lines
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         record = copy.copy(log_record.log_record)
@@ -193,8 +218,10 @@ class _LogHandOver(LogRecordProcessor):
             instrumentation_scope=log_record.instrumentation_scope,
             limits=log_record.limits,
         )
-        record_ref = current_record_ref()
-        for queue in self.queues:
+        scope = log_record.instrumentation_scope
+        is_ours = scope is not None and scope.name == NAME
+        record_ref = current_record_ref() if is_ours else None
+        for queue in self._queues if is_ours else self._lines:
             queue.put(readable, record_ref)
 
     def shutdown(self) -> None:
@@ -207,11 +234,17 @@ class _LogHandOver(LogRecordProcessor):
 
 
 def _queues(
-    signal: str, prefix: str, delay: int, counters: Counters, outage: Outage
+    signal: str,
+    prefix: str,
+    delay: int,
+    counters: Counters,
+    outage: Outage,
+    *,
+    for_lines: bool = False,
 ) -> list[ExportQueue[Any]]:
     limits = _queue_limits(prefix, delay)
     queues = [
-        ExportQueue[Any](signal, destination, limits, counters, outage)
+        ExportQueue[Any](signal, destination, limits, counters, outage, for_lines=for_lines)
         for destination in destinations(signal)
     ]
     for number, queue in enumerate(queues, start=1):

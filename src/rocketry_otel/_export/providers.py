@@ -68,27 +68,49 @@ class Providers:
 
     @property
     def queues(self) -> list[ExportQueue[Any]]:
-        """The channels of spans and log records."""
+        """The channels of spans and log records that a repository may have."""
+        return [queue for queue in self._all_queues if not queue.for_lines]
+
+    @property
+    def line_queues(self) -> list[ExportQueue[Any]]:
+        """The channels of log lines, which no repository has."""
+        return [queue for queue in self._all_queues if queue.for_lines]
+
+    @property
+    def _all_queues(self) -> list[ExportQueue[Any]]:
         return [channel for channel in self.channels if isinstance(channel, ExportQueue)]
+
+    @property
+    def sends_logs(self) -> bool:
+        """Whether log records are sent anywhere, as far as is known."""
+        if type(self.logger).__name__.startswith("NoOp"):
+            return False
+        is_borrowed = any(provider is self.logger for provider in self.borrowed)
+        return is_borrowed or bool(self.line_queues)
 
     def hurry(self) -> list[tuple[Channel, int]]:
         """Begin to send the channels; return each with its mark, to wait for."""
         return [(channel, channel.hurry()) for channel in self.channels]
 
-    def flush(self, deadline: float) -> bool:
+    def flush(self, deadline: float, lines_deadline: float | None = None) -> bool:
         """Send the channels; return whether everything handed over was accepted in time.
 
         Args:
             deadline: When to stop waiting, by ``time.monotonic()``.
+            lines_deadline: When to stop waiting for log lines, if that is earlier.
         """
-        marks = self.hurry()
+        marks, lines = self.hurry(), self.line_queues
+        lines_deadline = deadline if lines_deadline is None else lines_deadline
         borrowed = _flush_borrowed(self.borrowed, deadline)
-        ours = [channel.wait_for(mark, deadline) for channel, mark in marks]
+        ours = [
+            channel.wait_for(mark, lines_deadline if channel in lines else deadline)
+            for channel, mark in marks
+        ]
         return all(ours) and borrowed()
 
     def report_losses(self) -> None:
         """Let the next flush report only later losses."""
-        for queue in self.queues:
+        for queue in self._all_queues:
             queue.report_losses()
 
     def flush_borrowed(self, deadline: float) -> Callable[[], bool]:

@@ -48,6 +48,7 @@ class ExportQueue(Channel, Generic[T]):
         limits: The limits of the queue.
         counters: The number of items by their outcome.
         outage: Reports each success and failure.
+        for_lines: Whether the queue is for log lines, which no repository has.
 
     Attributes:
         name: The name of the channel, the same in all processes.
@@ -55,6 +56,7 @@ class ExportQueue(Channel, Generic[T]):
             entries, the number of refused ones among them, and the reason.
         last_error: The reason of the last failure, if anything has failed.
         sent_again: The number of items that were handed over from the repository.
+        for_lines: Whether the queue is for log lines.
     """
 
     def __init__(
@@ -64,8 +66,13 @@ class ExportQueue(Channel, Generic[T]):
         limits: QueueLimits,
         counters: Counters,
         outage: Outage,
+        *,
+        for_lines: bool = False,
     ) -> None:
-        self.name = f"{signal} {destination.name}"
+        self.for_lines = for_lines
+        self.name = f"{signal} {destination.name}{' (lines)' if for_lines else ''}"
+        # The operator must be able to distinguish lines from records of runs.
+        self._when_full = "line_queue_full" if for_lines else "queue_full"
         self.add_dead_letters: SetAside = _forget
         self._limits = limits
         self._counters = counters
@@ -112,7 +119,7 @@ class ExportQueue(Channel, Generic[T]):
                 self._settled += 1
                 return
             if record_ref is None:
-                self._lose(self._held.trim(), "dropped", "queue_full")
+                self._lose(self._held.trim(), "dropped", self._when_full)
             if len(self._held.waiting) in (1, self._limits.batch):
                 self._changed.notify_all()
             self._wake()
@@ -181,7 +188,11 @@ class ExportQueue(Channel, Generic[T]):
                 failures = 0
                 continue
             self._outage.failed(
-                self.signal, self.destination.name, stopped_by.reason, unknown=stopped_by.unknown
+                self.signal,
+                self.destination.name,
+                stopped_by.reason,
+                unknown=stopped_by.unknown,
+                channel=self.name,
             )
             self._pause(generation, pause_after(failures), stopped_by.retry_after)
             failures += 1
@@ -220,7 +231,7 @@ class ExportQueue(Channel, Generic[T]):
             self._held.put_back(left, doubtful)
             if left or doubtful:
                 self._counters.add(self.signal, "retried", len(left) + len(doubtful))
-            self._lose(self._held.trim(), "dropped", "queue_full")
+            self._lose(self._held.trim(), "dropped", self._when_full)
             self._changed.notify_all()
 
     def _settle(self, generation: object, part: list[Entry], result: Result) -> None:
@@ -250,7 +261,7 @@ class ExportQueue(Channel, Generic[T]):
         if refused:
             self._outage.refused(self.signal, self.destination.name, refused, result.reason)
         if result.answer is Answer.ACCEPTED:
-            self._outage.succeeded(self.signal, self.destination.name)
+            self._outage.succeeded(self.signal, self.destination.name, self.name)
 
     def _give_up(self) -> None:
         self._lose(self._held.give_up(), "dropped", "shutdown")

@@ -19,12 +19,13 @@ from rocketry_otel._model.annotations import (
     plain_attributes,
 )
 from rocketry_otel._model.crashes import crash_fields
-from rocketry_otel._model.event import CRASH, RUN, SUCCESS, live_event, parse_event
+from rocketry_otel._model.event import CRASH, FROM_CHILD, RUN, SUCCESS, live_event, parse_event
 from rocketry_otel._model.runs import Observation, RunTracker
 from rocketry_otel._model.text import optional_text, safe_text
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 
+from .child_process import DROPPED_LINES
 from .latest_runs import LatestRuns, look_up
 from .pending_launches import PendingLaunches
 from .user_hooks import UserHooks
@@ -112,6 +113,9 @@ class Bridge:
             message: Its message.
             execution: Its mode of execution; ``None`` if unknown.
         """
+        from_child = fields.get(FROM_CHILD)
+        if isinstance(from_child, dict):
+            self.pipeline.note_dropped_lines(from_child.get(DROPPED_LINES))
         return self._observe(partial(live_event, fields, message, execution), fields)
 
     def observe_stored(self, fields: Mapping[str, Any]) -> Observation | None:

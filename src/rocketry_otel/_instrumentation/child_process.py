@@ -29,6 +29,7 @@ from rocketry_otel._model.signals import beginning_attributes, span_name
 from rocketry_otel._model.tracebacks import exception_of
 from rocketry_otel._runtime import shutdown
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._telemetry.logs import LineLogger
 from rocketry_otel._telemetry.tracing import RunTracer
 
 _logger = logging.getLogger(NAME)
@@ -36,10 +37,17 @@ _logger = logging.getLogger(NAME)
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
+    from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
 
     from .bridge import Bridge
 
+
+# The most seconds that the end of a child waits for log lines.
+_LONGEST_FOR_LINES = 1.0
+
+# Under this name a child sends along how many log lines its queue had no room for.
+DROPPED_LINES = "dropped_lines"
 
 # The fields before this module has added its own.
 _NO_FIELDS: dict[str, Any] = {}
@@ -83,6 +91,7 @@ class ChildRecords(logging.Filter):
                 "exc_type": exception and exception.type,
                 "exc_message": exception and exception.message,
                 "exc_text": exception and exception.stacktrace,
+                DROPPED_LINES: ChildSide.dropped_lines() or None,
             }
             known = {name: value for name, value in added.items() if value is not None}
             if known:
@@ -94,10 +103,14 @@ class ChildSide:
 
     _only: ChildSide | None = None
 
-    def __init__(self, providers: Providers, settings: Settings) -> None:
-        """Use providers."""
+    def __init__(
+        self, providers: Providers, settings: Settings, counters: Counters | None = None
+    ) -> None:
+        """Use providers, which count in ``counters``."""
+        self.counters = counters or Counters()
         self._providers = providers
         self._tracer = RunTracer(providers.tracer, settings.span_kind)
+        self._lines = LineLogger(providers.logger)
         self._left = settings.shutdown_timeout
 
     @classmethod
@@ -111,6 +124,7 @@ class ChildSide:
         """
         if cls._only is None:
             if bridge is not None and bridge.pipeline.providers is not None:
+                counters = bridge.pipeline.counters
                 providers = _inherited(bridge.pipeline.providers)
                 # This object closes the parent's providers too, within one time limit.
                 shutdown.forget(bridge.pipeline)
@@ -119,9 +133,16 @@ class ChildSide:
                 providers = resolve(None, None, None, counters, Outage(counters))
                 if settings.global_providers:
                     make_global(providers)
-            cls._only = cls(providers, settings)
+            cls._only = cls(providers, settings, counters)
             shutdown.remember(cls._only)
         return cls._only
+
+    @classmethod
+    def dropped_lines(cls) -> int:
+        """Return how many log lines of the body the queue had no room for."""
+        if cls._only is None:
+            return 0
+        return cls._only.counters.of("logs", "dropped").get("line_queue_full", 0)
 
     def context_of(self, began: TaskEvent, *, keeps_run_id: bool) -> tuple[RunIds, Context]:
         """Return the ids and the context of the run that an event began; the parent's are equal."""
@@ -132,17 +153,27 @@ class ChildSide:
         )
         return ids, self._tracer.context_of(ids, sampling)
 
+    def send_line(self, logger_name: str, signal: LogSignal, context: Context | None) -> None:
+        """Hand over a log line of the body."""
+        if self._providers.sends_logs:
+            self._lines.record(logger_name, signal, context)
+
     @property
     def shutdown_timeout(self) -> float:
         """The most seconds that the child's end may wait: the rest that flushes have not used."""
         return self._left
 
     def flush(self) -> None:
-        """Send the telemetry of the body, within the shutdown time-out."""
+        """Send the telemetry of the body, within the shutdown time-out.
+
+        In an outage the child does not wait for log lines as long as for spans: most bodies log,
+        and Rocketry counts the child as a running task meanwhile.
+        """
         began = time.monotonic()
         try:
             self._borrow_globals()
-            self._providers.flush(began + self._left)
+            for_lines = min(self._left, _LONGEST_FOR_LINES)
+            self._providers.flush(began + self._left, began + for_lines)
         finally:
             self._left = max(self._left - (time.monotonic() - began), 0.0)
 

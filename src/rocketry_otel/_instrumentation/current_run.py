@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rocketry_otel._model.annotations import Annotations
     from rocketry_otel._model.ids import RunIds
 
+    from .log_lines import Lines
+
 
 class CurrentRun:
     """The run whose body the caller is in.
@@ -37,6 +39,7 @@ class CurrentRun:
         ids: RunIds | None = None,
         annotations: Annotations | None = None,
         clock: Callable[[], int] = time.time_ns,
+        lines: Lines | None = None,
     ) -> None:
         """Make the view of a run, or of no run; only this package calls it."""
         self.task_name = task_name
@@ -45,6 +48,7 @@ class CurrentRun:
         self.span_id = "" if ids is None else ids.span_hex
         self._annotations = annotations
         self._clock = clock
+        self._lines = lines
 
     def __bool__(self) -> bool:
         return self._annotations is not None

@@ -19,12 +19,14 @@ from redbird.logging import RepoHandler
 from rocketry_otel._delivery.pipeline import GivenProviders
 from rocketry_otel._export.status import combined
 from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._model.text import safe_text
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.sigterm import termination
 from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._settings import Settings
 
 from .arguments import check_options, check_repository
+from .log_lines import TaskRecordSender, log_lines, message_of
 from .placement import repo_of
 from .routes import Route, Routes
 from .tasks import TaskDirectory
@@ -64,7 +66,7 @@ class _Emitting(threading.local):
     here = False
 
 
-class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no annotations
+class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # no annotations
     """Writes task records to a Red Bird repository and sends them to OpenTelemetry.
 
     It can replace any ``redbird.logging.RepoHandler``: the records that it writes are the same.
@@ -138,10 +140,27 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         if self._emitting.here:
             return False
         # A record that no logger has made may have any object as its name.
-        name = record.name
-        if isinstance(name, str) and name.partition(".")[0] in _NOT_OURS:
+        if _is_not_ours(record.name):
             return False
         return super().filter(record)  # type: ignore[no-any-return]
+
+    def sends(self, record: logging.LogRecord) -> bool:
+        """Return whether it sends a record that a logger passes to it.
+
+        Args:
+            record: The record. An excluded task's is not sent, nor is any without a provider.
+        """
+        if record.levelno < self.level or _is_not_ours(record.name):
+            return False
+        route = self._routes.of_record(record)
+        name = getattr(record, "task_name", None)
+        is_exported = name is None or route.settings.exports(safe_text(name))
+        return is_exported and route.bridge.pipeline.sends_logs
+
+    @property
+    def sends_log_lines(self) -> bool:
+        """Whether the log lines of tasks' bodies are sent, of any application on this handler."""
+        return any(pipeline.sends_log_lines for pipeline in self._routes.pipelines)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record to the repository and send it to OpenTelemetry.
@@ -155,9 +174,14 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 is sent all the same.
         """
         self._emitting.here = True
+        # What processors and exporters log meanwhile would be exported without end.
+        was_paused = log_lines.pause(True)  # noqa: FBT003  # a value
+        log_lines.keep_from_others(record)
         observation: Observation | None = None
         expected, may_be_stored = None, False
         bridge = self._routes.of_record(record).bridge
+        # The body has logged it: it is sent as a line, in the trace of its run.
+        is_line = log_lines.has(record)
         try:
             record = _copy(record)
             if not self._place_checked and isinstance(record.name, str):
@@ -166,7 +190,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                 fields = self._formatted(record)
             finally:
                 observation = bridge.observe(
-                    vars(record), _message_of(record), self._execution_of(record)
+                    vars(record), message_of(record), self._execution_of(record)
                 )
             if observation is None or observation.event.is_task_event:
                 expected = bridge.expect(observation)
@@ -180,10 +204,12 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
                     self.write(fields)
         finally:
             try:
-                bridge.export(observation, expected, may_be_stored=may_be_stored)
+                if not (is_line and observation is not None and observation.event.action is None):
+                    bridge.export(observation, expected, may_be_stored=may_be_stored)
             finally:
                 # After any error, even SystemExit: the next record must be handled.
                 self._emitting.here = False
+                log_lines.pause(was_paused)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Send the queues.
@@ -381,6 +407,10 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             logger = logger.parent if logger.propagate else None
 
 
+def _is_not_ours(name: object) -> bool:
+    return isinstance(name, str) and name.partition(".")[0] in _NOT_OURS
+
+
 def _copy(record: logging.LogRecord) -> logging.LogRecord:
     """Return a copy of a record, in a third of the time of ``copy.copy``: only its fields."""
     if type(record) is not logging.LogRecord:
@@ -388,14 +418,6 @@ def _copy(record: logging.LogRecord) -> logging.LogRecord:
     copied = object.__new__(logging.LogRecord)
     vars(copied).update(vars(record))
     return copied
-
-
-def _message_of(record: logging.LogRecord) -> object:
-    """Return the message of a record; Rocketry adds the traceback to its own formatted one."""
-    try:
-        return record.getMessage()
-    except Exception:  # noqa: BLE001  # arguments that do not fit the message
-        return record.msg
 
 
 def handler_of(session: Session) -> OTelRepoHandler | None:

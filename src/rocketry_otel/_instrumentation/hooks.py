@@ -37,6 +37,7 @@ from .child_process import ChildRecords, ChildSide
 from .current_run import CurrentRun, _current
 from .launched import GoneRuns, Launched
 from .links import dependency_links, requests
+from .log_lines import Lines, log_lines
 from .pending_launches import Launch
 from .start_line import start_line
 
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from rocketry_otel._model.ids import RunIds
+    from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
 
     from .bridge import Bridge
+    from .log_lines import SendLine
     from .placement import Placement
 
 _logger = logging.getLogger(NAME)
@@ -71,6 +74,7 @@ class SchedulerHooks:
         self._keeps_run_id = bridge.keeps_run_id
         self._make_run_id = session.config.func_run_id
         self._loggers = [session.config.task_logger_basename]
+        self.scheduler_logger: str = session.config.scheduler_logger_basename
         self._baggage: dict[str, object] = {}
         self._gone_runs = GoneRuns()
         self._next_look = 0.0
@@ -93,6 +97,7 @@ class SchedulerHooks:
         session.config.func_run_id = self.launching
         _own_run_ids.watch(session, self)
         self._session = ref(session)
+        log_lines.watch(self)
         if self._settings.links:
             requests.watch(Task, session)
 
@@ -111,6 +116,7 @@ class SchedulerHooks:
         if session.config.func_run_id == self.launching:
             session.config.func_run_id = self._make_run_id
         _own_run_ids.unwatch(session)
+        log_lines.unwatch(self)
         requests.unwatch(session)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -213,8 +219,29 @@ class SchedulerHooks:
         if run.launched_in is not None and not baggage.get_all(base):
             # A new thread begins with an empty context, so the launcher's baggage is used.
             base = _with_baggage(base, baggage.get_all(run.launched_in))
-        current = CurrentRun(name, run.began.run_id, run.ids, annotations, _clock(task, run.ids))
+        run_id, clock = run.began.run_id, _clock(task, run.ids)
+        lines = self._lines_of(name, run_id, run.context, self._send_line)
+        current = CurrentRun(name, run_id, run.ids, annotations, clock, lines)
         return self._set(current, set_span_in_context(get_current_span(run.context), base), None)
+
+    def _lines_of(
+        self, name: str, run_id: str | None, context: Context, send: SendLine
+    ) -> Lines | None:
+        if not self._settings.sends_log_lines:
+            return None
+        return Lines(send, self._settings.exceptions, name, run_id, context)
+
+    def _send_line(self, logger_name: str, signal: LogSignal, context: Context | None) -> None:
+        bridge = _bridges.get(self._key)
+        if bridge is not None:
+            bridge.pipeline.send_line(logger_name, signal, context)
+
+    @property
+    def scheduler_lines(self) -> Lines | None:
+        """Where the log lines of the scheduler go; ``None`` if they are not sent."""
+        if not self._settings.sends_log_lines:
+            return None
+        return Lines(self._send_line, self._settings.exceptions)
 
     def _enter_in_child(self, task: Any, name: str) -> tuple[Any, Any, ChildSide | None] | None:
         logger = logging.getLogger(task.logger_name)
@@ -227,7 +254,10 @@ class SchedulerHooks:
         base = get_current()
         if not baggage.get_all(base):
             base = _with_baggage(base, self._baggage)
-        current = CurrentRun(name, began.run_id, ids, records.annotations, _clock(task, ids))
+        log_lines.watch(self)
+        lines = self._lines_of(name, began.run_id, context, child.send_line)
+        clock = _clock(task, ids)
+        current = CurrentRun(name, began.run_id, ids, records.annotations, clock, lines)
         return self._set(current, set_span_in_context(get_current_span(context), base), child)
 
     def _set(
@@ -244,6 +274,7 @@ class SchedulerHooks:
 
     def started(self) -> Generator[None, Any, None]:
         """Find the providers after all hooks of the start, which may set providers."""
+        log_lines.enter_scheduler(self)
         self._verify_last()
         yield
         bridge = _bridges.get(self._key)
@@ -258,7 +289,13 @@ class SchedulerHooks:
         if handler is None:
             return
         try:
-            line = start_line(handler.repo, handler.url, bridge.pipeline.providers)
+            pipeline = bridge.pipeline
+            line = start_line(
+                handler.repo,
+                handler.url,
+                pipeline.providers,
+                sends_log_lines=pipeline.sends_log_lines,
+            )
             _logger.info("%s", line)
         except Exception:  # telemetry never hurts the task
             _logger.debug("the start could not be logged", exc_info=True)

@@ -19,15 +19,22 @@ if TYPE_CHECKING:
     from rocketry_otel._export.providers import Providers
 
 
-def start_line(repo: BaseRepo, url: str | None, providers: Providers | None) -> str:
+_LINES = " Log lines of tasks are sent; ROCKETRY_OTEL_LOG_LINES=false switches them off."
+
+
+def start_line(
+    repo: BaseRepo, url: str | None, providers: Providers | None, *, sends_log_lines: bool = False
+) -> str:
     """Return the line; it has no secrets.
 
     Args:
         repo: The repository.
         url: The URL that opened it, if known.
         providers: The providers; ``None`` if they could not be found.
+        sends_log_lines: Whether the log lines of tasks' bodies are sent.
     """
-    return f"Records are kept in {_place(repo, url)}. {_destinations(providers)}."
+    lines = _LINES if sends_log_lines else ""
+    return f"Records are kept in {_place(repo, url)}. {_destinations(providers)}.{lines}"
 
 
 def _place(repo: BaseRepo, url: str | None) -> str:

@@ -40,8 +40,8 @@ SPAN_NAME = "rocketry.span_name"
 ExceptionDetail = Literal["full", "message", "type"]
 
 # A collector refuses a request of more than a few megabytes, and so the whole batch.
-_LONGEST_STACKTRACE = 32_768
-_LONGEST_MESSAGE = 8_192
+LONGEST_STACKTRACE = 32_768
+LONGEST_MESSAGE = 8_192
 _LONGEST_NAME = 1_024
 
 # The SDK's own limits. Above them it drops the first ones, which are ours.
@@ -121,7 +121,7 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
     action = ended.action or ""
     attributes = beginning_attributes(began)
     if RUN_ID not in attributes and ended.run_id is not None:
-        attributes[RUN_ID] = _name(ended.run_id)
+        attributes[RUN_ID] = short_name(ended.run_id)
     if EXECUTION not in attributes and ended.execution is not None:
         attributes[EXECUTION] = ended.execution
     attributes[ACTION] = action
@@ -135,11 +135,11 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
     name = added.pop(SPAN_NAME, None)
     for key, value in added.items():
         if key not in attributes and len(attributes) < _MOST_ATTRIBUTES:
-            attributes[_name(key)] = _value(value)
-    exception = _exception_attributes(ended.exception, detail) or None
+            attributes[short_name(key)] = short_value(value)
+    exception = exception_attributes(ended.exception, detail) or None
     most = _MOST_EVENTS if exception is None else _MOST_EVENTS - 1
     return SpanSignal(
-        span_name(began.task_name or "") if name is None else _name(str(name)),
+        span_name(began.task_name or "") if name is None else short_name(str(name)),
         began.created,
         # If the clock was set back: no backend shows a span that ends before it starts.
         max(began.created, ended.created),
@@ -157,14 +157,14 @@ def log_signal(event: TaskEvent, detail: ExceptionDetail) -> LogSignal:
     action = event.action
     if action is None:
         event_name = None
-        severity, severity_text = _severity_of_level(event.level)
+        severity, severity_text = severity_of_level(event.level)
     else:
-        attributes[ACTION] = action = _name(action)
+        attributes[ACTION] = action = short_name(action)
         event_name = f"rocketry.task.{action}"
         severity, severity_text = _SEVERITIES.get(action, _INFO)
     if event.exception is not None:
-        attributes.update(_exception_attributes(event.exception, detail))
-    body = shortened(event.message, _LONGEST_MESSAGE)
+        attributes.update(exception_attributes(event.exception, detail))
+    body = shortened(event.message, LONGEST_MESSAGE)
     return LogSignal(event.created, severity, severity_text, body, attributes, event_name)
 
 
@@ -173,7 +173,7 @@ def error_type_of(ended: TaskEvent) -> str | None:
     if ended.action == FAIL:
         exception = ended.exception
         name = exception.type if exception else None
-        return _name(name) if name else _UNKNOWN_ERROR
+        return short_name(name) if name else _UNKNOWN_ERROR
     if ended.action == TERMINATE:
         # Rocketry's message if the time of the run was up.
         return "timeout" if "(timeouted)" in ended.message else "terminated"
@@ -184,56 +184,62 @@ def _who(event: TaskEvent) -> Attributes:
     attributes: Attributes = {}
     task_name, run_id = event.task_name, event.run_id
     if task_name is not None:
-        attributes[TASK_NAME] = task_name if len(task_name) <= _LONGEST_NAME else _name(task_name)
+        attributes[TASK_NAME] = (
+            task_name if len(task_name) <= _LONGEST_NAME else short_name(task_name)
+        )
     if run_id is not None:
-        attributes[RUN_ID] = run_id if len(run_id) <= _LONGEST_NAME else _name(run_id)
+        attributes[RUN_ID] = run_id if len(run_id) <= _LONGEST_NAME else short_name(run_id)
     return attributes
 
 
-def _name(text: str) -> str:
+def short_name(text: str) -> str:
+    """Return a name in the length that is sent."""
     return shortened(text, _LONGEST_NAME)
 
 
-def _value(value: AttributeValue) -> AttributeValue:
+def short_value(value: AttributeValue) -> AttributeValue:
+    """Return the value of an attribute in the length that is sent."""
     if isinstance(value, tuple):
         return tuple(_shortened(one) for one in value)
     return _shortened(value)
 
 
 def _shortened(value: PlainValue) -> PlainValue:
-    return shortened(value, _LONGEST_MESSAGE) if isinstance(value, str) else value
+    return shortened(value, LONGEST_MESSAGE) if isinstance(value, str) else value
 
 
 def _event(event: RunEvent) -> RunEvent:
-    pairs = tuple((_name(key), _value(value)) for key, value in event.attributes)
-    return event._replace(name=_name(event.name), attributes=pairs)
+    pairs = tuple((short_name(key), short_value(value)) for key, value in event.attributes)
+    return event._replace(name=short_name(event.name), attributes=pairs)
 
 
-def _exception_attributes(exception: ExceptionInfo | None, detail: ExceptionDetail) -> Attributes:
+def exception_attributes(exception: ExceptionInfo | None, detail: ExceptionDetail) -> Attributes:
+    """Return the attributes of an exception, as far as the setting allows."""
     if exception is None:
         return {}
     attributes: Attributes = {}
     if exception.type is not None:
-        attributes[EXCEPTION_TYPE] = _name(exception.type)
+        attributes[EXCEPTION_TYPE] = short_name(exception.type)
     if exception.message is not None and detail != "type":
-        attributes[EXCEPTION_MESSAGE] = shortened(exception.message, _LONGEST_MESSAGE)
+        attributes[EXCEPTION_MESSAGE] = shortened(exception.message, LONGEST_MESSAGE)
     if exception.stacktrace is not None and detail == "full":
-        attributes[EXCEPTION_STACKTRACE] = shortened(exception.stacktrace, _LONGEST_STACKTRACE)
+        attributes[EXCEPTION_STACKTRACE] = shortened(exception.stacktrace, LONGEST_STACKTRACE)
     return attributes
 
 
 def _error_description(ended: TaskEvent, detail: ExceptionDetail) -> str:
     if ended.action != FAIL:
-        return shortened(ended.message, _LONGEST_MESSAGE)
+        return shortened(ended.message, LONGEST_MESSAGE)
     exception = ended.exception
     if exception is None or exception.type is None:
-        return shortened(ended.message, _LONGEST_MESSAGE)
+        return shortened(ended.message, LONGEST_MESSAGE)
     if not exception.message or detail == "type":
-        return _name(exception.type)
-    return f"{_name(exception.type)}: {shortened(exception.message, _LONGEST_MESSAGE)}"
+        return short_name(exception.type)
+    return f"{short_name(exception.type)}: {shortened(exception.message, LONGEST_MESSAGE)}"
 
 
-def _severity_of_level(level: int | None) -> tuple[SeverityNumber, str]:
+def severity_of_level(level: int | None) -> tuple[SeverityNumber, str]:
+    """Return the severity of a level of ``logging``, as number and text."""
     if level is None:
         return _INFO
     for lowest, severity in _LEVEL_SEVERITIES:

@@ -86,13 +86,21 @@ class _UnloggedOutage(Outage):
         super().__init__(tally.counters)
         self._tally = tally
 
-    def failed(self, signal: str, destination: str, reason: str, *, unknown: bool = False) -> None:
+    def failed(
+        self,
+        signal: str,
+        destination: str,
+        reason: str,
+        *,
+        unknown: bool = False,
+        channel: str = "",
+    ) -> None:
         """Remember a signal that the destination does not accept at all."""
-        del destination, reason
+        del destination, reason, channel
         if unknown:
             self._tally.unknown.add(signal)
 
-    def succeeded(self, signal: str, destination: str) -> None:
+    def succeeded(self, signal: str, destination: str, channel: str = "") -> None:
         """Do nothing."""
 
     def refused(self, signal: str, destination: str, count: int, reason: str) -> None:

@@ -10,7 +10,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+from opentelemetry.context import (
+    _SUPPRESS_INSTRUMENTATION_KEY,
+    attach,
+    detach,
+    get_value,
+    set_value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +25,11 @@ if TYPE_CHECKING:
 def suppress() -> None:
     """Suppress instrumentation on this thread to its end."""
     attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003  # a value
+
+
+def is_suppressed() -> bool:
+    """Return whether the caller is inside such a block, of ours or of an exporter."""
+    return bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Makes the log record of an event.
+"""Makes the log records of events, and of the lines that a task's body logs.
 
 In: a log signal, and the context of its run. Out: a log record for the application's provider or
 our own.
@@ -15,12 +15,14 @@ from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 from rocketry_otel._runtime.scope import NAME, VERSION
 
 if TYPE_CHECKING:
-    from opentelemetry._logs import LoggerProvider
+    from opentelemetry._logs import Logger, LoggerProvider
 
     from rocketry_otel._model.signals import LogSignal
 
 # An empty context is falsy, and the SDK then takes the current span: name "no span" outright.
 _NO_TRACE = set_span_in_context(INVALID_SPAN, Context())
+# An application may make loggers without end.
+_MOST_LOGGERS = 1_000
 
 
 class EventLogger:
@@ -35,15 +37,39 @@ class EventLogger:
 
     def record(self, signal: LogSignal, context: Context | None) -> None:
         """Send a log record of the run whose span is in ``context``."""
-        # Made here, not by the logger: this way through the SDK is shorter.
-        record = LogRecord(
-            timestamp=signal.timestamp,
-            observed_timestamp=signal.timestamp,
-            context=_NO_TRACE if context is None else context,
-            severity_number=signal.severity,
-            severity_text=signal.severity_text,
-            body=signal.body,
-            attributes=signal.attributes,
-            event_name=signal.event_name,
-        )
-        self._logger.emit(record)
+        self._logger.emit(_record(signal, context))
+
+
+class LineLogger:
+    """Sends log lines as log records; their scope is the name of the logger, as is usual.
+
+    Args:
+        provider: The provider of the loggers.
+    """
+
+    def __init__(self, provider: LoggerProvider) -> None:
+        self._provider = provider
+        self._loggers: dict[str, Logger] = {}
+
+    def record(self, logger_name: str, signal: LogSignal, context: Context | None) -> None:
+        """Send a line of a logger as a log record of the span in ``context``."""
+        logger = self._loggers.get(logger_name)
+        if logger is None:
+            logger = self._provider.get_logger(logger_name)
+            if len(self._loggers) < _MOST_LOGGERS:
+                self._loggers[logger_name] = logger
+        logger.emit(_record(signal, context))
+
+
+def _record(signal: LogSignal, context: Context | None) -> LogRecord:
+    # Made here, not by the logger: this way through the SDK is shorter.
+    return LogRecord(
+        timestamp=signal.timestamp,
+        observed_timestamp=signal.timestamp,
+        context=_NO_TRACE if context is None else context,
+        severity_number=signal.severity,
+        severity_text=signal.severity_text,
+        body=signal.body,
+        attributes=signal.attributes,
+        event_name=signal.event_name,
+    )
