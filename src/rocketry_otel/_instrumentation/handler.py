@@ -287,6 +287,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
         self._hooks.clear()
         for pipeline in self._routes.pipelines:
             termination.remove(pipeline)
+        self._routes.leave()
 
     def use_repository(
         self, repo: BaseRepo, url: str | None = None, *, is_own_memory: bool = False
