@@ -219,6 +219,7 @@ class OTelRepoHandler(RepoHandler):  # type: ignore[misc]  # Red Bird has no ann
             deadline = time.monotonic() + self.settings.shutdown_timeout
             for pipeline in self._routes.pipelines:
                 pipeline.rest(max(deadline - time.monotonic(), 0.0))
+            self._routes.leave()
         super().close()
 
     @contextmanager
