@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rocketry_otel._runtime.file_lock import FileLock
 from rocketry_otel._runtime.forks import after_fork_in_child
+from rocketry_otel._runtime.private_files import make_private_folder
 from rocketry_otel._runtime.process_name import is_name, is_running, new_name
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ class Schedulers:
     Args:
         folder: The folder of the delivery state; ``None`` if no other process can use the
             repository.
+        like: The file or directory of the repository: nobody else can read the files.
 
     Attributes:
         name: The name of this process, for its ``run`` records.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, like: Path | None = None) -> None:
         self._folder = folder
+        self._like = like
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
 
@@ -67,8 +70,8 @@ class Schedulers:
             return
         with self._guard:
             if self._lock is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(self._path(self.name))
+                make_private_folder(self._folder, self._like)
+                lock = FileLock(self._path(self.name), self._like)
                 for _ in range(_MOST_TRIES):
                     if lock.acquire() and lock.is_in_place():
                         break
@@ -106,7 +109,7 @@ class Schedulers:
         if not is_name(name):
             return False  # it comes from a record, which may be somebody else's
         if self._folder is not None:
-            lock = FileLock(self._path(name))
+            lock = FileLock(self._path(name), self._like)
             try:
                 is_alive = not lock.acquire(create=False)
             except FileNotFoundError:
@@ -137,7 +140,7 @@ class Schedulers:
 
     def _take_dead(self, held: list[FileLock]) -> Iterator[tuple[str, int]]:
         for name in self._others():
-            lock = FileLock(self._path(name))
+            lock = FileLock(self._path(name), self._like)
             with suppress(OSError):
                 if not lock.acquire(create=False):
                     continue

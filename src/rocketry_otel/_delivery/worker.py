@@ -148,7 +148,7 @@ class DeliveryWorker:
     @cached_property
     def schedulers(self) -> Schedulers:
         """The processes that launch runs for the repository."""
-        return Schedulers(self.folder)
+        return Schedulers(self.folder, self._like)
 
     @cached_property
     def crash_records(self) -> CrashRecords:
