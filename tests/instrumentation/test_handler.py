@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
+import os
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, Optional
 from weakref import ref
@@ -43,6 +46,15 @@ def test_handler_is_a_repo_handler(telemetry: TelemetryCapture) -> None:
     assert handler.level == logging.INFO
 
 
+def origin_of(handler: OTelRepoHandler, process: int) -> dict[str, Any]:
+    """Return the attributes that a ``run`` record of a process has."""
+    return {
+        "host.name": socket.gethostname(),
+        "process.pid": process,
+        "rocketry.scheduler": handler._pipeline.worker.schedulers.name,
+    }
+
+
 def test_record_is_stored_with_its_ids(telemetry: TelemetryCapture) -> None:
     """A model with room gets ids, execution and the parts of the exception."""
     handler = handler_of(telemetry)
@@ -63,6 +75,7 @@ def test_record_is_stored_with_its_ids(telemetry: TelemetryCapture) -> None:
         message="Task 'etl' status: 'run'",
         process=7,
         thread="8",
+        attributes=json.dumps(origin_of(handler, 7)),
         trace_id=f"{span.context.trace_id:032x}",
         span_id=f"{span.context.span_id:016x}",
     )
@@ -503,7 +516,7 @@ def test_hook_results_are_sent_and_stored(telemetry: TelemetryCapture) -> None:
     assert span.attributes["team"] == "data"
     assert "rocketry.span_name" not in span.attributes
     began, ended = handler.repo.filter_by().all()
-    assert began.attributes is None
+    assert json.loads(began.attributes) == origin_of(handler, os.getpid())
     assert ended.attributes == '{"rocketry.span_name": "etl: success", "team": "data"}'
 
 

@@ -25,6 +25,7 @@ from .checkpointer import Checkpointer
 from .crash_records import CrashRecords
 from .memory_state import MemoryState
 from .pruning import prune_delivered
+from .schedulers import Schedulers
 from .state import State
 from .state_db import StateError
 from .state_path import repository_path, state_folder
@@ -143,6 +144,11 @@ class DeliveryWorker:
     def _like(self) -> Path | None:
         """The file or directory of the repository, whose mode the state has."""
         return None if self.folder is None else repository_path(self._repo)
+
+    @cached_property
+    def schedulers(self) -> Schedulers:
+        """The processes that launch runs for the repository."""
+        return Schedulers(self.folder)
 
     @cached_property
     def crash_records(self) -> CrashRecords:

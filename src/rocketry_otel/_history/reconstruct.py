@@ -10,10 +10,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rocketry_otel._model.event import CRASH, TaskEvent, parse_event
-from rocketry_otel._model.runs import RunTracker, Step
+from rocketry_otel._model.runs import Run, RunTracker, Step
 from rocketry_otel._repositories.skipped import ignore
 
-from .run_lookup import ids_in
+from .run_lookup import ends_nothing, ids_in
 from .streams.base import Place, Window
 from .streams.stream_of import stream_of
 
@@ -108,7 +108,11 @@ class HistoryReader:
         self._place = Place()
         self.can_go_on = self._stream.can_go_on
         self._run_lookup = run_lookup
-        self._tracker = RunTracker(keeps_run_id=run_lookup.keeps("run_id"), find_run=self._find_run)
+        self._tracker = RunTracker(
+            keeps_run_id=run_lookup.keeps("run_id"),
+            find_run=self._find_run,
+            goes_on=lambda run: run.began is not None and run_lookup.has_named_ending(run.began),
+        )
         self._fields: Mapping[str, Any] = {}
         self._looked_for: set[str | None] = set()
         self._crashes = crashes or _NoCrashes()
@@ -122,12 +126,19 @@ class HistoryReader:
             while crashes and crashes[0][0].created <= event.created:
                 yield from self._crash(*crashes.popleft())
             self._fields = fields
+            if ends_nothing(event, fields):
+                yield Reconstructed(fields, event, Step(None, "none"))
+                continue
             step = self._tracker.observe(event, ids)
             if step.change == "ended" and not self._is_first_ending(event, step):
                 step = step._replace(change="repeated")
             yield Reconstructed(fields, event, step)
         while crashes:
             yield from self._crash(*crashes.popleft())
+
+    def open_runs(self) -> list[Run]:
+        """Return the runs that have no ending among the records given so far."""
+        return self._tracker.open_runs()
 
     def _new_crashes(self) -> deque[tuple[TaskEvent, Mapping[str, Any], RunIds]]:
         """Return the crash records beside the repository that were not given yet."""

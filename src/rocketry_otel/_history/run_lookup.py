@@ -34,6 +34,9 @@ _SPAN_ID = re.compile(r"[0-9a-f]{16}")
 # others.
 _FOREIGN_ROWS = (ValueError, TypeError, LookupError, RecursionError, csv.Error)
 
+# In place of a span id: a crash that Rocketry logs of a run that goes on ends nothing.
+NO_SPAN = "0" * 16
+
 _ADDED_FIELDS = (
     "trace_id",
     "span_id",
@@ -61,10 +64,13 @@ class RunLookup:
 
     Args:
         repo: The repository.
+
+    Attributes:
+        repo: The repository.
     """
 
     def __init__(self, repo: BaseRepo) -> None:
-        self._repo = repo
+        self.repo = self._repo = repo
         # A model without declared fields, such as dict, stores every field.
         self._fields: Mapping[str, Any] | None = getattr(repo.model, "__fields__", None)
         # A field of the user's own that has one of these names is of another type.
@@ -87,15 +93,22 @@ class RunLookup:
         """Return whether the model of the repository stores a field."""
         return self._fields is None or field in self._fields
 
+    def adds(self, field: str) -> bool:
+        """Return whether the model keeps a field that only this project fills."""
+        return field in self._added
+
     def complete(self, fields: dict[str, Any], observation: Observation) -> None:
         """Add to ``fields`` those that a model stores beyond Rocketry's own."""
         if not self._added:
             return
         event, ids = observation.event, observation.ids
         exception = event.exception
+        trace_id, span_id = ids and ids.trace_hex, ids and ids.span_hex
+        if ids is None and event.action == CRASH:
+            trace_id, span_id = self._ids_alone(event).trace_hex, NO_SPAN
         found = {
-            "trace_id": ids and ids.trace_hex,
-            "span_id": ids and ids.span_hex,
+            "trace_id": trace_id,
+            "span_id": span_id,
             "execution": event.execution,
             "exc_type": exception and exception.type,
             "exc_message": exception and exception.message,
@@ -189,6 +202,16 @@ class RunLookup:
             for event in self._events(query)
         )
 
+    def has_named_ending(self, began: TaskEvent) -> bool:
+        """Return whether an ending is stored that names a run by its id, as no crash does."""
+        if began.run_id is None or not self.keeps("run_id"):
+            return False
+        query = {"task_name": began.task_name, "run_id": began.run_id}
+        return any(
+            event.action in ENDINGS and event.created >= began.created
+            for event in self._events(query)
+        )
+
     def newest(self, task_name: str, action: str) -> TaskEvent | None:
         """Return the newest event of a task with an action, by Rocketry's own order."""
         return self._last({"task_name": task_name, "action": action})
@@ -245,6 +268,11 @@ class RunLookup:
         for fields in stream_of(self._repo).read(Window()):
             if all(satisfies(fields.get(name), wanted) for name, wanted in query.items()):
                 yield parse_event(fields)
+
+
+def ends_nothing(event: TaskEvent, fields: Mapping[str, Any]) -> bool:
+    """Return whether a stored record is a crash that was logged of a run that went on."""
+    return event.action == CRASH and fields.get("span_id") == NO_SPAN
 
 
 def ids_in(fields: Mapping[str, Any]) -> RunIds | None:

@@ -9,24 +9,38 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._export.record_ref import record_ref_of
+from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._model.annotations import (
     attributes_as_text,
     events_as_text,
     plain_attributes,
 )
 from rocketry_otel._model.crashes import crash_fields
-from rocketry_otel._model.event import CRASH, FROM_CHILD, RUN, SUCCESS, live_event, parse_event
+from rocketry_otel._model.event import (
+    CRASH,
+    FROM_CHILD,
+    RUN,
+    SUCCESS,
+    live_event,
+    nanoseconds,
+    parse_event,
+)
+from rocketry_otel._model.origin import is_from, may_have_crashed, with_origin
 from rocketry_otel._model.runs import Observation, RunTracker
 from rocketry_otel._model.text import optional_text, safe_text
 from rocketry_otel._runtime.forks import after_fork_in_child
+from rocketry_otel._runtime.process_name import host_name
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.threads import start_thread
 
 from .child_process import DROPPED_LINES
 from .latest_runs import LatestRuns, look_up
+from .launched import Launched
 from .pending_launches import PendingLaunches
 from .user_hooks import UserHooks
 
@@ -44,6 +58,10 @@ if TYPE_CHECKING:
     MakePipeline = Callable[[Callable[[str, Exception], None]], Pipeline]
 
 _logger = logging.getLogger(NAME)
+
+# The record of a child process may come later than it was created, in nanoseconds.
+_MARGIN = 60_000_000_000
+_SECONDS_FOR_COMMITS = 1.0
 
 
 class Bridge:
@@ -72,7 +90,9 @@ class Bridge:
             keeps_run_id=self.keeps_run_id,
             find_run=lambda event: look_up(run_lookup.find_beginning, event),
             has_crashed=lambda ids: bool(look_up(self._has_crash_record, ids)),
+            goes_on=lambda run: bool(look_up(self._goes_on, run)),
         )
+        self._keeps_origin = run_lookup.adds("attributes")
         self.latest_runs = LatestRuns(run_lookup)
         self.pending_launches = PendingLaunches()
         self._user_hooks = UserHooks()
@@ -85,9 +105,20 @@ class Bridge:
         # taken while it is held, when the tracker looks up a beginning or a crash record. The
         # handler's lock is held when it is taken.
         self._lock = threading.RLock()
+        self._is_closing_runs = False
 
     def _has_crash_record(self, ids: RunIds) -> bool:
         return self.pipeline.worker.crash_records.has(ids)
+
+    def _goes_on(self, run: Run) -> bool:
+        """Return whether a run goes on, here or in another process."""
+        if isinstance(run.launch, Launched):
+            return run.launch.goes_on
+        schedulers = self.pipeline.worker.schedulers
+        began = run.began
+        if began is None or is_from(began, host_name(), schedulers.name):
+            return False
+        return not may_have_crashed(began, host_name(), schedulers.is_alive)
 
     def call(self, user_hooks: UserHooks) -> None:
         """Call these hooks of the user when a run has ended."""
@@ -116,7 +147,19 @@ class Bridge:
         from_child = fields.get(FROM_CHILD)
         if isinstance(from_child, dict):
             self.pipeline.note_dropped_lines(from_child.get(DROPPED_LINES))
-        return self._observe(partial(live_event, fields, message, execution), fields)
+        return self._observe(partial(self._live_event, fields, message, execution), fields)
+
+    def _live_event(
+        self, fields: Mapping[str, Any], message: object, execution: str | None
+    ) -> TaskEvent:
+        event = live_event(fields, message, execution)
+        if event.action != RUN:
+            return event
+        schedulers = self.pipeline.worker.schedulers
+        if self._keeps_origin and not schedulers.is_shown:
+            # Before the record is there: another process may look for its process.
+            look_up(schedulers.prove_alive, event.created - _MARGIN)
+        return with_origin(event, host_name(), schedulers.name)
 
     def observe_stored(self, fields: Mapping[str, Any]) -> Observation | None:
         """Return the event and the step of a record that another repository has kept."""
@@ -243,6 +286,56 @@ class Bridge:
         fields["events"] = events_as_text(event.events)
         self._keep(fields)
         self.export(observation, expected, may_be_stored=True)
+
+    def look_after(self, now: Callable[[], float]) -> None:
+        """Note which runs may be open, and close those of processes that are dead.
+
+        It raises nothing, and takes milliseconds: a thread reads the repository if need be.
+
+        Args:
+            now: Returns the time of the application, in seconds since the epoch.
+        """
+        if self._keeps_origin:
+            look_up(self._look_after, now)
+
+    def _look_after(self, now: Callable[[], float]) -> None:
+        schedulers = self.pipeline.worker.schedulers
+        times = [run.began.created for run in self.open_runs() if run.began is not None]
+        schedulers.note(min([*times, nanoseconds(now())]) - _MARGIN)
+        if not self._is_closing_runs and schedulers.has_dead():
+            self._is_closing_runs = True
+            if start_thread(partial(self._close_left_runs, now), "runs") is None:
+                self._is_closing_runs = False
+
+    def _close_left_runs(self, now: Callable[[], float]) -> None:
+        """Close the runs that dead processes have left open."""
+        try:
+            # The database may still be committing what a process has sent it before its death.
+            time.sleep(_SECONDS_FOR_COMMITS)
+            with self.pipeline.worker.schedulers.of_dead() as dead:
+                for name, since in dead:
+                    self._close_runs_of(name, since, now)
+        except Exception:  # the repository may be away: the next look finds them again
+            _logger.debug("runs of dead processes could not be closed", exc_info=True)
+        finally:
+            self._is_closing_runs = False
+
+    def _close_runs_of(self, name: str, since: int, now: Callable[[], float]) -> None:
+        earliest = nanoseconds(now()) - int(self._settings.catch_up * 1e9)
+        crash_records = self.pipeline.worker.crash_records
+        reader = HistoryReader(
+            self._run_lookup.repo, self._run_lookup, max(since, earliest), crashes=crash_records
+        )
+        for _ in reader:
+            pass
+        for run in reader.open_runs():
+            if run.began is not None and is_from(run.began, host_name(), name):
+                self.crash(run.began, run.ids, now())
+
+    def leave(self) -> None:
+        """Show no other process that this one has open runs, if it has none; it never raises."""
+        if self._keeps_origin and not self.open_runs():
+            look_up(self.pipeline.worker.schedulers.leave)
 
     def _keep(self, fields: Mapping[str, Any]) -> None:
         try:

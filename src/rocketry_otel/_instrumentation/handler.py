@@ -313,6 +313,7 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
         self._hooks.clear()
         for pipeline in self._routes.pipelines:
             termination.remove(pipeline)
+        self._routes.leave()
 
     def use_repository(
         self, repo: BaseRepo, url: str | None = None, *, is_own_memory: bool = False

@@ -58,6 +58,7 @@ _logger = logging.getLogger(NAME)
 
 _PROCESS_LOGGER = "._process"
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LOOKS_AT_OTHERS = 5.0
 _bridges: WeakValueDictionary[str, Bridge] = WeakValueDictionary()
 
 
@@ -77,7 +78,7 @@ class SchedulerHooks:
         self.scheduler_logger: str = session.config.scheduler_logger_basename
         self._baggage: dict[str, object] = {}
         self._gone_runs = GoneRuns()
-        self._next_look = 0.0
+        self._next_look = self._next_look_at_others = 0.0
         _bridges[self._key] = bridge
         self._watch_children()
 
@@ -282,6 +283,7 @@ class SchedulerHooks:
         if bridge is not None and session is not None:
             bridge.start([str(task.name) for task in session.tasks])
             self._log_start(bridge)
+        self._look_after_others(is_start=True)
 
     def _log_start(self, bridge: Bridge) -> None:
         """Log one line that confirms that all is well."""
@@ -311,6 +313,7 @@ class SchedulerHooks:
         if bridge is None:
             return
         self._close_gone_runs(is_over=True)
+        bridge.leave()
         try:
             bridge.pipeline.end_scheduler()
         except Exception:  # telemetry never hurts the task
@@ -347,6 +350,15 @@ class SchedulerHooks:
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
             self._close_gone_runs()
+            self._look_after_others()
+
+    def _look_after_others(self, *, is_start: bool = False) -> None:
+        bridge, session = _bridges.get(self._key), self._its_session()
+        if bridge is None or session is None:
+            return
+        if is_start or time.monotonic() >= self._next_look_at_others:
+            self._next_look_at_others = time.monotonic() + _SECONDS_BETWEEN_LOOKS_AT_OTHERS
+            bridge.look_after(session.get_time)
 
     def _close_gone_runs(self, *, is_over: bool = False) -> None:
         """End the runs that nothing works on any more: Rocketry logs no ending of them.

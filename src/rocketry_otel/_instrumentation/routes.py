@@ -112,6 +112,11 @@ class Routes:
                 pipeline = route.bridge.pipeline
                 start_thread(partial(pipeline.close, pipeline.shutdown_timeout), "close")
 
+    def leave(self) -> None:
+        """Show no other process that applications of this one have open runs."""
+        for route in self._routes:
+            route.bridge.leave()
+
     def use_repository(self, repo: BaseRepo, run_lookup: RunLookup) -> None:
         """Go on with another repository."""
         for route in self._routes:

@@ -99,6 +99,8 @@ class RunTracker:
             that a crash cut off in an earlier process; ``None`` if it is not found.
         has_crashed: Returns whether a crash record that Rocketry did not log has ended the run
             with these ids. Rocketry logs one for the same run after a restart.
+        goes_on: Returns whether a run goes on for all that is known, here or in another process.
+            Rocketry logs a crash of such a run when another process starts.
         limit: How many runs may be open at once; then the oldest is given up.
     """
 
@@ -108,11 +110,13 @@ class RunTracker:
         keeps_run_id: bool = True,
         find_run: Callable[[TaskEvent], TaskEvent | None] = lambda _: None,
         has_crashed: Callable[[RunIds], bool] = lambda _: False,
+        goes_on: Callable[[Run], bool] = lambda _: False,
         limit: int = OPEN_RUNS_LIMIT,
     ) -> None:
         self._keeps_run_id = keeps_run_id
         self._find_run = find_run
         self._has_crashed = has_crashed
+        self._goes_on = goes_on
         self._limit = limit
         self._open: dict[int, Run] = {}
         self._open_by_key: dict[_Key, list[Run]] = {}
@@ -202,6 +206,8 @@ class RunTracker:
     ) -> Step:
         run = self._open_by_ids.get(ids) if ids else self._open_run(event, task_name)
         if run is not None:
+            if event.action == CRASH and ids is None and self._goes_on(run):
+                return Step(None, "none")
             self._close(run)
             run.ended = event
             self._remember(run, task_name)
@@ -216,7 +222,10 @@ class RunTracker:
             ids in self._ended or (not is_known and self._has_crashed(ids))
         ):
             return Step(Run(ids, began=None), "repeated")
-        run = Run(ids, began=began, ended=event)
+        run = Run(ids, began=began)
+        if event.action == CRASH and not is_known and self._goes_on(run):
+            return Step(None, "none")
+        run.ended = event
         self._remember(run, task_name)
         return Step(run, "ended")
 

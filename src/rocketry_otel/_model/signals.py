@@ -32,8 +32,12 @@ ACTION = "rocketry.action"
 EXECUTION = "rocketry.execution"
 END_ESTIMATED = "rocketry.end_estimated"
 LINK = "rocketry.link"
+HOST_NAME = "host.name"
+PROCESS_ID = "process.pid"
 EXIT_CODE = "process.exit.code"
 CRASH_SIGNAL = "rocketry.crash.signal"
+# Not sent: the process whose scheduler has launched the run, by a name of our own.
+SCHEDULER = "rocketry.scheduler"
 # Not sent as an attribute: the name that a user's hook gave to the span.
 SPAN_NAME = "rocketry.span_name"
 
@@ -50,6 +54,9 @@ _MOST_EVENTS = 128
 
 # The semantic conventions' value for an error of unknown type.
 _UNKNOWN_ERROR = "_OTHER"
+
+# From the beginning of a run.
+_ORIGIN = frozenset({HOST_NAME, PROCESS_ID})
 
 _ERROR_ACTIONS = frozenset({FAIL, TERMINATE, CRASH})
 _INFO = (SeverityNumber.INFO, "INFO")
@@ -124,6 +131,7 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
         attributes[RUN_ID] = short_name(ended.run_id)
     if EXECUTION not in attributes and ended.execution is not None:
         attributes[EXECUTION] = ended.execution
+    attributes.update(pair for pair in began.attributes if pair[0] in _ORIGIN)
     attributes[ACTION] = action
     error_type = error_type_of(ended)
     if error_type is not None:
