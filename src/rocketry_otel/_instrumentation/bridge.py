@@ -321,10 +321,11 @@ class Bridge:
             self._is_closing_runs = False
 
     def _close_runs_of(self, name: str, since: int, now: Callable[[], float]) -> None:
-        earliest = nanoseconds(now()) - int(self._settings.catch_up * 1e9)
+        if since <= 0:  # a loss of power has taken it
+            since = nanoseconds(now()) - int(self._settings.catch_up * 1e9)
         crash_records = self.pipeline.worker.crash_records
         reader = HistoryReader(
-            self._run_lookup.repo, self._run_lookup, max(since, earliest), crashes=crash_records
+            self._run_lookup.repo, self._run_lookup, since, crashes=crash_records
         )
         for _ in reader:
             pass
