@@ -444,6 +444,8 @@ def test_global_providers_at_the_start(case: str, globals_seen: dict[str, list[A
     assert late == GLOBAL_CASES[case]
 
 
+# Where a run began.
+ORIGIN = {"host.name", "process.pid"}
 SAID = {"ok": True, "ratio": 0.5, "rows": 4, "team": "blue"}
 
 
@@ -524,12 +526,13 @@ def test_annotations_are_sent_and_stored(
         run_tasks(app, "etl")
     began, ended = handler.repo.filter_by().all()
     assert (began.action, ended.action) == ("run", ending)
-    assert (began.attributes, began.events) == (None, None)
+    assert set(json.loads(began.attributes)) == {*ORIGIN, "rocketry.scheduler"}
+    assert began.events is None
     span = telemetry.span("etl")
     attributes = {
         key: value
         for key, value in (span.attributes or {}).items()
-        if key not in {"task_name", "error.type"} and not key.startswith("rocketry.")
+        if key not in {"task_name", "error.type", *ORIGIN} and not key.startswith("rocketry.")
     }
     events = [event for event in span.events if event.name != "exception"]
     if (execution, ending) == ("process", "terminate"):

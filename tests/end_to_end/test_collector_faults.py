@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import socket
 import threading
 import time
 import uuid
@@ -338,6 +339,8 @@ def test_real_collector_passes_everything_on(
             "task_name": "etl",
             "rocketry.run_id": "run-0",
             "rocketry.action": "success",
+            "host.name": socket.gethostname(),
+            "process.pid": os.getpid(),
         }
         assert len(receiver.log_records) == 200
         record = receiver.log_records[0].log_record

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,14 +62,17 @@ def test_every_ending_in_every_mode(
         "rocketry.run_id": began.run_id,
         "rocketry.execution": execution,
         "rocketry.action": ending,
+        "host.name": socket.gethostname(),
+        "process.pid": began.process,
     }
+    assert (began.process == os.getpid()) is (execution != "process")
     error_types = {"fail": "ValueError", "terminate": "terminated"}
     if ending in error_types:
         expected["error.type"] = error_types[ending]
     if (execution, ending) == ("process", "terminate"):
         expected["error.type"] = "timeout"
     assert dict(span.attributes) == expected
-    assert {type(value) for value in span.attributes.values()} == {str}
+    assert {type(value) for key, value in span.attributes.items() if key != "process.pid"} == {str}
     failed = ending in error_types
     assert span.status.status_code is (StatusCode.ERROR if failed else StatusCode.UNSET)
     if ending == "fail":

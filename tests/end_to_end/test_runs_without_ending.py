@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,6 +82,9 @@ def closed(telemetry: TelemetryCapture) -> dict[str, Any]:
     assert span.attributes is not None
     attributes = dict(span.attributes)
     assert attributes.pop("rocketry.run_id")
+    assert attributes.pop("host.name") == socket.gethostname()
+    is_here = attributes.pop("process.pid") == os.getpid()
+    assert is_here is (attributes["rocketry.execution"] != "process")
     assert span.start_time is not None
     assert span.end_time is not None
     assert 0 <= span.end_time - span.start_time < 10_000_000_000
