@@ -95,3 +95,18 @@ def test_forked_child_has_a_lock_of_its_own() -> None:
             os._exit(0 if records.add(fields(1)) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert records.all() == []
+
+
+def test_state_that_cannot_be_read_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in memory is known all the same."""
+    records = CrashRecords(tmp_path)
+    records.add(fields(1))
+    with closing(sqlite3.connect(tmp_path / "delivery.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("rocketry_otel._delivery.state_db._LOCK_TIMEOUT", 0.01)
+        assert records.all() == []
+        assert not records.has(RunIds(1, 1))
+        assert records.add(fields(2))
+        assert records.all() == [fields(2)]

@@ -161,3 +161,16 @@ def test_forked_child_is_another_process(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert schedulers.name == before
     assert schedulers.is_shown
+
+
+def test_lock_that_another_process_keeps_costs_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried for a short time, once."""
+    monkeypatch.setattr("rocketry_otel._delivery.schedulers._MOST_TRIES", 2)
+    schedulers = Schedulers(tmp_path)
+    other = FileLock(lock_of(tmp_path, schedulers.name))
+    assert other.acquire()
+    schedulers.prove_alive(1)
+    assert schedulers.is_shown
+    other.release()

@@ -153,6 +153,8 @@ def test_same_records_leave_the_same_rows(
             if isinstance(row, dict):
                 for name in OURS_ALONE:
                     row.pop(name)
+                if row["action"] == "run":
+                    row.pop("attributes")  # where the run goes on
     assert ours == theirs
     assert len(telemetry.log_records) == len(made)
     for handler in handlers:

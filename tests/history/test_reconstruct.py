@@ -8,7 +8,7 @@ from rocketry.log import MinimalRecord, MinimalRunRecord
 
 from rocketry_otel import OTelRepoHandler, TaskEventRecord
 from rocketry_otel._history.reconstruct import HistoryReader
-from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._history.run_lookup import NO_SPAN, RunLookup
 from rocketry_otel._model.ids import RunIds, ids_of
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.records import START, task_record
@@ -329,3 +329,20 @@ def test_crash_record_that_comes_during_a_reading_counts() -> None:
     kept, crashes._fields = crashes._fields, []
     assert [one.step.change for one in reader] == ["began", "repeated"]
     assert kept
+
+
+def test_crash_of_a_run_that_goes_on_ends_nothing() -> None:
+    """Its record says so; without ids, a later ending by the run id does."""
+    repo = written(("run", 0, "a"), ("success", 5, "a"))
+    alone = ids_of("etl", None, nanoseconds(2)).trace_hex
+    crash = TaskEventRecord(
+        task_name="etl", action="crash", created=START + 2, trace_id=alone, span_id=NO_SPAN
+    )
+    repo.collection.insert(1, crash)
+    assert actions(repo, Crashes()) == [
+        ("run", "began", "a"),
+        ("crash", "none", None),
+        ("success", "ended", "a"),
+    ]
+    rows = [("run", 0, "a"), ("crash", 2, None), ("success", 5, "a")]
+    assert steps(history(MinimalRunRecord, *rows)) == [("began", 0), ("none", None), ("ended", 0)]

@@ -725,3 +725,30 @@ def test_error_at_the_end_of_the_scheduler_is_kept(
 
     monkeypatch.setattr(parts.bridge.pipeline, "end_scheduler", broken)
     assert list(parts.hooks.stopping()) == [None]
+
+
+def test_fault_in_following_a_run_never_reaches_rocketry(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at its launch nor when the runs are looked at."""
+    parts = Parts(telemetry)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(parts.bridge.pending_launches, "follow", fail)
+    monkeypatch.setattr(parts.bridge, "open_runs", fail)
+    run_tasks(parts.app, "etl", cycles=2)
+    assert telemetry.span("etl").attributes["rocketry.action"] == "success"
+
+
+def test_hooks_without_their_session_follow_nothing(telemetry: TelemetryCapture) -> None:
+    """A spawned child has a copy of the hooks, and no bridge."""
+    parts = Parts(telemetry)
+    copied = pickle.loads(pickle.dumps(parts.hooks))  # noqa: S301  # of this test
+    copied.cycled()
+    parts.hooks.follow(parts.task, "r1", None)
+    hooks._bridges.pop(parts.hooks._key)
+    parts.hooks.follow(parts.task, "r1", TaskRun(start=START, task=None))
+    parts.hooks.cycled()
+    assert not parts.bridge.pending_launches._launches

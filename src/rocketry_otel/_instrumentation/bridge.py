@@ -335,8 +335,12 @@ class Bridge:
 
     def leave(self) -> None:
         """Show no other process that this one has open runs, if it has none; it never raises."""
-        if self._keeps_origin and not self.open_runs():
-            look_up(self.pipeline.worker.schedulers.leave)
+        if self._keeps_origin:
+            look_up(self._leave)
+
+    def _leave(self) -> None:
+        if not self.open_runs():
+            self.pipeline.worker.schedulers.leave()
 
     def _keep(self, fields: Mapping[str, Any]) -> None:
         try:

@@ -245,6 +245,7 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
             deadline = time.monotonic() + self.settings.shutdown_timeout
             for pipeline in self._routes.pipelines:
                 pipeline.rest(max(deadline - time.monotonic(), 0.0))
+            self._routes.leave()
         super().close()
 
     @contextmanager
