@@ -28,7 +28,7 @@ def test_names_differ_and_run() -> None:
     assert is_running(second)
 
 
-def test_name_of_a_former_program_does_not_run() -> None:
+def test_name_of_a_replaced_program_does_not_run() -> None:
     """A program that replaces itself keeps the id of its process."""
     assert not is_running(f"{new_name()[:-8]}00000000")
 
