@@ -279,6 +279,8 @@ def test_run_that_kill_9_cut_off_is_closed_after_the_restart(
         "rocketry.run_id": began.run_id,
         "rocketry.execution": execution,
         "rocketry.action": "crash",
+        "host.name": socket.gethostname(),
+        "process.pid": began.process,
         "error.type": "crash",
         "rocketry.end_estimated": True,
     }

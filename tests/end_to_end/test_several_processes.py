@@ -40,7 +40,7 @@ WORKER = """
         for _ in range(int(os.environ["RUNS"])):
             app.session["etl"].run()
 
-    def tell():
+    def report():
         begun.wait()
         print("begun", flush=True)
         while not Path("stop").exists():
@@ -49,7 +49,7 @@ WORKER = """
 
     app.session.hooks.scheduler_cycle.append(cycle)
     instrument(app)
-    threading.Thread(target=tell, daemon=True).start()
+    threading.Thread(target=report, daemon=True).start()
     app.run()
 """
 

@@ -332,7 +332,7 @@ def test_crash_record_that_comes_during_a_reading_counts() -> None:
 
 
 def test_crash_of_a_run_that_goes_on_ends_nothing() -> None:
-    """Its record says so; without ids, a later ending by the run id does."""
+    """Its record shows that; without ids, a later ending by the run id does."""
     repo = written(("run", 0, "a"), ("success", 5, "a"))
     alone = ids_of("etl", None, nanoseconds(2)).trace_hex
     crash = TaskEventRecord(

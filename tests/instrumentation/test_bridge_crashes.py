@@ -49,7 +49,7 @@ class Process:
         return [(one.action, one.span_id) for one in self.handler.repo.filter_by().all()]
 
     def endings(self) -> list[str]:
-        """Return how each span says that its run has ended."""
+        """Return how each run has ended, by its span."""
         return [str((one.attributes or {})["rocketry.action"]) for one in self.telemetry.spans]
 
     def look_after(self) -> None:

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rocketry_otel._delivery.crash_records import CrashRecords
 from tests.support.app_process import AppProcess
 from tests.support.arrivals import Arrivals
 from tests.support.committed import Committed, Store
@@ -90,8 +91,11 @@ class Scenario:
             generation.clear_away()
 
     def committed(self) -> list[Committed]:
-        """Return all records of the repository."""
-        return self.store.committed()
+        """Return all records of the repository, behind the crash records that are beside it."""
+        found = []
+        for path in self.databases():
+            found += [Committed.of(fields) for fields in CrashRecords(path.parent).all()]
+        return [*found, *self.store.committed()]
 
     def databases(self) -> list[Path]:
         """Return the files with the delivery progress."""
