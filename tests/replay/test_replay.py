@@ -233,6 +233,22 @@ def test_unreadable_repository_is_an_error(to_later: OTLPReceiver) -> None:
     assert (shown[-1].read, shown[-1].complete, shown[-1].records) == (False, False, 0)
 
 
+def test_repository_without_a_place_is_replayed(
+    to_later: OTLPReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A foreign repository may raise anything when its place is read."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("where am I?")
+
+    monkeypatch.setattr("rocketry_otel._replay.replay.state_folder", fail)
+    repo = open_repository("memory://")
+    write_history(repo)
+    result = replay(repo)
+    assert (result.spans, result.complete) == (3, True)
+    assert len(to_later.spans) == 3
+
+
 def test_records_added_meanwhile_do_no_harm(
     live: OTLPReceiver, later: OTLPReceiver, tmp_path: Path
 ) -> None:
