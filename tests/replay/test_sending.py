@@ -254,19 +254,10 @@ def test_interrupt_ends_a_replay_at_once(receiver: OTLPReceiver) -> None:
 @pytest.mark.usefixtures("receiver")
 def test_no_thread_is_left() -> None:
     """The threads of the channels end with the replay."""
+    others = set(threading.enumerate())
     assert replay(history(3)).complete
     deadline = time.monotonic() + 20
-    ours: list[threading.Thread] = []
-    while time.monotonic() < deadline:
-        names = {one: one.name for one in threading.enumerate()}
-        # One thread of the process waits for SIGTERM, whoever was instrumented before.
-        others = {"rocketry-otel-sigterm"}
-        ours = [
-            one
-            for one, name in names.items()
-            if name.startswith("rocketry-otel-") and name not in others
-        ]
-        if not ours:
-            break
-        ours[0].join(1)
-    assert ours == []
+    ours = set(threading.enumerate()) - others
+    for thread in ours:
+        thread.join(max(deadline - time.monotonic(), 0.0))
+    assert [thread.name for thread in ours if thread.is_alive()] == []

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._export.buffer import Buffer
@@ -82,6 +82,9 @@ class DeliveryWorker:
         self._state: State | MemoryState | None = None
         self._checkpointer: Checkpointer | None = None
         self._catch_up: CatchUp | None = None
+        self._folders: tuple[Path | None] | None = None  # the folder, once it was looked for
+        self._schedulers: Schedulers | None = None
+        self._crash_records: CrashRecords | None = None
         self._logged: set[str] = set()
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
@@ -131,9 +134,14 @@ class DeliveryWorker:
         for queue in queues:
             queue.add_dead_letters = self._add_dead_letters
 
-    @cached_property
+    @property
     def folder(self) -> Path | None:
         """The folder of the delivery state; ``None`` if the repository ends with the process."""
+        if self._folders is None:
+            self._folders = (self._find_folder(),)
+        return self._folders[0]
+
+    def _find_folder(self) -> Path | None:
         try:
             return state_folder(self._repo, self._settings.state_dir)
         except Exception as error:  # noqa: BLE001  # a foreign repository may raise anything
@@ -145,15 +153,21 @@ class DeliveryWorker:
         """The file or directory of the repository, whose mode the state has."""
         return None if self.folder is None else repository_path(self._repo)
 
-    @cached_property
+    @property
     def schedulers(self) -> Schedulers:
         """The processes that launch runs for the repository."""
-        return Schedulers(self.folder, self._like)
+        if self._schedulers is None:
+            with self._changed:
+                self._schedulers = self._schedulers or Schedulers(self.folder, self._like)
+        return self._schedulers
 
-    @cached_property
+    @property
     def crash_records(self) -> CrashRecords:
         """The crash records that are kept beside the repository."""
-        return CrashRecords(self.folder, self._like)
+        if self._crash_records is None:
+            with self._changed:
+                self._crash_records = self._crash_records or CrashRecords(self.folder, self._like)
+        return self._crash_records
 
     @property
     def is_durable(self) -> bool:

@@ -13,6 +13,7 @@ from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rocketry_otel._model.event import nanoseconds
+from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
@@ -45,9 +46,14 @@ class RunClock:
     def __init__(self, read: Callable[[], float], span_id: int) -> None:
         self._read = read
         self.span_id = span_id
-        self._lock = threading.Lock()
         self._samples: list[tuple[int, int]] = []
+        self._renew_lock()
+        after_fork_in_child(self._renew_lock)
         self.now()
+
+    def _renew_lock(self) -> None:
+        # It guards the samples. No other lock is taken while it is held.
+        self._lock = threading.Lock()
 
     def now(self, at: int | None = None) -> int:
         """Read the clock; return nanoseconds since the epoch, also if it raises.

@@ -26,6 +26,7 @@ from opentelemetry.trace import get_current_span
 
 from rocketry_otel._model.log_lines import line_signal
 from rocketry_otel._model.text import safe_text
+from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.suppression import is_suppressed
 
@@ -202,6 +203,11 @@ class LogLines:
         self._noticed: WeakSet[logging.Handler] = WeakSet()
         self._listeners: WeakKeyDictionary[logging.Handler, list[Any]] = WeakKeyDictionary()
         self._types: dict[type, bool] = {}
+        self._renew_lock()
+        after_fork_in_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        # It guards the schedulers and the wrapper. No other lock of ours is taken while it is held.
         self._lock = threading.RLock()
 
     def watch(self, scheduler: Scheduler) -> None:
