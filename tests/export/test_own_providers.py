@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -468,7 +469,12 @@ def test_older_sdk_gets_no_log_limits(monkeypatch: pytest.MonkeyPatch, made: Mad
             super().__init__(resource, shutdown_on_exit=shutdown_on_exit)
 
     monkeypatch.setattr(own, "LoggerProvider", Older)
+    # It would raise at a bad one, for each record.
+    monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "x")
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "7")
     assert type(made.logger()) is Older
+    assert "OTEL_ATTRIBUTE_COUNT_LIMIT" not in os.environ
+    assert os.environ["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"] == "7"
 
 
 def test_each_channel_has_its_own_name(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

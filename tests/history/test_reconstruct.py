@@ -10,7 +10,7 @@ from rocketry_otel import OTelRepoHandler, TaskEventRecord
 from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._history.run_lookup import NO_SPAN, RunLookup
 from rocketry_otel._model.ids import RunIds, ids_of
-from rocketry_otel.testing import TelemetryCapture
+from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.records import START, task_record
 
 SECOND = 1_000_000_000
@@ -260,9 +260,10 @@ def actions(repo: MemoryRepo, crashes: Crashes, since: float = 0.0) -> list[tupl
 def written(*rows: tuple[str, float, str | None]) -> MemoryRepo:
     """Return a repository that this project has written: action, seconds and run id of each."""
     repo = MemoryRepo(model=TaskEventRecord)
-    handler = OTelRepoHandler(repo)
-    for action, seconds, run_id in rows:
-        handler.handle(task_record(action, created=START + seconds, run_id=run_id))
+    with capture_telemetry() as telemetry:
+        handler = OTelRepoHandler(repo, **telemetry.providers)
+        for action, seconds, run_id in rows:
+            handler.handle(task_record(action, created=START + seconds, run_id=run_id))
     return repo
 
 

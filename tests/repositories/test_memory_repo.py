@@ -121,13 +121,15 @@ def test_reader_sees_one_moment():
 def test_reading_never_raises_while_another_thread_adds():
     """Reading a full repository, which each addition changes at both ends, never raises."""
     repo = open_repository("memory://?max_records=500")
-    done = threading.Event()
+    done, full = threading.Event(), threading.Event()
 
     def add():
         number = 0
         while not done.is_set():
             number += 1
             repo.add(record(created=number))
+            if number == 500:
+                full.set()
 
     adder = threading.Thread(target=add)
     adder.start()
@@ -137,6 +139,7 @@ def test_reading_never_raises_while_another_thread_adds():
             assert seen == sorted(seen)
             repo.filter_by(created=oper.greater_equal(5)).last()
             repo.filter_by(task_name="fetch", action="run").last()
+        assert full.wait(20)
     finally:
         done.set()
         adder.join()

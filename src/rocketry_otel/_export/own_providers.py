@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -99,6 +100,8 @@ def logger_provider(counters: Counters, outage: Outage) -> tuple[LoggerProvider,
     options: dict[str, Any] = {}
     if "log_record_limits" in inspect.signature(LoggerProvider).parameters:
         options["log_record_limits"] = _log_record_limits()
+    else:
+        _remove_bad_limits()
     provider = LoggerProvider(resource=_lasting_resource(), shutdown_on_exit=False, **options)
     channels = _queues("logs", "BLRP", 1000, counters, outage)
     lines = _queues("logs", "BLRP", 1000, counters, outage, for_lines=True)
@@ -288,6 +291,14 @@ def _log_record_limits() -> LogRecordLimits:
             "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", length
         ),
     )
+
+
+def _remove_bad_limits() -> None:
+    """Remove bad limits from the environment: an older SDK would raise at them for each record."""
+    _general_limits()  # warns of them
+    for name in ("OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"):
+        if not os.environ.get(name, "0").strip().isdecimal():
+            del os.environ[name]
 
 
 def _general_limits() -> tuple[int, int]:
