@@ -590,11 +590,12 @@ class _Port:
     def shut(self) -> None:
         if not self._listener or not self._acceptor:
             return
-        # Closing alone would not wake the acceptor, nor end the copy that a fork may have made.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join()
-        self._listener.close()
+        listener, acceptor = self._listener, self._acceptor
         self._listener = self._acceptor = None
+        with listener:
+            # Closing alone would not wake the acceptor, nor end the copy that a fork may have made.
+            listener.shutdown(socket.SHUT_RDWR)
+            acceptor.join()
         self._holder = self._bind(self.number)
         with self._lock:
             serving = dict(self._threads)
