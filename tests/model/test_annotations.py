@@ -56,7 +56,13 @@ events = st.lists(
     st.builds(RunEvent, texts.map(safe_text), st.integers(0, 2**63 - 1), attributes), max_size=4
 ).map(tuple)
 links = st.lists(
-    st.builds(RunLink, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), texts.map(safe_text)),
+    st.builds(
+        RunLink,
+        st.integers(1, 2**128 - 1),
+        st.integers(1, 2**64 - 1),
+        texts.map(safe_text),
+        attributes,
+    ),
     max_size=4,
 ).map(tuple)
 json_like = st.recursive(
@@ -246,3 +252,34 @@ def test_odd_attributes_of_an_event_are_ignored(odd: Any) -> None:
     annotations = Annotations()
     annotations.add_event("e", 5, odd)
     assert annotations.events == [RunEvent("e", 5)]
+
+
+def test_reserved_attributes_are_ignored() -> None:
+    """A body cannot set what has another meaning in a record."""
+    annotations = Annotations()
+    annotations.set_attribute("rocketry.span_name", "x")
+    annotations.set_attribute("rocketry.body_error", "x")
+    assert annotations.attributes == {}
+
+
+def test_name_and_error_are_among_the_attributes() -> None:
+    """So they are stored with them; an error can be taken back."""
+    annotations = Annotations()
+    for number in range(200):
+        annotations.set_attribute(f"k{number}", number)
+    annotations.set_name("nightly")
+    annotations.set_error("half of the rows")
+    assert len(annotations.attributes) == 130
+    assert annotations.attributes["rocketry.name"] == "nightly"
+    assert annotations.attributes["rocketry.body_error"] == "half of the rows"
+    annotations.set_error(None)
+    assert "rocketry.body_error" not in annotations.attributes
+
+
+def test_links_of_a_body_are_limited() -> None:
+    """After 128 they are ignored; their attributes are cleaned."""
+    annotations = Annotations()
+    for number in range(200):
+        annotations.add_link(number + 1, 1, {"why": ["a", 1]})
+    assert len(annotations.links) == 128
+    assert annotations.links[0] == RunLink(1, 1, "", (("why", ("a", "1")),))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from opentelemetry._logs import SeverityNumber
 
@@ -256,14 +258,12 @@ def test_sampler_never_sees_added_attributes() -> None:
 def test_events_and_links_have_their_sources() -> None:
     """Each is known at that time; the exception is a separate event."""
     happened = (RunEvent("e", 5, (("k", 1),)),)
-    links = (RunLink(10, 11, "dependency"),)
+    links, own = (RunLink(10, 11, "dependency"),), (RunLink(1, 1, "", (("why", "x"),)),)
     began = event("run")._replace(links=links, events=(RunEvent("never", 1),))
-    ended = event("fail", 3.0, exc_text=TRACEBACK)._replace(
-        events=happened, links=(RunLink(1, 1, "never"),)
-    )
+    ended = event("fail", 3.0, exc_text=TRACEBACK)._replace(events=happened, links=own)
     signal = span_of(ended, began)
     assert signal.events == happened
-    assert signal.links == links
+    assert signal.links == links + own
     assert signal.exception is not None
 
 
@@ -310,3 +310,63 @@ def test_added_texts_are_shortened() -> None:
     ((name, at, (first, second)),) = signal.events
     assert (len(name) < 1_100, at, second) == (True, 1, ("n", 1))
     assert len(first[0]) + len(first[1]) < 9_400
+
+
+def recorded(kind: str, message: str | None, stacktrace: str = "frames") -> RunEvent:
+    """Return the event of an exception that a body has recorded."""
+    pairs = {"exception.message": message, "exception.stacktrace": stacktrace}
+    known = tuple((key, value) for key, value in pairs.items() if value is not None)
+    return RunEvent("exception", 5, (*known, ("exception.type", kind)))
+
+
+def test_exception_that_ends_the_run_is_sent_once() -> None:
+    """The body has recorded it, too; an equal one of an earlier try stays."""
+    same, other = recorded("ValueError", "boom"), recorded("KeyError", "boom")
+    exception = {"exc_type": "ValueError", "exc_message": "boom", "exc_text": "text"}
+    ended = event("fail", **exception)._replace(events=(same, same, other))
+    signal = span_of(ended)
+    assert signal.events == (same, other)
+    assert signal.exception == {
+        "exception.type": "ValueError",
+        "exception.message": "boom",
+        "exception.stacktrace": "text",
+    }
+    ended = event("fail", exc_type="ValueError", exc_text="text")
+    unnamed = recorded("ValueError", None)
+    assert span_of(ended._replace(events=(unnamed,))).events == ()
+    assert span_of(event("success")._replace(events=(same,))).events == (same,)
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("full", {"exception.message", "exception.stacktrace", "exception.type"}),
+        ("message", {"exception.message", "exception.type"}),
+        ("type", {"exception.type"}),
+    ],
+)
+def test_setting_hides_exceptions_that_a_body_has_recorded(detail: Any, shown: set[str]) -> None:
+    """It holds for each ``exception.*`` attribute of an event."""
+    ended = event("success")._replace(events=(recorded("ValueError", "secret"),))
+    (sent,) = span_signal(Run(IDENTITY, None), ended, detail).events
+    assert {key for key, _ in sent.attributes} == shown
+
+
+def test_recorded_stacktrace_has_the_length_of_others() -> None:
+    """It is longer than that of other values."""
+    ended = event("success")._replace(events=(recorded("ValueError", "m" * 50_000, "s" * 50_000),))
+    lengths = {key: len(str(value)) for key, value in span_of(ended).events[0].attributes}
+    assert 8_192 < lengths["exception.message"] < 8_300
+    assert 32_768 < lengths["exception.stacktrace"] < 32_900
+
+
+def test_error_of_a_body_counts_if_the_run_succeeds() -> None:
+    """A run that fails has its own status."""
+    added = {"rocketry.body_error": "half of the rows", "rocketry.name": "nightly"}
+    signal = span_of(event("success", attributes=added))
+    assert signal.error == "half of the rows"
+    assert signal.attributes["rocketry.name"] == "nightly"
+    assert "rocketry.body_error" not in signal.attributes
+    assert span_of(event("success", attributes={"rocketry.body_error": ""})).error == ""
+    failed = event("fail", attributes=added, exc_type="ValueError", exc_text="text")
+    assert span_of(failed).error == "ValueError"

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext, StatusCode
 from rocketry import Rocketry
 from rocketry.args import TerminationFlag
 from rocketry.conditions import SchedulerCycles
@@ -67,6 +69,35 @@ def add_numbers() -> None:
     run.set_attribute("mixed", (1, 2.5))
     run.set_attribute("day", dt.date(2026, 1, 2))
     run.add_event("half", {"sizes": range(1, 3)})
+
+
+def annotate() -> None:
+    """Do to the current span what libraries do."""
+    span = trace.get_current_span()
+    assert span.is_recording()
+    span.set_attribute("rows", 5)
+    span.add_event("half", {"n": 1})
+    span.add_link(SpanContext(3, 4, is_remote=True), {"why": "input"})
+    span.update_name("nightly")
+    span.set_status(StatusCode.ERROR, "half of the rows")
+    span.record_exception(ValueError("tried again"))
+
+
+async def annotate_async() -> None:
+    """Do the same in an async task."""
+    annotate()
+
+
+def annotate_and_fail() -> None:
+    """Record an exception, as a library does that lets it pass, and fail of it."""
+    span = trace.get_current_span()
+    span.set_attribute("rows", 5)
+    span.set_status(StatusCode.ERROR, "never shown")
+    try:
+        fail()
+    except ValueError as error:
+        span.record_exception(error)
+        raise
 
 
 def do_nothing() -> None:

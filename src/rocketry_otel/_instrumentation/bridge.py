@@ -380,15 +380,16 @@ class Bridge:
     def _completed(self, event: TaskEvent, run: Run, fields: Mapping[str, Any]) -> TaskEvent:
         """Return an ending with the annotations of the body and the user's hooks."""
         added: dict[str, Any] = dict(event.attributes)
-        events = event.events
+        events, links = event.events, event.links
         if run.annotations is not None:
             added |= run.annotations.attributes
             events += tuple(run.annotations.events)
+            links += tuple(run.annotations.links)
         if self._user_hooks:
             added |= self._user_hooks.of(event, fields, self._counters)
-        if not added and not events:
+        if not (added or events or links):
             return event
-        return event._replace(attributes=plain_attributes(added), events=events)
+        return event._replace(attributes=plain_attributes(added), events=events, links=links)
 
     def _exports(self, event: TaskEvent | None) -> bool:
         return event is None or event.task_name is None or self._settings.exports(event.task_name)

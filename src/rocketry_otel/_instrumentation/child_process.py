@@ -21,6 +21,7 @@ from rocketry_otel._model.annotations import (
     Annotations,
     attributes_as_text,
     events_as_text,
+    links_as_text,
     plain_attributes,
 )
 from rocketry_otel._model.event import ENDINGS, FROM_CHILD, RUN, TaskEvent, live_event
@@ -88,6 +89,7 @@ class ChildRecords(logging.Filter):
             added = {
                 "attributes": attributes_as_text(plain_attributes(self.annotations.attributes)),
                 "events": events_as_text(tuple(self.annotations.events)),
+                "links": links_as_text(tuple(self.annotations.links)),
                 "exc_type": exception and exception.type,
                 "exc_message": exception and exception.message,
                 "exc_text": exception and exception.stacktrace,

@@ -39,6 +39,7 @@ from .launched import GoneRuns, Launched
 from .links import dependency_links, requests
 from .log_lines import Lines, log_lines
 from .pending_launches import Launch
+from .run_span import RunSpan
 from .start_line import start_line
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class SchedulerHooks:
         run_id, clock = run.began.run_id, _clock(task, run.ids)
         lines = self._lines_of(name, run_id, run.context, self._send_line)
         current = CurrentRun(name, run_id, run.ids, annotations, clock, lines)
-        return self._set(current, set_span_in_context(get_current_span(run.context), base), None)
+        return self._set(current, _with_span(base, run.context, annotations, clock), None)
 
     def _lines_of(
         self, name: str, run_id: str | None, context: Context, send: SendLine
@@ -259,7 +260,8 @@ class SchedulerHooks:
         lines = self._lines_of(name, began.run_id, context, child.send_line)
         clock = _clock(task, ids)
         current = CurrentRun(name, began.run_id, ids, records.annotations, clock, lines)
-        return self._set(current, set_span_in_context(get_current_span(context), base), child)
+        context = _with_span(base, context, records.annotations, clock)
+        return self._set(current, context, child)
 
     def _set(
         self, current: CurrentRun, context: Context, child: ChildSide | None
@@ -430,6 +432,14 @@ def _can_be_pickled(value: object) -> bool:
     except Exception:  # noqa: BLE001  # an object of the user may raise anything
         return False
     return True
+
+
+def _with_span(
+    base: Context, its: Context, annotations: Annotations, clock: Callable[[], int]
+) -> Context:
+    """Return a context for a body, with the span of its run from another context."""
+    span = RunSpan(get_current_span(its).get_span_context(), annotations, clock)
+    return set_span_in_context(span, base)
 
 
 def _with_baggage(context: Context, entries: Any) -> Context:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._model.signals import SPAN_NAME
+from rocketry_otel._model.annotations import SPAN_NAME
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:

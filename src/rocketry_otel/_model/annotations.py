@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 Attributes = dict[str, AttributeValue]
 
+# The name that a body has given to its run.
+BODY_NAME = "rocketry.name"
+# Not sent as attributes: the description of an error that a body has set as the status, and the
+# name that a user's hook gave to the span.
+BODY_ERROR = "rocketry.body_error"
+SPAN_NAME = "rocketry.span_name"
+_RESERVED = frozenset({"", BODY_ERROR, SPAN_NAME})
+
 DEPENDENCY = "dependency"
 REQUEST = "request"
 
@@ -35,28 +43,70 @@ class RunEvent(NamedTuple):
 
 
 class RunLink(NamedTuple):
-    """A link to another span, and its kind: ``dependency`` or ``request``."""
+    """A link to another span.
+
+    Attributes:
+        trace_id: The trace of the other span.
+        span_id: The other span.
+        kind: ``dependency`` or ``request``; empty for a link that a body has added.
+        attributes: The attributes that a body has given it.
+    """
 
     trace_id: int
     span_id: int
     kind: str
+    attributes: tuple[tuple[str, AttributeValue], ...] = ()
 
 
 class Annotations:
-    """Attributes and events that the body of a task adds to the span of its run."""
+    """What the body of a task adds to the span of its run.
+
+    Several threads may add at once: each step is one step of the interpreter.
+
+    Attributes:
+        events: The events, in the order in which they were added.
+        links: The links.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
-        self.attributes: Attributes = {}
+        self._attributes: Attributes = {}
+        # What has a place of its own beside the attributes, and is stored among them.
+        self._own: Attributes = {}
         self.events: list[RunEvent] = []
+        self.links: list[RunLink] = []
+
+    @property
+    def attributes(self) -> Attributes:
+        """The attributes, and among them the body's name and error of the run."""
+        return {**self._attributes, **self._own}
 
     def set_attribute(self, key: str, value: object) -> None:
-        """Add or change an attribute; after 128, new ones are ignored, as is one without a key."""
+        """Add or change an attribute.
+
+        After 128, new ones are ignored, as is one without a key or with a reserved one.
+        """
         key = safe_text(key)
-        if not key:
+        if key in _RESERVED:
             return
-        if key in self.attributes or len(self.attributes) < _MOST_ATTRIBUTES:
-            self.attributes[key] = plain_value(value)
+        if key in self._attributes or len(self._attributes) < _MOST_ATTRIBUTES:
+            self._attributes[key] = plain_value(value)
+
+    def set_name(self, name: str) -> None:
+        """Set the body's own name of the run."""
+        self._own[BODY_NAME] = safe_text(name)
+
+    def set_error(self, description: str | None) -> None:
+        """Set the description of an error that did not end the run; ``None`` removes it."""
+        if description is None:
+            self._own.pop(BODY_ERROR, None)
+        else:
+            self._own[BODY_ERROR] = safe_text(description)
+
+    def add_link(self, trace_id: int, span_id: int, attributes: object) -> None:
+        """Add a link; after 128, new ones are ignored. Attributes that are no mapping are too."""
+        if len(self.links) < MOST_LINKS:
+            self.links.append(RunLink(trace_id, span_id, "", _attributes_of(attributes)))
 
     def add_event(self, name: str, time: int, attributes: object) -> None:
         """Add an event; after 128, new ones are ignored. Attributes that are no mapping are too."""
@@ -106,6 +156,7 @@ def links_as_text(links: tuple[RunLink, ...]) -> str | None:
                 "trace_id": f"{link.trace_id:032x}",
                 "span_id": f"{link.span_id:016x}",
                 "link": link.kind,
+                **({"attributes": dict(link.attributes)} if link.attributes else {}),
             }
             for link in links
         ]
@@ -143,6 +194,7 @@ def read_links(stored: object) -> tuple[RunLink, ...]:
                 int(item["trace_id"], 16) % 2**128,
                 int(item["span_id"], 16) % 2**64,
                 safe_text(item["link"]),
+                plain_attributes(item.get("attributes", {})),
             )
             for item in _loaded(stored)[:MOST_LINKS]
         )

@@ -16,6 +16,7 @@ from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_TYPE,
 )
 
+from .annotations import BODY_ERROR, MOST_LINKS, SPAN_NAME
 from .event import CRASH, FAIL, TERMINATE
 from .text import shortened
 
@@ -32,14 +33,13 @@ ACTION = "rocketry.action"
 EXECUTION = "rocketry.execution"
 END_ESTIMATED = "rocketry.end_estimated"
 LINK = "rocketry.link"
+EXCEPTION_EVENT = "exception"
 HOST_NAME = "host.name"
 PROCESS_ID = "process.pid"
 EXIT_CODE = "process.exit.code"
 CRASH_SIGNAL = "rocketry.crash.signal"
 # Not sent: the process whose scheduler has launched the run, by a name of our own.
 SCHEDULER = "rocketry.scheduler"
-# Not sent as an attribute: the name that a user's hook gave to the span.
-SPAN_NAME = "rocketry.span_name"
 
 ExceptionDetail = Literal["full", "message", "type"]
 
@@ -59,6 +59,12 @@ _UNKNOWN_ERROR = "_OTHER"
 _ORIGIN = frozenset({HOST_NAME, PROCESS_ID})
 
 _ERROR_ACTIONS = frozenset({FAIL, TERMINATE, CRASH})
+# What the setting hides of an exception, also of one that a body has recorded.
+_HIDDEN: dict[ExceptionDetail, frozenset[str]] = {
+    "full": frozenset(),
+    "message": frozenset({EXCEPTION_STACKTRACE}),
+    "type": frozenset({EXCEPTION_STACKTRACE, EXCEPTION_MESSAGE}),
+}
 _INFO = (SeverityNumber.INFO, "INFO")
 _SEVERITIES = {
     FAIL: (SeverityNumber.ERROR, "ERROR"),
@@ -141,21 +147,24 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
     added = dict(ended.attributes)
     # Records have no field of their own for the name: it is among the added attributes.
     name = added.pop(SPAN_NAME, None)
+    body_error = added.pop(BODY_ERROR, None)
     for key, value in added.items():
         if key not in attributes and len(attributes) < _MOST_ATTRIBUTES:
             attributes[short_name(key)] = short_value(value)
     exception = exception_attributes(ended.exception, detail) or None
     most = _MOST_EVENTS if exception is None else _MOST_EVENTS - 1
+    events = _without_last(ended.events, ended.exception)
+    error = None if body_error is None else shortened(str(body_error), LONGEST_MESSAGE)
     return SpanSignal(
         span_name(began.task_name or "") if name is None else short_name(str(name)),
         began.created,
         # If the clock was set back: no backend shows a span that ends before it starts.
         max(began.created, ended.created),
         attributes,
-        _error_description(ended, detail) if action in _ERROR_ACTIONS else None,
+        _error_description(ended, detail) if action in _ERROR_ACTIONS else error,
         exception,
-        tuple(_event(event) for event in ended.events[:most]),
-        began.links,
+        tuple(_event(event, detail) for event in events[:most]),
+        began.links if began is ended else (began.links + ended.links)[:MOST_LINKS],
     )
 
 
@@ -216,9 +225,40 @@ def _shortened(value: PlainValue) -> PlainValue:
     return shortened(value, LONGEST_MESSAGE) if isinstance(value, str) else value
 
 
-def _event(event: RunEvent) -> RunEvent:
-    pairs = tuple((short_name(key), short_value(value)) for key, value in event.attributes)
+def _event(event: RunEvent, detail: ExceptionDetail) -> RunEvent:
+    pairs = tuple(
+        (short_name(key), _event_value(key, value))
+        for key, value in event.attributes
+        if key not in _HIDDEN[detail]
+    )
     return event._replace(name=short_name(event.name), attributes=pairs)
+
+
+def _event_value(key: str, value: AttributeValue) -> AttributeValue:
+    if key == EXCEPTION_STACKTRACE and isinstance(value, str):
+        return shortened(value, LONGEST_STACKTRACE)
+    return short_value(value)
+
+
+def _without_last(
+    events: tuple[RunEvent, ...], exception: ExceptionInfo | None
+) -> tuple[RunEvent, ...]:
+    """Leave out the event by which a body has recorded the exception that ended its run.
+
+    That exception has an event of its own. A body that tries again may have recorded equal ones
+    before: only the last is left out.
+    """
+    if exception is None:
+        return events
+    message = exception.message and shortened(exception.message, LONGEST_MESSAGE)
+    for index in range(len(events) - 1, -1, -1):
+        recorded = dict(events[index].attributes)
+        if events[index].name == EXCEPTION_EVENT and (
+            (recorded.get(EXCEPTION_TYPE), recorded.get(EXCEPTION_MESSAGE))
+            == (exception.type, message)
+        ):
+            return events[:index] + events[index + 1 :]
+    return events
 
 
 def exception_attributes(exception: ExceptionInfo | None, detail: ExceptionDetail) -> Attributes:
