@@ -1,34 +1,48 @@
-"""What a run costs: two records, a memory repository, and telemetry that is thrown away.
+"""What a run costs: two records and their telemetry, as ratios in one run.
 
-Four ways to handle the same run, interleaved so that whatever else the machine does falls on
-all of them alike; the result is their ratios, which machines agree on better than on times.
+Ways to handle the same run, interleaved so that whatever else the machine does falls on all of them
+alike. Machines agree on the ratios better than on the times.
 
 - ``plain``: ``RepoHandler`` alone, what Rocketry itself does.
 - ``bare``: ``RepoHandler`` and, by hand, one SDK span and two SDK log records with just the
   attributes that ours have.
-- ``manual``: what a user would write: ``RepoHandler``, OpenTelemetry's own ``LoggingHandler``
-  beside it, and spans in a dictionary.
-- ``ours``: ``OTelRepoHandler``.
+- ``hand``: what a user would write: ``RepoHandler``, OpenTelemetry's own ``LoggingHandler``
+  beside it, and spans in a dictionary. What they make is thrown away.
+- ``hand+otlp``: the same, sent by the SDK's exporters to a collector in another process.
+- ``given``: ``OTelRepoHandler`` with the application's providers, whose telemetry is thrown away.
+- ``own``: ``OTelRepoHandler`` with providers of its own, which send to the same collector.
 
-Run it with ``make benchmark``. The ratios wanted: ours/manual at most 0.75, ours/bare at most
-1.25 without metrics and 1.5 with them.
+``thread`` is the processor time of the thread that logs, which is the scheduler's: every task waits
+for it. ``process`` is that of the whole process, until everything has been sent.
+
+Run it with ``make benchmark``; ``--repo URL`` chooses the repository of all ways, ``--json FILE``
+keeps the result.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import logging
+import os
+import platform
 import statistics
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
-from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExportResult
 from opentelemetry.sdk.metrics import MeterProvider
@@ -37,14 +51,16 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import set_span_in_context
 from redbird.logging import RepoHandler
+from sink import sink
 
 from rocketry_otel import OTelRepoHandler, Settings, open_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUNDS = 60
+ROUNDS = 30
 RUNS_A_ROUND = 250
+TIMEOUT = 60.0
 
 
 class Discard:
@@ -63,21 +79,18 @@ class Discard:
         return True
 
 
-def tracer_provider() -> TracerProvider:
+def tracer_provider(exporter: Any = None) -> TracerProvider:
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(Discard(SpanExportResult.SUCCESS)))
+    exporter = exporter or Discard(SpanExportResult.SUCCESS)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
 
-def logger_provider() -> LoggerProvider:
+def logger_provider(exporter: Any = None) -> LoggerProvider:
     provider = LoggerProvider(shutdown_on_exit=False)
-    processor = BatchLogRecordProcessor(Discard(LogRecordExportResult.SUCCESS))
-    provider.add_log_record_processor(processor)
+    exporter = exporter or Discard(LogRecordExportResult.SUCCESS)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
     return provider
-
-
-def repo_handler() -> RepoHandler:
-    return RepoHandler(open_repository("memory://"))
 
 
 class BareHandler(logging.Handler):
@@ -116,10 +129,10 @@ class BareHandler(logging.Handler):
 class SpansInADictionary(logging.Handler):
     """What a user would write to have spans beside OpenTelemetry's own log handler."""
 
-    def __init__(self, logs: LoggingHandler) -> None:
+    def __init__(self, tracer: TracerProvider, logger: LoggerProvider) -> None:
         super().__init__()
-        self._tracer = tracer_provider().get_tracer("bench")
-        self._logs = logs
+        self._tracer = tracer.get_tracer("bench")
+        self._logs = LoggingHandler(logger_provider=logger)
         self._spans: dict[str, object] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -142,24 +155,45 @@ class SpansInADictionary(logging.Handler):
         detach(token)
 
 
-def ours(meter_provider: object) -> OTelRepoHandler:
-    return OTelRepoHandler(
-        open_repository("memory://"),
+@dataclass
+class Way:
+    """A way to handle runs.
+
+    Attributes:
+        handlers: The handlers that see each record.
+        send: Sends everything that waits.
+        thread: Processor time of the logging thread in each round, in microseconds a run.
+        process: That of the whole process.
+    """
+
+    handlers: list[logging.Handler]
+    send: Callable[[], object] = lambda: None
+    thread: list[float] = field(default_factory=list)
+    process: list[float] = field(default_factory=list)
+
+
+def ways(repo: Callable[[], Any]) -> dict[str, Way]:
+    """Return the ways; the variables name the collector."""
+    thrown = (tracer_provider(), logger_provider())
+    sent = (tracer_provider(OTLPSpanExporter()), logger_provider(OTLPLogExporter()))
+    given = OTelRepoHandler(
+        repo(),
         settings=Settings(),
-        tracer_provider=tracer_provider(),
-        logger_provider=logger_provider(),
-        meter_provider=meter_provider,
+        tracer_provider=thrown[0],
+        logger_provider=thrown[1],
+        meter_provider=MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False),
     )
-
-
-def handlers() -> dict[str, list[logging.Handler]]:
-    logs = LoggingHandler(logger_provider=logger_provider())
+    own = OTelRepoHandler(repo(), settings=Settings())
     return {
-        "plain": [repo_handler()],
-        "bare": [repo_handler(), BareHandler()],
-        "manual": [repo_handler(), SpansInADictionary(logs)],
-        "ours": [ours(NoOpMeterProvider())],
-        "ours+metrics": [ours(MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False))],
+        "plain": Way([RepoHandler(repo())]),
+        "bare": Way([RepoHandler(repo()), BareHandler()]),
+        "hand": Way([RepoHandler(repo()), SpansInADictionary(*thrown)]),
+        "hand+otlp": Way(
+            [RepoHandler(repo()), SpansInADictionary(*sent)],
+            lambda: [provider.force_flush() for provider in sent],
+        ),
+        "given": Way([given], lambda: given.flush(TIMEOUT)),
+        "own": Way([own], lambda: own.flush(TIMEOUT)),
     }
 
 
@@ -187,42 +221,87 @@ def runner(its_handlers: list[logging.Handler], name: str) -> Callable[[], None]
     return run
 
 
-def measure(rounds: int, runs_a_round: int) -> dict[str, float]:
-    """Return the median microseconds of a run, by way of handling it."""
-    runners = {name: runner(its, name) for name, its in handlers().items()}
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    for run in runners.values():
+def measure(its: dict[str, Way], rounds: int, runs_a_round: int) -> None:
+    """Handle runs by each way in turn, and keep what each took."""
+    runners = {name: runner(way.handlers, name) for name, way in its.items()}
+    for name, way in its.items():
         for _ in range(runs_a_round):
-            run()
+            runners[name]()
+        way.send()
     for round_ in range(rounds):
         names = list(runners)
         # A different order in each round, so that no way always follows the same other.
         names = names[round_ % len(names) :] + names[: round_ % len(names)]
         for name in names:
-            run = runners[name]
+            run, way = runners[name], its[name]
             # As timeit does: a collection looks through the repositories of all the others too.
             gc.collect()
             gc.disable()
-            began = time.perf_counter()
+            thread, process = time.thread_time(), time.process_time()
             for _ in range(runs_a_round):
                 run()
-            times[name].append((time.perf_counter() - began) / runs_a_round * 1e6)
+            way.thread.append((time.thread_time() - thread) / runs_a_round * 1e6)
+            way.send()
+            way.process.append((time.process_time() - process) / runs_a_round * 1e6)
             gc.enable()
-    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def table(its: dict[str, Way]) -> list[str]:
+    """Return the lines of the result: medians, their quartiles, and the ratios."""
+    lines = [f"{'':10} {'thread, us a run':>26} {'/ hand':>7} {'process':>9} {'/ hand+otlp':>12}"]
+    hand = statistics.median(its["hand"].thread)
+    sent = statistics.median(its["hand+otlp"].process)
+    for name, way in its.items():
+        thread, process = statistics.median(way.thread), statistics.median(way.process)
+        low, _, high = statistics.quantiles(way.thread, n=4)
+        lines.append(
+            f"{name:10} {thread:8.1f} ({low:6.1f} to {high:6.1f}) {thread / hand:7.2f} "
+            f"{process:9.1f} {process / sent:12.2f}"
+        )
+    return lines
+
+
+def surroundings(url: str) -> dict[str, str]:
+    """Return what the figures depend on."""
+    return {
+        "repository": url,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        "opentelemetry-sdk": version("opentelemetry-sdk"),
+        "redbird": version("redbird"),
+    }
 
 
 def main(arguments: list[str]) -> int:
     logging.raiseExceptions = False
     parser = argparse.ArgumentParser(description="Measure what a run costs.")
     parser.add_argument("--smoke", action="store_true", help="show that it works; measure nothing")
-    smoke = parser.parse_args(arguments).smoke
-    cost = measure(*((2, 5) if smoke else (ROUNDS, RUNS_A_ROUND)))
-    width = max(len(name) for name in cost)
-    for name, microseconds in cost.items():
-        print(f"{name:{width}}  {microseconds:7.1f} µs a run")
-    for name in ("ours", "ours+metrics"):
-        for other in ("plain", "bare", "manual"):
-            print(f"{name} / {other}: {cost[name] / cost[other]:.2f}")
+    parser.add_argument(
+        "--repo", help="memory://, sqlite, csv or any other URL", default="memory://"
+    )
+    parser.add_argument("--json", type=Path, help="keep the result in this file")
+    options = parser.parse_args(arguments)
+    with ExitStack() as stack:
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = stack.enter_context(sink())
+        folder = stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
+        files = {"sqlite": "sqlite:///{}/{}.db", "csv": "csv://{}/{}.csv"}
+        number = iter(range(100))
+
+        def repo() -> Any:
+            url = files.get(options.repo, options.repo)
+            return open_repository(url.format(folder, next(number)))
+
+        its = ways(repo)
+        measure(its, *((2, 5) if options.smoke else (ROUNDS, RUNS_A_ROUND)))
+        for name in ("given", "own"):
+            its[name].handlers[0].close()
+    around = surroundings(options.repo)
+    print("\n".join([*table(its), *(f"{key}: {value}" for key, value in around.items())]))
+    if options.json:
+        figures = {
+            name: {"thread": way.thread, "process": way.process} for name, way in its.items()
+        }
+        options.json.write_text(json.dumps({**around, "microseconds": figures}), "utf-8")
     return 0
 
 

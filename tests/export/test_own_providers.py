@@ -26,7 +26,6 @@ from rocketry_otel._export.counters import Counters
 from rocketry_otel._export.metric_push import MetricPush
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
-from rocketry_otel._runtime import forks
 from rocketry_otel._telemetry.metrics import TaskMetrics
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 
@@ -446,7 +445,7 @@ def test_forked_child_measures_nothing(made: Made) -> None:
     """The SDK's locks may be held at the fork, so no measurement takes them in the child."""
     metrics = TaskMetrics(made.meter(), made.counters, Delivery)
     measured = metrics._active
-    metrics._measure_nothing()  # the same call as in a child, without a fork
+    metrics._start_in_child()  # the same call as in a child, without a fork
     assert metrics._active is not measured
     assert type(metrics._active) is NoOpUpDownCounter
 
@@ -454,10 +453,8 @@ def test_forked_child_measures_nothing(made: Made) -> None:
 def test_borrowed_provider_measures_in_a_child() -> None:
     """An application decides itself about its provider in a child."""
     provider = MeterProvider(shutdown_on_exit=False)
-    before = forks._methods.keys() | set()
-    metrics = TaskMetrics(provider, counters := Counters(), Delivery)
-    added = [forks._methods[number][0]() for number in forks._methods.keys() - before]
-    assert added == [counters]
+    metrics = TaskMetrics(provider, Counters(), Delivery)
+    metrics._start_in_child()  # the same call as in a child, without a fork
     assert type(metrics._active) is not NoOpUpDownCounter
 
 
@@ -505,3 +502,22 @@ def test_resource_is_equal_in_all_processes(made: Made, monkeypatch: pytest.Monk
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=one,process.pid=7")
     attributes = own._lasting_resource().attributes
     assert (attributes["service.instance.id"], str(attributes["process.pid"])) == ("one", "7")
+
+
+def test_runs_are_deferred_to_our_own_queues(made: Made) -> None:
+    """A processor of the application sees each item at once; a strange provider has no queues."""
+    for provider, add in (
+        (made.tracer(), "add_span_processor"),
+        (made.logger(), "add_log_record_processor"),
+    ):
+        queues = own.queues_of(provider)
+        assert queues is not None
+        assert [queue.name.partition(" ")[2] for queue in queues] == [
+            "http://localhost:4318/v1/traces"
+            if add == "add_span_processor"
+            else "http://localhost:4318/v1/logs"
+        ]
+        getattr(provider, add)(own._made[provider][1])
+        assert own.queues_of(provider) is None
+    assert own.queues_of(MeterProvider(shutdown_on_exit=False)) is None
+    assert own.queues_of(made.meter()) is None

@@ -12,6 +12,7 @@ import pytest
 
 from rocketry_otel._export.buffer import Buffer, QueueLimits
 from rocketry_otel._export.counters import Counters
+from rocketry_otel._export.deferred import Deferred, catch
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
 from rocketry_otel._export.record_ref import RecordRef
@@ -652,3 +653,73 @@ def test_forked_child_sends_only_its_items(parts: Parts) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     assert flush(queue) is True
     assert parts.collector.accepted == ["parent's, in flight", "parent's, waiting"]
+
+
+def test_deferred_items_are_made_on_the_thread_of_the_queue(parts: Parts) -> None:
+    """They keep their place among the others, and are made once, also if they are sent twice."""
+    answers = [UNAVAILABLE, ACCEPTED]
+    parts.collector.answer = lambda _: answers.pop(0) if answers else ACCEPTED
+    made_by: list[str] = []
+
+    def make() -> None:
+        made_by.append(threading.current_thread().name)
+        catch("made")
+
+    queue = parts.queue(LATER)
+    queue.put("first")
+    queue.put(Deferred(make, made_by.append))
+    queue.put("last")
+    assert flush(queue)
+    assert parts.collector.tried == [["first", "made", "last"]] * 2
+    assert made_by == ["rocketry-otel-traces"]
+    assert parts.counters.of("traces", "delivered") == {"": 3}
+
+
+def test_deferred_item_that_cannot_be_made_costs_no_other(parts: Parts) -> None:
+    """Its error is reported; one that a provider makes none of is settled in silence."""
+    errors: list[Exception] = []
+
+    def fail() -> None:
+        raise ValueError("a limit of the user's")
+
+    queue = parts.queue(LATER)
+    queue.put(Deferred(fail, errors.append))
+    queue.put(Deferred(lambda: None, errors.append))
+    queue.put("other")
+    assert flush(queue)
+    assert parts.collector.accepted == ["other"]
+    assert [str(error) for error in errors] == ["a limit of the user's"]
+    assert queue.ask(Buffer.count) == 0
+
+
+def test_batch_of_items_that_cannot_be_made_is_settled(parts: Parts) -> None:
+    """Nothing is sent, and a flush does not wait."""
+    errors: list[Exception] = []
+
+    def fail() -> None:
+        raise ValueError("a limit of the user's")
+
+    queue = parts.queue(LATER)
+    queue.put(Deferred(fail, errors.append))
+    assert flush(queue)
+    assert parts.collector.tried == []
+    assert len(errors) == 1
+
+
+def test_item_is_made_while_the_queue_closes(parts: Parts) -> None:
+    """The deadline comes first: the item is given up, and counted once."""
+    making, closed = threading.Event(), threading.Event()
+
+    def make() -> None:
+        making.set()
+        closed.wait(LONG)
+        catch("late")
+
+    queue = parts.queue()
+    queue.put(Deferred(make, lambda _: None))
+    assert making.wait(LONG)
+    close(queue, 0.0)
+    closed.set()
+    join(queue)
+    assert parts.collector.tried == []
+    assert parts.counters.of("traces", "dropped") == {"shutdown": 1}

@@ -25,6 +25,18 @@ def test_decorator_suppresses_instrumentation() -> None:
     assert is_instrumentation_enabled()
 
 
+def test_decorated_function_calls_itself() -> None:
+    """Each call has its own block, as calls on several threads have."""
+
+    @suppressed()
+    def look(depth: int) -> list[bool]:
+        deeper = look(depth - 1) if depth else []
+        return [*deeper, is_instrumentation_enabled()]
+
+    assert look(2) == [False, False, False]
+    assert is_instrumentation_enabled()
+
+
 def test_our_threads_suppress_instrumentation() -> None:
     """Other threads are not affected."""
     seen: list[bool] = []

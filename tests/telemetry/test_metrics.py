@@ -1,8 +1,11 @@
 import os
+import threading
 import time
 from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from redbird.repos import MemoryRepo
 
@@ -189,13 +192,103 @@ def test_forked_child_measures_nothing() -> None:
     metrics.succeeded("etl", int(START * 1e9))
     pid = os.fork()
     if pid == 0:
-        before = type(metrics._last_success).__name__
+        kind = type(metrics._last_success).__name__
         metrics.succeeded("etl", 1)
-        data = reader.get_metrics_data()
-        (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
-        os._exit(0 if before.startswith("NoOp") and point.value == START else 1)
+        metrics.measure()
+        os._exit(0 if kind == "NoOpGauge" and not metrics._successes else 1)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    metrics._measure_nothing()
-    assert type(metrics._last_success).__name__ == "NoOpGauge"
-    provider.shutdown()
+    assert type(metrics._last_success).__name__ == "_Gauge"
+    assert last_success_in(reader) == [START]
+
+
+def last_success_in(reader: InMemoryMetricReader) -> list[float]:
+    """Return the values of ``rocketry.task.last_success`` that a reader collects."""
+    return [
+        point.value
+        for of_scope in reader.get_metrics_data().resource_metrics[0].scope_metrics
+        for metric in of_scope.metrics
+        if metric.name == "rocketry.task.last_success"
+        for point in metric.data.data_points
+    ]
+
+
+def test_child_does_not_measure_for_its_parent(telemetry: TelemetryCapture) -> None:
+    """On a provider of the application, a child measures only what it has noted itself."""
+    metrics = TaskMetrics(telemetry.meter_provider, Counters(), Delivery)
+    metrics.succeeded("etl", int(START * 1e9))
+    metrics._start_in_child()  # the same call as in a child, without a fork
+    assert telemetry.metric_points("rocketry.task.last_success") == []
+    metrics.succeeded("other", int(START * 1e9))
+    (point,) = telemetry.metric_points("rocketry.task.last_success")
+    assert dict(point.attributes) == {"task_name": "other"}
+
+
+def test_handlers_that_share_a_provider_are_added_up(telemetry: TelemetryCapture) -> None:
+    """Both are measured and counted, under one series of each name."""
+    first, second = handler_of(telemetry), handler_of(telemetry)
+    for handler, dropped in ((first, 2), (second, 3)):
+        handler.handle(task_record("run", run_id="r1"))
+        handler._bridge.pipeline.counters.add("logs", "dropped", dropped, "queue_full")
+    handler.handle(task_record("success", run_id="r1", created=START + 1))
+    (active,) = telemetry.metric_points("rocketry.task.active")
+    (duration,) = telemetry.metric_points("rocketry.task.duration")
+    (dropped_in_all,) = telemetry.metric_points("rocketry.bridge.dropped")
+    assert (active.value, duration.count, dropped_in_all.value) == (1, 1, 5)
+
+
+def test_provider_without_hash_is_measured() -> None:
+    """A provider of the application may be of any class."""
+
+    class Strange(MeterProvider):
+        __hash__ = None  # type: ignore[assignment]
+
+    reader = InMemoryMetricReader()
+    metrics = TaskMetrics(Strange([reader], shutdown_on_exit=False), Counters(), Delivery)
+    metrics.succeeded("etl", int(START * 1e9))
+    assert last_success_in(reader) == [START]
+
+
+@pytest.mark.parametrize("can_start", [True, False])
+def test_rare_collections_keep_few_notes(
+    can_start: object, monkeypatch: pytest.MonkeyPatch, telemetry: TelemetryCapture
+) -> None:
+    """After a thousand runs another thread measures them; at the end of the program, this one."""
+    measured = threading.Event()
+    measure = TaskMetrics.measure
+
+    def note(self: TaskMetrics) -> None:
+        measure(self)
+        measured.set()
+
+    monkeypatch.setattr(TaskMetrics, "measure", note)
+    if not can_start:
+        monkeypatch.setattr("rocketry_otel._telemetry.metrics.start_thread", lambda *_: None)
+    handler = handler_of(telemetry)
+    for number in range(1000):
+        assert not measured.is_set()
+        handler.handle(task_record("success", run_id=f"r{number}"))
+    assert measured.wait(20.0)
+    metrics = handler._bridge.pipeline.wake().metrics
+    assert metrics._durations == []
+    (point,) = telemetry.metric_points("rocketry.task.duration")
+    assert point.count == 1000
+
+
+def test_error_of_a_view_is_counted(telemetry: TelemetryCapture) -> None:
+    """It comes when metrics are collected, and costs nothing else."""
+    lost: list[tuple[str, str]] = []
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a view of the user's")
+
+    metrics = TaskMetrics(
+        telemetry.meter_provider,
+        Counters(),
+        Delivery,
+        lambda signal, error: lost.append((signal, str(error))),
+    )
+    metrics._last_success = SimpleNamespace(set=broken)  # type: ignore[assignment]
+    metrics.succeeded("etl", 1)
+    assert telemetry.metric_points("rocketry.bridge.waiting") != []
+    assert lost == [("metrics", "a view of the user's")]

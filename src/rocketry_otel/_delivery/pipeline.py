@@ -197,7 +197,7 @@ class Pipeline:
 
     def _use(self, providers: Providers) -> _Signals:
         emitter = SignalEmitter(providers, self._settings, self._lose)
-        metrics = TaskMetrics(providers.meter, self.counters, delivery_of(self.worker))
+        metrics = TaskMetrics(providers.meter, self.counters, delivery_of(self.worker), self._lose)
         self.heartbeat.show(providers.meter)
         with suppressed():
             self.worker.follow(providers.queues, emitter, providers.line_queues)
@@ -270,8 +270,10 @@ class Pipeline:
             if signal == "logs" or (signal == "traces" and step.change == "ended"):
                 self.counters.add(signal, "dropped", reason="no_provider")
             self._has_lost = True
-        context = signals.emitter.send(event, step, record_ref)
-        self.measure(lambda metrics: metrics.count(event, step, context))
+        signals.emitter.send(event, step, record_ref)
+        if step.run is not None:
+            context = signals.emitter.context_maker(step.run)
+            self.measure(lambda metrics: metrics.count(event, step, context))
 
     @property
     def sends_logs(self) -> bool:

@@ -104,6 +104,10 @@ class Buffer:
         self.in_flight = [self.waiting.popleft() for _ in range(count)]
         return self.in_flight
 
+    def replace_in_flight(self, entries: list[Entry]) -> None:
+        """Take other entries for those in flight: their items have been made meanwhile."""
+        self.in_flight = entries
+
     def settle(self, part: list[Entry]) -> None:
         """Remove entries in flight that were accepted, or refused for good."""
         if len(part) == len(self.in_flight):

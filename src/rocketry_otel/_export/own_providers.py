@@ -35,6 +35,7 @@ from rocketry_otel._runtime.scope import NAME
 
 from . import otel_env as environment
 from .buffer import QueueLimits
+from .deferred import catch
 from .exporters import destinations, quiet
 from .metric_push import MetricPush
 from .queue import ExportQueue
@@ -167,15 +168,39 @@ def take_over(provider: Any, idle: Any) -> None:
         idle_hand_over.take_over(hand_over)
 
 
+def queues_of(provider: Any) -> list[ExportQueue[Any]] | None:
+    """Return the queues to which runs may be handed over as deferred items.
+
+    Args:
+        provider: A tracer or logger provider.
+
+    Returns:
+        The queues of a provider of ours. ``None`` for any other, and where the application has
+        added a processor: that one sees each item at once.
+    """
+    its = _made.get(provider)
+    if its is None:
+        return None
+    hand_over = its[1]
+    return hand_over.queues if _processors_of(provider) == (hand_over,) else None
+
+
+def _processors_of(provider: Any) -> tuple[Any, ...]:
+    # The SDK has no public way to see them.
+    spans = getattr(provider, "_active_span_processor", None)
+    records = getattr(provider, "_multi_log_record_processor", None)
+    return getattr(spans, "_span_processors", ()) or getattr(records, "_log_record_processors", ())
+
+
 class _SpanHandOver(SpanProcessor):
     """Hands each sampled span to the queues when it ends."""
 
     def __init__(self, queues: list[ExportQueue[ReadableSpan]]) -> None:
-        self._queues = queues
+        self.queues = queues
 
     def take_over(self, other: _SpanHandOver) -> None:
         """Use the queues of another one from now on."""
-        self._queues = other._queues
+        self.queues = other.queues
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         del parent_context
@@ -185,8 +210,10 @@ class _SpanHandOver(SpanProcessor):
         context = span.context
         if context is not None and context.trace_flags.sampled:
             span = in_run_time(span)
+            if catch(span):
+                return
             record_ref = current_record_ref()
-            for queue in self._queues:
+            for queue in self.queues:
                 queue.put(span, record_ref)
 
 
@@ -203,12 +230,12 @@ class _LogHandOver(LogRecordProcessor):
         queues: list[ExportQueue[ReadableLogRecord]],
         lines: list[ExportQueue[ReadableLogRecord]],
     ) -> None:
-        self._queues = queues
+        self.queues = queues
         self._lines = lines
 
     def take_over(self, other: _LogHandOver) -> None:
         """Use the queues of another one from now on."""
-        self._queues, self._lines = other._queues, other._lines
+        self.queues, self._lines = other.queues, other._lines
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         record = copy.copy(log_record.log_record)
@@ -221,10 +248,12 @@ class _LogHandOver(LogRecordProcessor):
             instrumentation_scope=log_record.instrumentation_scope,
             limits=log_record.limits,
         )
+        if catch(readable):
+            return
         scope = log_record.instrumentation_scope
         is_ours = scope is not None and scope.name == NAME
         record_ref = current_record_ref() if is_ours else None
-        for queue in self._queues if is_ours else self._lines:
+        for queue in self.queues if is_ours else self._lines:
             queue.put(readable, record_ref)
 
     def shutdown(self) -> None:

@@ -13,13 +13,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rocketry_otel._runtime.forks import after_fork_in_child
+from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
 from rocketry_otel._runtime.threads import wait_until
 
 from .backoff import pause_after
 from .batch import Entry, send_batch
 from .buffer import Buffer, QueueLimits
 from .channel import Channel
+from .deferred import Deferred, made
 from .responses import Answer
 
 if TYPE_CHECKING:
@@ -175,7 +176,10 @@ class ExportQueue(Channel, Generic[T]):
 
     def _work(self, generation: object) -> None:
         failures = 0
-        while batch := self._next_batch(generation):
+        while taken := self._next_batch(generation):
+            batch = self._made(generation, taken)
+            if not batch:
+                continue
             left, doubtful, stopped_by = send_batch(
                 batch,
                 self.destination.export,
@@ -215,6 +219,25 @@ class ExportQueue(Channel, Generic[T]):
                 ),
             )
             return [] if self._is_over(generation) else self._held.take(self._limits.batch)
+
+    def _made(self, generation: object, batch: list[Entry]) -> list[Entry]:
+        """Make the deferred items of a batch; those that cannot be made are lost, and counted."""
+        if not any(isinstance(entry.item, Deferred) for entry in batch):
+            return batch
+        made, left_out = [], []
+        for entry in batch:
+            its = _made(entry)
+            if its is None:
+                left_out.append(entry.record_ref)
+            else:
+                made.append(its)
+        with self._changed:
+            if not self._is_over(generation):
+                self._held.replace_in_flight(made)
+                self._settled += len(left_out)
+                self.sent_again -= sum(1 for one in left_out if one is not None and one.positions)
+                self._changed.notify_all()
+        return made
 
     def _put_back(
         self,
@@ -354,6 +377,21 @@ class ExportQueue(Channel, Generic[T]):
 
     def _takes_things(self) -> bool:
         return self._failing is None and not self._is_closing()
+
+
+def _made(entry: Entry) -> Entry | None:
+    """Return an entry with its item made; ``None`` if there is none, or it fails, which counts."""
+    deferred = entry.item
+    if not isinstance(deferred, Deferred):
+        return entry
+    try:
+        # A child that is forked meanwhile could inherit a lock of the SDK.
+        with no_fork:
+            item = made(deferred)
+        return None if item is None else Entry(item, entry.record_ref)
+    except Exception as error:  # noqa: BLE001  # a sampler or limit of the user's may raise
+        deferred.lost(error)
+        return None
 
 
 def _forget(*_: object) -> None:

@@ -7,7 +7,7 @@ same key in the context. Code of the application runs outside of such blocks.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import (
@@ -19,7 +19,9 @@ from opentelemetry.context import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextvars import Token
+
+    from opentelemetry.context import Context
 
 
 def suppress() -> None:
@@ -32,11 +34,19 @@ def is_suppressed() -> bool:
     return bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
-@contextmanager
-def suppressed() -> Iterator[None]:
+class suppressed(ContextDecorator):  # noqa: N801  # used like a function
     """Suppress instrumentation within the block; as a decorator, within the function."""
-    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003  # a value
-    try:
-        yield
-    finally:
-        detach(token)
+
+    # Not a generator: each record enters it, and this takes a third of the time.
+    _token: Token[Context]
+
+    def _recreate_cm(self) -> suppressed:
+        # A decorated function may run on several threads at once.
+        return suppressed()
+
+    def __enter__(self) -> None:
+        value = set_value(_SUPPRESS_INSTRUMENTATION_KEY, True)  # noqa: FBT003  # a value
+        self._token = attach(value)
+
+    def __exit__(self, *_: object) -> None:
+        detach(self._token)

@@ -1,12 +1,18 @@
 """The metrics that operators alert on: the runs of tasks, and the delivery of telemetry.
 
 In: events with their steps, counters, and the status of delivery. Out: calls of the metrics API.
+
+A task's thread only notes what is to be measured: the calls are made when metrics are collected.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, NoOpMeterProvider, Observation
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
@@ -17,10 +23,9 @@ from rocketry_otel._model.event import SUCCESS
 from rocketry_otel._model.signals import ACTION, TASK_NAME, error_type_of
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME, VERSION
+from rocketry_otel._runtime.threads import start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
 
@@ -38,6 +43,19 @@ DURATION_BUCKETS = (
 BRIDGE_COUNTERS = ("delivered", "failed", "dropped", "replayed", "retried")
 
 _UNITS = {"traces": "{span}", "logs": "{record}"}
+# Rare collections must not let the notes grow without end.
+_MOST_NOTES = 1_000
+
+# A provider has an instrument of a name once: the handlers that share it share the callbacks.
+_sharing: WeakKeyDictionary[Any, list[TaskMetrics]] = WeakKeyDictionary()
+
+
+class _Duration(NamedTuple):
+    """How long a run took; ``context`` returns the context that holds its span."""
+
+    seconds: float
+    attributes: dict[str, str]
+    context: Callable[[], Context | None]
 
 
 class TaskMetrics:
@@ -47,20 +65,40 @@ class TaskMetrics:
         provider: The provider of the meters.
         counters: The number of items by their outcome.
         delivery: Returns the status of delivery.
+        lost: Called with ``metrics`` and the error of a measurement that could not be made.
     """
 
     def __init__(
-        self, provider: MeterProvider, counters: Counters, delivery: Callable[[], Delivery]
+        self,
+        provider: MeterProvider,
+        counters: Counters,
+        delivery: Callable[[], Delivery],
+        lost: Callable[[str, Exception], None] = lambda *_: None,
     ) -> None:
+        self.counters = counters
+        self.delivery = delivery
+        self._lost = lost
+        # Our own provider sends nothing from a child.
+        self._ends_with_fork = isinstance(provider, OwnMeterProvider)
         self._make_instruments(provider)
-        _observe_bridge(provider, counters, delivery)
-        if isinstance(provider, OwnMeterProvider):
-            after_fork_in_child(self._measure_nothing)
+        self._start_afresh()
+        after_fork_in_child(self._start_in_child)
+        _observe(provider, self)
 
-    def _measure_nothing(self) -> None:
-        # A thread may have held the SDK's locks of measurement at the fork; the child would wait
-        # for them forever. Our own provider sends nothing from a child anyway.
-        self._make_instruments(NoOpMeterProvider())
+    def _start_afresh(self) -> None:
+        # It guards the notes. No other lock is taken while it is held.
+        self._lock = threading.Lock()
+        self._active_changes: Counter[str] = Counter()
+        self._successes: dict[str, float] = {}
+        self._durations: list[_Duration] = []
+
+    def _start_in_child(self) -> None:
+        # The parent makes the measurements of its own notes.
+        self._start_afresh()
+        if self._ends_with_fork:
+            # A thread may have held the SDK's locks of measurement at the fork; the child would
+            # wait for them forever.
+            self._make_instruments(NoOpMeterProvider())
 
     def _make_instruments(self, provider: MeterProvider) -> None:
         meter = provider.get_meter(NAME, VERSION)
@@ -79,35 +117,44 @@ class TaskMetrics:
             description="When a run of the task last succeeded, in seconds since the epoch.",
         )
 
-    def count(self, event: TaskEvent, step: Step, context: Context | None) -> None:
-        """Count the step of an event: a run begins or ends; ``context`` holds the run's span."""
+    def count(self, event: TaskEvent, step: Step, context: Callable[[], Context | None]) -> None:
+        """Note the step of an event: a run begins or ends.
+
+        Args:
+            event: The event.
+            step: Its step.
+            context: Returns the context that holds the run's span.
+        """
         run = step.run
         if run is None:
             return
         if step.change == "began":
-            self._active.add(1, {TASK_NAME: event.task_name or ""})
+            with self._lock:
+                self._active_changes[event.task_name or ""] += 1
             run.counted_by = self
         elif step.change == "ended":
             self.stopped(run)
             self._time(run, event, context)
 
     def succeeded(self, task_name: str, created: int) -> None:
-        """Set the time when a task last succeeded, in this process or an earlier one.
+        """Note the time when a task last succeeded, in this process or an earlier one.
 
         Args:
             task_name: The name of the task.
             created: Nanoseconds since the epoch.
         """
-        # A float of today's time has room for microseconds, not for nanoseconds.
-        self._last_success.set(round(created / NANOSECONDS, 6), {TASK_NAME: task_name})
+        with self._lock:
+            # A float of today's time has room for microseconds, not for nanoseconds.
+            self._successes[task_name] = round(created / NANOSECONDS, 6)
 
     def stopped(self, run: Run) -> None:
-        """Count a run that is no longer open: it ended, or was given up."""
+        """Note a run that is no longer open: it ended, or was given up."""
         if run.counted_by is self:
             run.counted_by = None
-            self._active.add(-1, {TASK_NAME: (run.began and run.began.task_name) or ""})
+            with self._lock:
+                self._active_changes[(run.began and run.began.task_name) or ""] -= 1
 
-    def _time(self, run: Run, event: TaskEvent, context: Context | None) -> None:
+    def _time(self, run: Run, event: TaskEvent, context: Callable[[], Context | None]) -> None:
         task_name = event.task_name or ""
         attributes = {TASK_NAME: task_name, ACTION: event.action or ""}
         error_type = error_type_of(event)
@@ -116,15 +163,44 @@ class TaskMetrics:
         # An ending without its beginning has no duration, but must count as a failure.
         began = event if run.began is None else run.began
         seconds = max(event.created - began.created, 0) / NANOSECONDS
-        # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
-        self._duration.record(seconds, attributes, context)
+        with self._lock:
+            self._durations.append(_Duration(seconds, attributes, context))
+            count = len(self._durations)
         if event.action == SUCCESS:
             self.succeeded(task_name, event.created)
+        if count % _MOST_NOTES == 0 and start_thread(self.measure, "measure") is None:
+            self.measure()  # the interpreter is ending
+
+    def measure(self) -> None:
+        """Make the measurements of what was noted; it never raises."""
+        with self._lock:
+            changes, self._active_changes = self._active_changes, Counter()
+            successes, self._successes = self._successes, {}
+            durations, self._durations = self._durations, []
+        try:
+            for task_name, change in changes.items():
+                self._active.add(change, {TASK_NAME: task_name})
+            for task_name, seconds in successes.items():
+                self._last_success.set(seconds, {TASK_NAME: task_name})
+            for one in durations:
+                # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
+                self._duration.record(one.seconds, one.attributes, one.context())
+        except Exception as error:  # noqa: BLE001  # the application's provider may raise anything
+            self._lost("metrics", error)
 
 
-def _observe_bridge(
-    provider: MeterProvider, counters: Counters, delivery: Callable[[], Delivery]
-) -> None:
+def _observe(provider: MeterProvider, metrics: TaskMetrics) -> None:
+    """Let a provider collect the metrics of a handler, beside those of others that share it."""
+    try:
+        sharing = _sharing.setdefault(provider, [])
+    except TypeError:  # a provider of the application that has no hash, or no weak references
+        sharing = []
+    sharing.append(metrics)
+    if len(sharing) == 1:
+        _observe_bridge(provider, sharing)
+
+
+def _observe_bridge(provider: MeterProvider, sharing: list[TaskMetrics]) -> None:
     """Make the metrics of delivery: outcomes, and items that wait; read when collected."""
     for signal, unit in _UNITS.items():
         # An instrument has one unit, and a scope has one instrument of a name: so a scope a signal.
@@ -132,65 +208,75 @@ def _observe_bridge(
         for name in BRIDGE_COUNTERS:
             meter.create_observable_counter(
                 f"rocketry.bridge.{name}",
-                [_reader(counters, signal, name)],
+                [_reader(sharing, signal, name)],
                 unit=unit,
                 description=f"Telemetry that was {name}.",
             )
         meter.create_observable_gauge(
             "rocketry.bridge.waiting",
-            [_waiting(delivery, signal)],
+            [_waiting(sharing, signal)],
             unit=unit,
             description="Telemetry that is not delivered yet.",
         )
     meter = provider.get_meter(NAME, VERSION)
     meter.create_observable_counter(
         "rocketry.bridge.hook_errors",
-        [_hook_errors(counters)],
+        [_hook_errors(sharing)],
         unit="{error}",
         description="Exceptions of the application's own hooks. No telemetry is lost.",
     )
     meter.create_observable_gauge(
         "rocketry.bridge.waiting_time",
-        [_waiting_time(delivery, signal) for signal in _UNITS],
+        [_waiting_time(sharing, signal) for signal in _UNITS],
         unit="s",
         description="How long the oldest record waits that is not delivered yet.",
     )
 
 
-def _hook_errors(counters: Counters) -> Callable[[CallbackOptions], Iterable[Observation]]:
+_Read = Callable[[CallbackOptions], Iterable[Observation]]
+
+
+def _hook_errors(sharing: list[TaskMetrics]) -> _Read:
     def read(_: CallbackOptions) -> Iterable[Observation]:
-        for hook, count in counters.of("traces", "hook_error").items():
+        for hook, count in _totals(sharing, "traces", "hook_error").items():
             yield Observation(count, {"hook": hook})
 
     return read
 
 
-def _waiting(
-    delivery: Callable[[], Delivery], signal: str
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _waiting(sharing: list[TaskMetrics], signal: str) -> _Read:
     def read(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(getattr(delivery(), signal).waiting, {"signal": signal})
+        waiting = sum(getattr(one.delivery(), signal).waiting for one in sharing)
+        yield Observation(waiting, {"signal": signal})
 
     return read
 
 
-def _waiting_time(
-    delivery: Callable[[], Delivery], signal: str
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _waiting_time(sharing: list[TaskMetrics], signal: str) -> _Read:
     def read(_: CallbackOptions) -> Iterable[Observation]:
-        oldest = getattr(delivery(), signal).oldest_waiting
-        seconds = 0.0 if oldest is None else max(time.time() - oldest.timestamp(), 0.0)
+        times = [getattr(one.delivery(), signal).oldest_waiting for one in sharing]
+        oldest = min((at.timestamp() for at in times if at is not None), default=None)
+        seconds = 0.0 if oldest is None else max(time.time() - oldest, 0.0)
         yield Observation(seconds, {"signal": signal})
 
     return read
 
 
-def _reader(
-    counters: Counters, signal: str, name: str
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _reader(sharing: list[TaskMetrics], signal: str, name: str) -> _Read:
     def read(_: CallbackOptions) -> Iterable[Observation]:
-        for reason, count in counters.of(signal, name).items():
+        if signal == "traces" and name == BRIDGE_COUNTERS[0]:
+            # Callbacks are called before the SDK collects what was measured.
+            for one in sharing:
+                one.measure()
+        for reason, count in _totals(sharing, signal, name).items():
             attributes = {"signal": signal, "reason": reason} if reason else {"signal": signal}
             yield Observation(count, attributes)
 
     return read
+
+
+def _totals(sharing: list[TaskMetrics], signal: str, outcome: str) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for one in sharing:
+        totals.update(one.counters.of(signal, outcome))
+    return totals

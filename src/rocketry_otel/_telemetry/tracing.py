@@ -23,7 +23,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from rocketry_otel._model.signals import LINK
+from rocketry_otel._model.signals import EXCEPTION_EVENT, LINK
 from rocketry_otel._runtime.scope import NAME, VERSION
 
 if TYPE_CHECKING:
@@ -107,6 +107,17 @@ class RunTracer:
         if self._sampler is not None and self._sampler.get_description().startswith(_ALWAYS_ON):
             self._sampler = None
 
+    @property
+    def samples_all(self) -> bool:
+        """Whether every span is sampled: then no sampler is asked."""
+        return self._sampler is None
+
+    def is_sampled(self, sampling: SamplingResult | None) -> bool:
+        """Return whether a run is sampled, as far as is known."""
+        if sampling is None:
+            return self.samples_all
+        return sampling.decision is Decision.RECORD_AND_SAMPLE
+
     def sampling_of(self, ids: RunIds, name: str, attributes: Attributes) -> SamplingResult | None:
         """Return the sampler's decision for a run that begins; ``None`` if it always samples."""
         if self._sampler is None:
@@ -151,7 +162,7 @@ class RunTracer:
         for event in signal.events:
             span.add_event(event.name, dict(event.attributes), event.time)
         if signal.exception is not None:
-            span.add_event("exception", signal.exception, signal.end)
+            span.add_event(EXCEPTION_EVENT, signal.exception, signal.end)
         if signal.error is not None:
             span.set_status(Status(StatusCode.ERROR, signal.error))
         span.end(signal.end)
@@ -161,7 +172,8 @@ def _link(link: RunLink) -> Link:
     context = SpanContext(
         link.trace_id, link.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
     )
-    return Link(context, {LINK: link.kind})
+    kind = {LINK: link.kind} if link.kind else {}
+    return Link(context, {**kind, **dict(link.attributes)})
 
 
 def _choose_ids(tracer: Any) -> tuple[_Chosen, Sampler | None]:

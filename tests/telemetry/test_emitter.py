@@ -1,0 +1,137 @@
+"""Where the spans and log records of runs are made: at once, or on the thread of a queue."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from redbird.repos import MemoryRepo
+
+from rocketry_otel import OTelRepoHandler, TaskEventRecord
+from rocketry_otel._telemetry.tracing import RunTracer
+from tests.support.otlp_receiver import OTLPReceiver
+from tests.support.records import START, raised, task_record
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
+    """A receiver, named by the environment."""
+    with OTLPReceiver(grpc=False) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+        yield receiver
+
+
+@pytest.fixture
+def handler(receiver: OTLPReceiver) -> Iterator[OTelRepoHandler]:
+    """A handler with providers of its own."""
+    handler = OTelRepoHandler(MemoryRepo(model=TaskEventRecord))
+    yield handler
+    handler.close()
+
+
+@pytest.fixture
+def makers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the threads that make spans."""
+    names: list[str] = []
+    record = RunTracer.record
+
+    def note(self: RunTracer, *args: Any) -> None:
+        names.append(threading.current_thread().name)
+        record(self, *args)
+
+    monkeypatch.setattr(RunTracer, "record", note)
+    return names
+
+
+def run(handler: OTelRepoHandler, action: str = "success", **fields: Any) -> None:
+    """Handle the two records of a run."""
+    handler.handle(task_record("run", run_id="r1"))
+    handler.handle(task_record(action, run_id="r1", created=START + 1, **fields))
+
+
+def test_no_task_waits_for_our_own_providers(
+    handler: OTelRepoHandler, receiver: OTLPReceiver, makers: list[str]
+) -> None:
+    """The thread that sends a span makes it."""
+    run(handler)
+    assert handler.flush(20.0)
+    assert makers == ["rocketry-otel-traces"]
+    assert len(receiver.spans) == 1
+    assert len(receiver.log_records) == 2
+
+
+def test_large_event_is_cut_at_once(
+    handler: OTelRepoHandler, receiver: OTLPReceiver, makers: list[str]
+) -> None:
+    """Many may wait: no more is kept of each than is sent."""
+    run(handler, "fail", exc_info=raised(ValueError("x" * 100_000)))
+    assert makers == ["MainThread"]
+    assert handler.flush(20.0)
+    assert len(receiver.spans) == 1
+
+
+def test_processor_of_the_application_sees_runs_at_once(
+    handler: OTelRepoHandler, receiver: OTLPReceiver, makers: list[str]
+) -> None:
+    """It was added to our provider, which may be the global one."""
+    seen: list[str] = []
+
+    class Processor(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            seen.append(span.name)
+
+    handler._bridge.pipeline.connect().providers.tracer.add_span_processor(Processor())
+    run(handler)
+    assert seen == ["run etl"]
+    assert makers == ["MainThread"]
+    assert handler.flush(20.0)
+    assert len(receiver.spans) == 1
+
+
+@pytest.mark.parametrize(("ratio", "spans", "thread"), [("1.0", 1, "traces"), ("0.0", 0, None)])
+def test_sampler_decides_before_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+    handler: OTelRepoHandler,
+    receiver: OTLPReceiver,
+    makers: list[str],
+    ratio: str,
+    spans: int,
+    thread: str | None,
+) -> None:
+    """A span that is not sampled takes no room."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", ratio)
+    run(handler)
+    assert handler.flush(20.0)
+    assert len(receiver.spans) == spans
+    assert len(receiver.log_records) == 2
+    assert makers == [f"rocketry-otel-{thread}" if thread else "MainThread"]
+    assert handler.delivery.traces.delivered == spans
+    assert handler.delivery.traces.dropped == 0
+
+
+def test_error_on_the_thread_of_a_queue_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+    handler: OTelRepoHandler,
+    receiver: OTLPReceiver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It costs one item; the flush is false, and one line is logged."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("our own fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rocketry_otel._telemetry.emitter.span_signal", broken)
+        run(handler)
+        assert handler.flush(20.0) is False
+    assert handler.delivery.traces.dropped == 1
+    assert len(receiver.log_records) == 2
+    lines = [record.getMessage() for record in caplog.records if record.name == "rocketry_otel"]
+    assert "Something could not be handed over (traces)" in lines[0]
+    run(handler)
+    assert handler.flush(20.0) is True
