@@ -6,6 +6,7 @@ import csv
 import re
 from typing import TYPE_CHECKING, Any
 
+from redbird import BaseRepo
 from redbird.oper import greater_equal
 from redbird.repos import JSONDirectoryRepo
 
@@ -13,6 +14,7 @@ from rocketry_otel._model.annotations import attributes_as_text, events_as_text,
 from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import CRASH, ENDINGS, RUN, TaskEvent, parse_event
 from rocketry_otel._model.ids import RunIds, ids_of
+from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._model.text import optional_integer, optional_seconds, optional_text
 from rocketry_otel._repositories.json_repo import is_ordered
 from rocketry_otel._repositories.values import satisfies
@@ -22,8 +24,6 @@ from .streams.stream_of import stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from redbird import BaseRepo
 
     from rocketry_otel._model.runs import Observation
 
@@ -67,6 +67,7 @@ class RunLookup:
 
     Attributes:
         repo: The repository.
+        takes_records: Whether it takes a ``TaskEventRecord`` as it takes the fields of one.
     """
 
     def __init__(self, repo: BaseRepo) -> None:
@@ -76,6 +77,12 @@ class RunLookup:
         # A field of the user's own that has one of these names is of another type.
         self._added = [name for name in _ADDED_FIELDS if self._is_of(name, str)]
         self._cleaned: dict[str, Callable[[Any], Any]] = {}
+        # Its records can be made here: nothing of the repository's own takes part.
+        self.takes_records = (
+            repo.model is TaskEventRecord
+            and type(repo).add is BaseRepo.add
+            and type(repo).to_item is BaseRepo.to_item
+        )
         if "trace_id" in self._added:
             # A model of ours: these are stored even if the formatter leaves them out.
             self._added += ["message", "exc_text"]

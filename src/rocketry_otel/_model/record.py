@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from pydantic.v1 import BaseModel, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class TaskEventRecord(BaseModel):
@@ -56,3 +61,35 @@ class TaskEventRecord(BaseModel):
     events: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
+
+
+_REQUIRED = ("task_name", "action", "created")
+_TYPES: dict[str, type] = {name: field.type_ for name, field in TaskEventRecord.__fields__.items()}
+
+
+def exact_record(fields: Mapping[str, Any]) -> TaskEventRecord | None:
+    """Return the record with these fields, without a validation that would change nothing.
+
+    That takes a third of the time. The record equals the one that the model would make.
+
+    Args:
+        fields: The fields of a log record; those that the model does not have are left out.
+
+    Returns:
+        The record; ``None`` if a field has not exactly the type of the model, or a required one is
+        missing. Then the model converts or refuses it.
+    """
+    get = fields.get
+    values = {name: get(name) for name in _TYPES}
+    for name, type_ in _TYPES.items():
+        value = values[name]
+        if value is None:
+            if name in _REQUIRED:
+                return None
+        elif type(value) is not type_:
+            return None
+    record = TaskEventRecord.__new__(TaskEventRecord)
+    # As pydantic's own `construct` does, which takes longer.
+    object.__setattr__(record, "__dict__", values)
+    object.__setattr__(record, "__fields_set__", {name for name in _TYPES if name in fields})
+    return record
