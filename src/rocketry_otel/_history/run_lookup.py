@@ -67,7 +67,6 @@ class RunLookup:
 
     Attributes:
         repo: The repository.
-        takes_records: Whether it takes a ``TaskEventRecord`` as it takes the fields of one.
     """
 
     def __init__(self, repo: BaseRepo) -> None:
@@ -77,12 +76,6 @@ class RunLookup:
         # A field of the user's own that has one of these names is of another type.
         self._added = [name for name in _ADDED_FIELDS if self._is_of(name, str)]
         self._cleaned: dict[str, Callable[[Any], Any]] = {}
-        # Its records can be made here: nothing of the repository's own takes part.
-        self.takes_records = (
-            repo.model is TaskEventRecord
-            and type(repo).add is BaseRepo.add
-            and type(repo).to_item is BaseRepo.to_item
-        )
         if "trace_id" in self._added:
             # A model of ours: these are stored even if the formatter leaves them out.
             self._added += ["message", "exc_text"]
@@ -95,6 +88,17 @@ class RunLookup:
     def _is_of(self, name: str, type_: type) -> bool:
         field = (self._fields or {}).get(name)
         return field is not None and field.outer_type_ is type_
+
+    @property
+    def takes_records(self) -> bool:
+        """Whether it takes a ``TaskEventRecord`` as it takes the fields of one."""
+        class_ = type(self.repo)
+        return (
+            self.repo.model is TaskEventRecord
+            # Else something of the application's takes part.
+            and class_.add is BaseRepo.add
+            and class_.to_item is BaseRepo.to_item
+        )
 
     def keeps(self, field: str) -> bool:
         """Return whether the model of the repository stores a field."""

@@ -179,6 +179,8 @@ def log_signal(event: TaskEvent, detail: ExceptionDetail) -> LogSignal:
         attributes[ACTION] = action = short_name(action)
         event_name = f"rocketry.task.{action}"
         severity, severity_text = _SEVERITIES.get(action, _INFO)
+    if action == FAIL and (error_type := error_type_of(event)) is not None:
+        attributes[ERROR_TYPE] = error_type
     if event.exception is not None:
         attributes.update(exception_attributes(event.exception, detail))
     body = shortened(event.message, LONGEST_MESSAGE)
