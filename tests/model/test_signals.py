@@ -171,10 +171,12 @@ def test_each_action_is_a_log_record(action: str, severity: SeverityNumber, text
         text,
     )
     assert (signal.timestamp, signal.body) == (1_000_000_000, "m")
+    error = {"error.type": "_OTHER"} if action == "fail" else {}
     assert signal.attributes == {
         "task_name": "etl",
         "rocketry.run_id": "r1",
         "rocketry.action": action,
+        **error,
     }
 
 
