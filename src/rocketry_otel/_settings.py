@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import _rocketry_otel_pydantic
 from pydantic.v1 import BaseSettings, Field, ValidationError, root_validator, validator
 
 from ._errors import SettingsError
@@ -207,7 +208,7 @@ def _explained(error: ValidationError, given: Mapping[str, Any]) -> str:
 
 
 def _warn_of_unknown_variables(environment: Mapping[str, str]) -> None:
-    known = {PREFIX + name.upper() for name in _ALLOWED}
+    known = {PREFIX + name.upper() for name in _ALLOWED} | {_rocketry_otel_pydantic.VARIABLE}
     unknown = sorted(
         name
         for name in environment

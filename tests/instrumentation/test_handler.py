@@ -12,7 +12,7 @@ from weakref import ref
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind
-from pydantic import BaseModel
+from pydantic.v1 import BaseModel
 from redbird.logging import RepoHandler
 from redbird.repos import MemoryRepo
 from rocketry.log import LogRecord, MinimalRecord, MinimalRunRecord
