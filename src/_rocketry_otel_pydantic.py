@@ -1,16 +1,17 @@
 """Lets Red Bird and Rocketry, which are written for pydantic 1, run beside pydantic 2.
 
 In: an import of ``redbird`` or ``rocketry``, from whatever place. Out: the same module, in which
-``pydantic`` means ``pydantic.v1``. No other module sees a difference: ``sys.modules`` stays as it is,
-so it does not matter what other threads import meanwhile. With pydantic 1 nothing is changed.
+``pydantic`` means ``pydantic.v1``. No other module sees a difference: ``sys.modules`` stays as it
+is, so it does not matter what other threads import meanwhile. With pydantic 1 nothing is changed.
 
-A line in ``rocketry_otel.pth`` imports this module when the interpreter starts, so that it does not
-matter either whether an application imports ``rocketry`` or ``rocketry_otel`` first. So it lies beside
-the package, and imports nothing but ``sys`` before it is needed.
+A line in ``rocketry_otel.pth`` imports this module when the interpreter starts. So an application
+may import ``rocketry`` before ``rocketry_otel``. This module therefore lies beside the package,
+and imports nothing but ``sys`` and ``os``, which every interpreter has, before it is needed.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -64,12 +65,10 @@ def install() -> None:
 
     Nothing happens if it is installed, or if ``ROCKETRY_OTEL_PYDANTIC`` switches it off.
     """
-    if V1Finder in sys.meta_path:
-        return
-    import os  # noqa: PLC0415  # the interpreter has it already
-
-    if os.environ.get(VARIABLE, "").strip().lower() not in OFF:
+    is_off = os.environ.get(VARIABLE, "").strip().lower() in OFF
+    if not is_off and V1Finder not in sys.meta_path:
         sys.meta_path.insert(0, V1Finder)
+        _forget_broken_imports()
 
 
 def remove() -> None:
@@ -78,12 +77,9 @@ def remove() -> None:
         sys.meta_path.remove(V1Finder)
 
 
-def forget_broken_imports() -> None:
-    """Forget what is left of an import of Red Bird or Rocketry that failed.
-
-    Some of their modules may have been imported with pydantic 2 before the first one failed. The
-    next import would take them as they are.
-    """
+def _forget_broken_imports() -> None:
+    # Without the line that the interpreter runs at its start, an earlier import may have failed.
+    # Some modules were imported with pydantic 2 before the first one failed.
     for package in _PACKAGES - sys.modules.keys():
         for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
             del sys.modules[name]

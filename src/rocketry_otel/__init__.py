@@ -1,12 +1,8 @@
 """OpenTelemetry for Rocketry: every task event in a Red Bird repository and in your traces."""
 
-# First: what follows imports Red Bird, which needs pydantic 1 or this.
-import _rocketry_otel_pydantic
+# First: what follows imports Red Bird.
+import _rocketry_otel_pydantic  # noqa: F401
 
-_rocketry_otel_pydantic.install()
-_rocketry_otel_pydantic.forget_broken_imports()
-
-# ruff: isort: split
 from ._errors import (
     RepositoryError,
     RepositoryMismatchError,

@@ -11,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import _rocketry_otel_pydantic
 from pydantic.v1 import BaseSettings, Field, ValidationError, root_validator, validator
+
+import _rocketry_otel_pydantic
 
 from ._errors import SettingsError
 from ._model.durations import EXAMPLES, seconds_of

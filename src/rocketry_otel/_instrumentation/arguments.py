@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pydantic
+from pydantic import v1
+
 from rocketry_otel._settings import Settings
 
 if TYPE_CHECKING:
@@ -44,22 +47,41 @@ def check_repository(repo: Any) -> None:
     """Check the repository of a handler.
 
     Raises:
-        TypeError: It is no repository.
+        TypeError: It is no repository, or Red Bird cannot use its model.
     """
     if not _is_repository(repo):
         expected = 'a Red Bird repository, such as open_repository("sqlite:///tasks.db")'
         raise _refusal("repo", repo, expected)
+    model: Any = getattr(repo, "model", None)
+    if _is_of_pydantic_2(model):
+        raise TypeError(
+            f"The model {model.__name__} of the repository is of pydantic 2, which Red Bird cannot "
+            "use: let it inherit from pydantic.v1.BaseModel"
+        )
+
+
+def _is_of_pydantic_2(model: Any) -> bool:
+    # With pydantic 1 the two base classes are the same one.
+    return (
+        isinstance(model, type)
+        and issubclass(model, pydantic.BaseModel)
+        and not issubclass(model, v1.BaseModel)
+    )
 
 
 def check_repository_or_url(repo: Any) -> None:
     """Check the repository of ``instrument``.
 
     Raises:
-        TypeError: It is neither a repository nor a text, nor ``None``.
+        TypeError: It is neither a repository nor a text, nor ``None``; or Red Bird cannot use its
+            model.
     """
-    if not (repo is None or isinstance(repo, str) or _is_repository(repo)):
+    if repo is None or isinstance(repo, str):
+        return
+    if not _is_repository(repo):
         expected = "a Red Bird repository or a URL, such as sqlite:///tasks.db"
         raise _refusal("repo", repo, expected)
+    check_repository(repo)
 
 
 def check_options(**options: Any) -> None:
