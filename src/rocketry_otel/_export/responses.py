@@ -52,7 +52,7 @@ _NOT_HTTP = (
     "the port does not speak HTTP, and may be one for gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, "
     "or use the port of OTLP over HTTP (4318 as a rule)"
 )
-_NOT_GRPC = (
+NOT_GRPC = (
     "the port does not speak gRPC, and may be one for HTTP: set "
     "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or use the port of OTLP over gRPC (4317 as a rule)"
 )
@@ -338,7 +338,7 @@ def _result_of_rpc(error: Any) -> Result:
         # Only an acceptance has a message. Our limit cut it off, but the collector has the batch.
         return Result(Answer.ACCEPTED)
     if code == "UNAVAILABLE" and "Failed parsing HTTP/2" in details:
-        return Result(Answer.UNAVAILABLE, _NOT_GRPC)
+        return Result(Answer.UNAVAILABLE, NOT_GRPC)
     # gRPC has no code of its own for a message beyond the receiver's limit.
     too_large = code == "RESOURCE_EXHAUSTED" and "larger than" in details
     refused = too_large or code == "INVALID_ARGUMENT"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from redbird.repos import MemoryRepo
 
 from rocketry_otel._delivery.state_path import place_of
+from rocketry_otel._export import otel_env as environment
 from rocketry_otel._export.providers import SIGNALS
 from rocketry_otel._repositories.urls import mask_url
 
@@ -34,7 +35,8 @@ def start_line(
         sends_log_lines: Whether the log lines of tasks' bodies are sent.
     """
     lines = _LINES if sends_log_lines else ""
-    return f"Records are kept in {_place(repo, url)}. {_destinations(providers)}.{lines}"
+    place, ways = _place(repo, url), _destinations(providers)
+    return f"Records are kept in {place}. {ways}.{_delivery(providers)}{lines}"
 
 
 def _place(repo: BaseRepo, url: str | None) -> str:
@@ -78,6 +80,21 @@ def _destination(signal: str, providers: Providers) -> str:
         return "the provider of the application"
     names = [one.destination.name for one in providers.channels if one.signal == signal]
     return _joined(dict.fromkeys(names))
+
+
+def _delivery(providers: Providers | None) -> str:
+    """Return what a file of OpenTelemetry's configuration means for our own delivery."""
+    if environment.text("OTEL_CONFIG_FILE") is None or providers is None:
+        return ""
+    if providers.borrowed:
+        return (
+            " OTEL_CONFIG_FILE configures them: what they cannot send is not sent again from the "
+            "repository."
+        )
+    return (
+        " OTEL_CONFIG_FILE is not used: only opentelemetry-instrument reads it, and only with the "
+        "extra auto."
+    )
 
 
 def _joined(words: Any) -> str:
