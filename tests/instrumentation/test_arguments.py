@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
 import pytest
+from pydantic import v1
 from redbird.repos import CSVFileRepo, MemoryRepo
 
 from rocketry_otel import (
@@ -99,6 +102,43 @@ def test_handler_checks_its_arguments(arguments: dict[str, Any], message: str) -
     """A handler put in place by hand takes a repository, not a URL."""
     with pytest.raises(TypeError, match=message):
         OTelRepoHandler(**{"repo": MemoryRepo(model=TaskEventRecord), **arguments})
+
+
+@pytest.mark.skipif(pydantic.VERSION.startswith("1."), reason="pydantic 1 is installed")
+def test_model_of_pydantic_2_is_refused(telemetry: TelemetryCapture) -> None:
+    """By the handler, by `instrument`, and if the application brings it; one of `v1` works."""
+
+    class Record(pydantic.BaseModel):
+        task_name: str
+        action: str
+        created: float
+
+    class RecordOfV1(v1.BaseModel):
+        task_name: str
+        action: str
+        created: float
+
+    message = re.escape(
+        "The model Record of the repository is of pydantic 2, which Red Bird cannot use: let it "
+        "inherit from pydantic.v1.BaseModel"
+    )
+    repo = MemoryRepo(model=Record)
+    with pytest.raises(TypeError, match=message):
+        OTelRepoHandler(repo)
+    with pytest.raises(TypeError, match=message):
+        instrument(make_app(), repo=repo)
+    app = make_app(logger_repo=repo)
+    with pytest.raises(TypeError, match=message):
+        instrument(app)
+    app = make_app(logger_repo=MemoryRepo(model=RecordOfV1))
+    handler = instrument(app, **telemetry.providers)
+    app.session.create_task(func=apps.succeed, name="etl")
+    run_tasks(app, "etl")
+    records = handler.repo.filter_by(task_name="etl").all()
+    assert [(type(it), it.action) for it in records] == [
+        (RecordOfV1, "run"),
+        (RecordOfV1, "success"),
+    ]
 
 
 def test_object_like_a_repository_is_accepted(telemetry: TelemetryCapture) -> None:

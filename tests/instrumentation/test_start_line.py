@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from redbird.repos import CSVFileRepo
+from redbird.repos import CSVFileRepo, MemoryRepo
 
 from rocketry_otel import TaskEventRecord, instrument, uninstrument
 from rocketry_otel._instrumentation import hooks
@@ -113,3 +113,27 @@ def test_start_goes_on_without_its_line(caplog, monkeypatch, is_broken: str) -> 
     with capture_telemetry(app):
         run_tasks(app)
     assert lines(caplog) == []
+
+
+def test_configuration_file_is_mentioned(caplog, monkeypatch) -> None:
+    """The line has what it means for delivery: with its providers, and with our own."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("OTEL_CONFIG_FILE", "otel.yaml")
+    app = make_app()
+    with capture_telemetry(app):
+        run_tasks(app)
+    assert (
+        "provider of the application. OTEL_CONFIG_FILE configures them: what they"
+        in lines(caplog)[0]
+    )
+    caplog.clear()
+    for signal in ("TRACES", "LOGS", "METRICS"):
+        monkeypatch.setenv(f"OTEL_{signal}_EXPORTER", "none")
+    app = make_app()
+    instrument(app)
+    run_tasks(app)
+    uninstrument(app)
+    assert (
+        " OTEL_CONFIG_FILE is not used: only opentelemetry-instrument reads it" in lines(caplog)[0]
+    )
+    assert "OTEL_CONFIG_FILE" not in start_line(MemoryRepo(), None, None)
