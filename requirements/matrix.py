@@ -1,7 +1,8 @@
 """Work with every Python, two at a time: `make test-all` and `make test-pips`.
 
-``matrix.py tests 3.10=/path/to/python ...`` runs the tests: all of them with the newest Python and
-with the oldest dependencies, and those that are not marked slow with the others. With
+``matrix.py tests 3.10=/path/to/python ...`` runs the tests: all of them with the newest Python,
+beside pydantic 2 and FastAPI, and with the oldest dependencies; those that are not marked slow with
+the others. With
 ``--tested=3.11`` it leaves out Python 3.11 with the usual dependencies: `make test` has run all of
 its tests.
 
@@ -41,11 +42,12 @@ PIP_TRIALS = [
     ("3.12", NEWEST_PIP, "demo"),
     ("3.10", OLDEST_PIP["3.10"], "oldest"),
     ("3.12", NEWEST_PIP, "oldest"),
+    ("3.10", NEWEST_PIP, "pydantic2"),
 ]
 ALL, QUICK = "", "not slow and not conservation"
 # The long ones first, so that the two turns end together.
 TEST_TRIALS = [
-    ("3.13", "dev", ALL),
+    ("3.13", "pydantic2", ALL),
     ("3.10", "oldest", ALL),
     ("3.12", "dev", QUICK),
     ("3.10", "dev", QUICK),
@@ -147,7 +149,7 @@ def test_trials(pythons: dict[str, str], tested: str | None) -> list[Trial]:
             f"Python {version}, {file}.txt, {'all tests' if mark == ALL else 'without slow tests'}",
             [
                 "test-quick",
-                f"VENV=.venv-oldest-{version}" if file == "oldest" else f"VENV=.venv-{version}",
+                f"VENV=.venv-{version}" if file == "dev" else f"VENV=.venv-{file}-{version}",
                 f"REQUIREMENTS=requirements/{file}.txt",
                 f"PYTHON={pythons.get(version)}",
                 f"MARK={mark}",

@@ -89,6 +89,20 @@ def test_two_applications_are_recorded(receiver, tmp_path: Path) -> None:
     assert [it.span.name for it in receiver.spans] == ["run etl", "run report"]
 
 
+def test_application_is_recorded_after_a_restart(receiver, tmp_path: Path) -> None:
+    """Rocketry replaces the process by a new one of the same command."""
+    restarts = """
+import os
+if "AGAIN" not in os.environ:
+    os.environ["AGAIN"] = "1"
+    app.session.config.shut_cond = None
+    app.session["etl"].func = app.session.restart
+"""
+    done = run(tmp_path, PLAIN + restarts + RUN, receiver.http_endpoint, **HTTP)
+    assert (done.returncode, done.stdout) == (0, "the body runs\n"), done.stderr
+    assert [it.span.name for it in receiver.spans] == ["run etl", "run etl"]
+
+
 def test_gRPC_of_the_distribution_is_used(receiver, tmp_path: Path) -> None:  # noqa: N802
     """It is the distribution's default."""
     pytest.importorskip("opentelemetry.distro")
