@@ -47,8 +47,8 @@ class RocketryInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignor
     use it as well: ``RocketryInstrumentor().instrument()``. The keyword arguments are those of
     ``rocketry_otel.instrument``, and hold for every application. Rocketry is not imported before
     the application imports it. An application that calls ``rocketry_otel.instrument`` itself is
-    recorded once, in its own way. If an application cannot be recorded, one warning says why, and
-    it runs as it would without this.
+    recorded once, in its own way. If an application cannot be recorded, one warning has the
+    reason, and it runs as it would without this.
     """
 
     _arguments: dict[str, Any]
