@@ -6,10 +6,9 @@ is, so it does not matter what other threads import meanwhile. With pydantic 1 n
 
 A line in ``rocketry_otel.pth`` imports this module when the interpreter starts. So an application
 may import ``rocketry`` before ``rocketry_otel``. This module therefore lies beside the package,
-and imports nothing but ``sys`` and ``os``, which every interpreter has, before it is needed.
+and imports nothing but ``sys`` and ``os``, which every interpreter has, before it is needed
+(not even ``__future__``, hence the quotes).
 """
-
-from __future__ import annotations
 
 import os
 import sys
@@ -34,8 +33,8 @@ class V1Finder:
 
     @staticmethod
     def find_spec(
-        fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        fullname: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         """Return the spec of a module of Red Bird or Rocketry, prepared for pydantic 2.
 
         Args:
@@ -97,7 +96,7 @@ def _is_needed() -> bool:
     return not pydantic.VERSION.startswith("1.")
 
 
-def _prepared(spec: ModuleSpec) -> ModuleSpec:
+def _prepared(spec: "ModuleSpec") -> "ModuleSpec":
     """Let the loader run the module with an import statement of our own."""
     import copy  # noqa: PLC0415
 
@@ -107,7 +106,7 @@ def _prepared(spec: ModuleSpec) -> ModuleSpec:
     loader: Any = copy.copy(spec.loader)
     run = loader.exec_module
 
-    def exec_module(module: ModuleType) -> None:
+    def exec_module(module: "ModuleType") -> None:
         vars(module)["__builtins__"] = _builtins()
         before = sys.modules.get(_PYDANTIC)
         try:
@@ -122,7 +121,7 @@ def _prepared(spec: ModuleSpec) -> ModuleSpec:
     return spec
 
 
-def _builtins() -> dict[str, Any]:
+def _builtins() -> "dict[str, Any]":
     """Return the built-in names, with an ``import`` statement for which pydantic is pydantic 1.
 
     Functions of a module use them too, so an import inside a function sees the same.
@@ -134,11 +133,11 @@ def _builtins() -> dict[str, Any]:
 
 def _import_v1(
     name: str,
-    globals: Mapping[str, object] | None = None,  # noqa: A002  # as the interpreter names them
-    locals: Mapping[str, object] | None = None,  # noqa: A002
-    fromlist: Sequence[str] | None = (),
+    globals: "Mapping[str, object] | None" = None,  # noqa: A002  # as the interpreter names them
+    locals: "Mapping[str, object] | None" = None,  # noqa: A002
+    fromlist: "Sequence[str] | None" = (),
     level: int = 0,
-) -> Any:
+) -> "Any":
     import builtins  # noqa: PLC0415
 
     # Code of the user's that Rocketry runs by `exec` has the built-in names of Rocketry.
