@@ -38,6 +38,7 @@ app.session["etl"].run()
 app.session.config.shut_cond = SchedulerCycles() >= 1
 """
 RUN = "app.run()\n"
+LONGEST = 240  # seconds, on a machine that does much else
 
 
 def run(folder: Path, script: str, endpoint: str, **env: str) -> Finished:
@@ -46,7 +47,7 @@ def run(folder: Path, script: str, endpoint: str, **env: str) -> Finished:
     file.write_text(script, encoding="utf-8")
     command = str(Path(sys.executable).with_name("opentelemetry-instrument"))
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **NO_METRICS, **env}
-    return run_command([command, sys.executable, str(file)], variables, cwd=folder)
+    return run_command([command, sys.executable, str(file)], variables, LONGEST, folder)
 
 
 @pytest.fixture

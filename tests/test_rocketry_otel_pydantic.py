@@ -7,6 +7,7 @@ names, whose imports wait or fail on demand.
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -41,9 +42,13 @@ print([record.action for record in handler.repo.filter_by().all()])
 """
 
 
+# On a machine that does much else, an import may take long.
+run_slowly = partial(run_python, timeout=240)
+
+
 def run(script: str, **env: str) -> Finished:
     """Run a script, in which every warning is an error."""
-    return run_python(script, env={"OTEL_SDK_DISABLED": "true", **env}, options=["-W", "error"])
+    return run_slowly(script, env={"OTEL_SDK_DISABLED": "true", **env}, options=["-W", "error"])
 
 
 def test_distribution_has_the_line_that_the_interpreter_runs() -> None:
@@ -78,7 +83,7 @@ def test_without_the_line_the_package_comes_first() -> None:
     del os.environ["ROCKETRY_OTEL_PYDANTIC"], sys.modules["_rocketry_otel_pydantic"]
     import rocketry_otel
     """
-    done = run_python(
+    done = run_slowly(
         "\n".join([*(line.strip() for line in script.splitlines()), CHECKS, RUN]),
         env={"OTEL_SDK_DISABLED": "true", "ROCKETRY_OTEL_PYDANTIC": "off"},
     )
@@ -97,7 +102,7 @@ except Exception as error:
 del os.environ["ROCKETRY_OTEL_PYDANTIC"], sys.modules["_rocketry_otel_pydantic"]
 import rocketry_otel
 """
-    done = run_python(
+    done = run_slowly(
         f"{script}{CHECKS}{RUN}",
         env={"OTEL_SDK_DISABLED": "true", "ROCKETRY_OTEL_PYDANTIC": "off"},
         options=["-W", "ignore"],
@@ -131,7 +136,7 @@ def test_nothing_but_sys_and_os_is_imported_at_the_start() -> None:
     script = (
         "import sys; print({'pydantic', 'copy', 'rocketry_otel', 'redbird'} & set(sys.modules))"
     )
-    done = run_python(script, options=["-I"])
+    done = run_slowly(script, options=["-I"])
     assert done.stdout == "set()\n"
 
 
@@ -188,7 +193,7 @@ if __name__ == "__main__":
     app.run()
     print([(it.action, it.exc_text) for it in handler.repo.filter_by().all()])
 """
-    done = run_python(script, env={"OTEL_SDK_DISABLED": "true"})
+    done = run_slowly(script, env={"OTEL_SDK_DISABLED": "true"})
     assert done.stdout == "[('run', None), ('success', None)]\n", done.stderr
 
 
@@ -214,7 +219,7 @@ def run_among(folder: Path, script: str) -> Finished:
     indent = len(lines[0]) - len(lines[0].lstrip())
     body = "\n".join(line[indent:] for line in lines)
     start = f"import sys\nsys.path[:0] = [{str(folder)!r}, {FOLDER!r}]\n"
-    return run_python(
+    return run_slowly(
         f"{start}import _rocketry_otel_pydantic\n{body}", options=["-S", "-W", "error"]
     )
 

@@ -20,7 +20,7 @@ BOTH, OWN_MODEL = re.findall(r"```python\n(.*?)```", PYDANTIC, re.DOTALL)
 def run(script: str, tmp_path: Path) -> str:
     """Run a script without telemetry; return its output."""
     env = {"OTEL_SDK_DISABLED": "true"}
-    done = run_python(script, cwd=tmp_path, env=env, options=["-W", "error"])
+    done = run_python(script, cwd=tmp_path, env=env, options=["-W", "error"], timeout=240)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
