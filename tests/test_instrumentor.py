@@ -8,9 +8,12 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from rocketry_otel import instrument, uninstrument
 from rocketry_otel._instrumentation.handler import handler_of
@@ -181,6 +184,27 @@ def test_code_can_switch_it_on_and_off(instrumentor, telemetry: TelemetryCapture
     instrumentor.instrument(**telemetry.providers)
     run_tasks(app, "etl")
     assert len(telemetry.spans) == 3
+
+
+def test_port_is_looked_at_once(
+    instrumentor, telemetry: TelemetryCapture, receiver, monkeypatch, caplog
+) -> None:
+    """When the first scheduler starts beside the global provider of a distribution."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
+    monkeypatch.setattr(instrumentor, "_has_looked", False)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
+    instrumentor.instrument(**telemetry.providers)
+    for _ in range(2):
+        app = make_app()
+        run_tasks(app)
+        uninstrument(app)
+    for thread in threading.enumerate():
+        if thread.name == "rocketry-otel-wrong-protocol":
+            thread.join()
+    assert [
+        it.getMessage().partition(":")[0] for it in caplog.records if it.levelname == "WARNING"
+    ] == ["No telemetry reaches http"]
 
 
 def test_application_of_ones_own_stays_instrumented(
