@@ -213,3 +213,10 @@ def test_code_may_say_it_in_python() -> None:
     for bad in ({"catch_up": -1}, {"state_dir": b"x\xff"}, {"retention": 0}, {"retention": []}):
         with pytest.raises(SettingsError):
             Settings(**bad)
+
+
+def test_switch_of_the_line_at_the_start_is_known(monkeypatch, caplog) -> None:
+    """It is no setting, and no unknown variable either."""
+    monkeypatch.setenv("ROCKETRY_OTEL_PYDANTIC", "off")
+    Settings()
+    assert caplog.records == []
