@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -29,6 +30,8 @@ _SQLITE_OPTIONS = {
     "timeout",
     "uri",
 }
+# Where a connection of SQLite keeps which file it has open.
+_FILE = "rocketry_otel.file"
 _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -143,14 +146,47 @@ def prepare_sqlite(engine: Engine) -> None:
     """Let SQLite lose no record, and let no reader lock writers out."""
 
     @sa.event.listens_for(engine, "connect")
-    def _(connection: Any, _: object) -> None:
+    def _(connection: Any, record: Any) -> None:
         # A committed record survives a power cut.
         connection.execute("PRAGMA synchronous=FULL").close()
+        database = connection.execute("PRAGMA database_list").fetchone()[2]
+        record.info[_FILE] = (database, _identity(database))
 
-    # The file keeps this mode. While others use the file, the mode cannot be changed: then one
-    # of them has just done so, or the next one will.
+    @sa.event.listens_for(engine, "checkout")
+    def _(_connection: Any, record: Any, _proxy: object) -> None:
+        if not is_in_place(record):
+            # The pool opens another connection instead.
+            raise sa.exc.DisconnectionError
+
+    # A connection that is open already lacks both.
+    engine.dispose()
+    write_ahead(engine)
+
+
+def write_ahead(engine: Engine) -> None:
+    """Have SQLite write to a log beside the file first; the file keeps this mode."""
+    # While others use the file, the mode cannot be changed: then one of them has just done so, or
+    # the next one will.
     with suppress(sa.exc.OperationalError), engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+
+def is_in_place(connection: Any) -> bool:
+    """Return whether the file that a connection of SQLite has open is the one at its path.
+
+    Args:
+        connection: The connection, or its record in the pool.
+    """
+    database, identity = connection.info[_FILE]
+    return _identity(database) == identity
+
+
+def _identity(database: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(database)  # noqa: PTH116  # at each record; a Path takes twice as long
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def analyze_sqlite(engine: Engine, table: str) -> None:

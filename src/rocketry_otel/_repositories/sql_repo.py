@@ -23,6 +23,7 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 from .skipped import SkippedRows
 from .sql_engine import analyze_sqlite, make_engine, prepare_sqlite, split_table, write
 from .sql_table import open_table
+from .sql_writer import RowWriter
 from .urls import mask_url, refusal, without_secrets
 from .values import storable, storable_query, with_text
 from .weak_references import Referable
@@ -84,8 +85,9 @@ def _open(url: str, engine: Engine, name: str) -> TaskEventSQLRepo:
 class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
     """Red Bird's ``SQLRepo``, safe with threads, forks and errors.
 
-    Every operation takes its own connection from the pool and returns it, even if its result is
-    read only in part. So an error cannot outlive its operation, as it does in a session.
+    Records are added through one connection that is kept. Every other operation takes its own
+    connection from the pool and returns it, even if its result is read only in part. So an error
+    cannot outlive its operation, as it does in a session.
     ``limits`` has the number of characters that a column holds, if it is limited.
     """
 
@@ -94,6 +96,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
 
     _limits: Mapping[str, int] = PrivateAttr()
     _skipped: SkippedRows = PrivateAttr()
+    _writer: RowWriter = PrivateAttr()
 
     def __init__(self, engine: Engine, table: sa.Table, limits: Mapping[str, int]) -> None:
         orm_class = type("TaskEvent", (), {})
@@ -108,11 +111,12 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         self.engine = engine
         self._limits = limits
         self._skipped = SkippedRows(f"the table {table.name}")
+        self._writer = RowWriter(engine, table, _NAMES)
         after_fork_in_child(self._start_afresh)
         finalize(self, engine.dispose)
 
     def _start_afresh(self) -> None:
-        _abandoned.extend((self.engine.pool, self.session))
+        _abandoned.extend((self.engine.pool, self.session, self._writer.leave_to_the_parent()))
         self.engine.dispose(close=False)
         self.session = self.create_scoped_session(self.engine)
 
@@ -132,7 +136,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
             KeyFoundError: A constraint of an existing table forbids it.
         """
         try:
-            write(self.engine, self._table.insert().values(self._storable(item.dict())))
+            self._writer.add(self._storable(item.dict()))
         except sa.exc.IntegrityError as error:
             raise KeyFoundError(f"table {self.table} refuses the record: {error.orig}") from error
 
@@ -143,12 +147,9 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
     def query_items(self, query: Any) -> Iterator[TaskEventRecord]:
         """Yield the records that match, in the order in which they were added.
 
-        They are read in pages. Records that are added meanwhile are left out.
+        They are read in pages. Records that are added after the first page are left out.
         """
-        newest = self._scalar(sa.select(sa.func.max(self._id)))
-        if newest is None:
-            return
-        yield from self._records(query, self._id <= newest)
+        return self._records(query, until_now=True)
 
     def query_read_first(self, query: Any) -> TaskEventRecord | None:
         """Return the oldest record that matches."""
@@ -185,13 +186,23 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
             return connection.execute(statement).scalar()
 
     def _records(
-        self, *conditions: Any, first: int = _PAGE, newest_first: bool = False
+        self,
+        *conditions: Any,
+        first: int = _PAGE,
+        newest_first: bool = False,
+        until_now: bool = False,
     ) -> Iterator[TaskEventRecord]:
-        """Yield the records that can be read, by the page; the first page has so many rows."""
+        """Yield the records that can be read, by the page; the first page has so many rows.
+
+        With ``until_now``, records that are added after the first page are left out.
+        """
         limit = first
         behind: list[Any] = []
         while True:
             page = self._read(*conditions, *behind, limit=limit, newest_first=newest_first)
+            if until_now and len(page) == limit:
+                conditions = (*conditions, self._id <= self._scalar(sa.select(sa.func.max(self._id))))
+                until_now = False
             for _, values in page:
                 record = None if values is None else self._record_of(values)
                 if record is not None:

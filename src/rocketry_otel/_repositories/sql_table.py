@@ -76,23 +76,29 @@ def open_table(engine: Engine, name: str) -> tuple[sa.Table, dict[str, int]]:
         RepositoryMismatchError: Records do not fit into the existing table.
         SQLAlchemyError: The database refuses.
     """
-    if not sa.inspect(engine).has_table(name):
-        _make_table(engine, name)
+    create_missing(engine, define_table(name))
     with engine.connect() as connection:
         return _checked(connection, name)
 
 
-def _make_table(engine: Engine, name: str) -> None:
+def create_missing(engine: Engine, table: sa.Table) -> None:
+    """Create a table if it is missing.
+
+    Raises:
+        SQLAlchemyError: The database refuses.
+    """
+    if sa.inspect(engine).has_table(table.name):
+        return
     try:
         with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
                 # Python's `sqlite3` begins no transaction for a DDL statement: two processes
                 # could each create a part of the table.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            define_table(name).metadata.create_all(connection)
+            table.metadata.create_all(connection)
     except sa.exc.DBAPIError:
         # Another process may have created it at the same moment.
-        if not sa.inspect(engine).has_table(name):
+        if not sa.inspect(engine).has_table(table.name):
             raise
 
 
