@@ -674,15 +674,15 @@ def test_child_works_at_once(repo):
 
 
 def test_freed_repository_closes_its_connections(postgresql):
-    """When the repository is freed, the server has no connection of it."""
+    """When the repository is freed, the server has no connection of it, not even the kept one."""
     database = postgresql.new_database()
     repo = open_repository(postgresql.url(database))
     repo.add(record())
     count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608
     assert postgresql.psql(count) == "1"
-    pool = repo.engine.pool
+    kept = repo._writer._connection.connection.dbapi_connection
     del repo
-    assert pool.checkedin() == 0
+    assert kept.closed
 
 
 # --- Opening ---------------------------------------------------------------------------------

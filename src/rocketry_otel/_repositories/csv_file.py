@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
@@ -48,6 +49,13 @@ class Mark:
         """Mark the place after a row that was added just here."""
         return Mark(self._inode, self.end + len(row), (self._tail + row)[-_TAIL:])
 
+    def is_end_of(self, file: int) -> bool:
+        """Return whether an open file is still the same, and ends here."""
+        status = os.fstat(file)
+        return (status.st_ino, status.st_size) == (self._inode, self.end) and os.pread(
+            file, _TAIL, self.end - len(self._tail)
+        ) == self._tail
+
     def is_in(self, file: BinaryIO) -> bool:
         """Return whether this is still the same file, unchanged up to here."""
         if os.fstat(file.fileno()).st_ino != self._inode:
@@ -56,22 +64,73 @@ class Mark:
         return file.read(len(self._tail)) == self._tail
 
 
-@contextmanager
-def locked(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a file to read and append, while no other writer has it.
+class KeptFile:
+    """The file, opened once to read and append, for the threads of one process.
 
     Args:
         path: The file.
-        like: The repository, if the file is one of ours beside it. Such a file is not reached
-            through a link, and anything that somebody else has put there is removed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        # The lock on the file excludes other processes, not threads with the same open file.
+        self._turn = Lock()
+
+    def leave_to_the_parent(self) -> None:
+        """Start afresh in a forked child.
+
+        The copy is closed, which does not unlock the file. Otherwise it would keep the lock of a
+        parent that is killed.
+        """
+        self.close()
+        self._turn = Lock()
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    @contextmanager
+    def locked(self) -> Iterator[int]:
+        """Lock the file at the path, while no other writer has it; yield its descriptor."""
+        with self._turn:
+            while True:
+                if self._file is None:
+                    self._file = os.open(
+                        self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666
+                    )
+                file = self._file
+                _lock(file, fcntl.LOCK_EX)
+                try:
+                    # Since it was opened, it may have been removed, or a new one put there.
+                    if is_at(self._path, file):
+                        yield file
+                        return
+                finally:
+                    # A child forked meanwhile has the file open, too: closing would not unlock it.
+                    _lock(file, fcntl.LOCK_UN)
+                self.close()
+
+
+@contextmanager
+def locked_beside(path: Path, like: Path) -> Iterator[BinaryIO]:
+    """Open a file of ours beside the repository, while no other writer has it.
+
+    It is not reached through a link, and anything that somebody else has put there is removed.
+
+    Args:
+        path: The file.
+        like: The repository.
     """
     while True:
-        with path.open("a+b") if like is None else _beside(path, like) as file:
-            _lock(file, fcntl.LOCK_EX)
+        with _beside(path, like) as file:
+            _lock(file.fileno(), fcntl.LOCK_EX)
             try:
                 # During the wait for the lock, another process may have put a new file there.
-                if is_at(path, file):
-                    if like is not None and not is_own_file(file.fileno()):
+                if is_at(path, file.fileno()):
+                    if not is_own_file(file.fileno()):
                         path.unlink()
                         continue
                     file.seek(0)
@@ -79,7 +138,12 @@ def locked(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
                     return
             finally:
                 # A child forked meanwhile has the file open, too: closing would not unlock it.
-                _lock(file, fcntl.LOCK_UN)
+                _lock(file.fileno(), fcntl.LOCK_UN)
+
+
+def reader_of(file: int) -> BinaryIO:
+    """Return a reader of an open file, which begins with an empty buffer."""
+    return open(file, "rb", closefd=False)  # noqa: PTH123  # a descriptor
 
 
 def _beside(path: Path, like: Path) -> BinaryIO:
@@ -113,16 +177,16 @@ def keep_damaged(path: Path, like: Path, rest: bytes) -> Path:
     return path
 
 
-def _lock(file: BinaryIO, operation: int) -> None:
+def _lock(file: int, operation: int) -> None:
     # Some network file systems have no locks. Threads still take turns, in the log handler.
     with suppress(OSError):
         fcntl.flock(file, operation)
 
 
-def is_at(path: Path, file: BinaryIO) -> bool:
-    """Return whether a file is the one at a path."""
+def is_at(path: Path, file: int) -> bool:
+    """Return whether an open file is the one at a path."""
     try:
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        return os.path.samestat(os.stat(path), os.fstat(file))  # noqa: PTH116  # at each record
     except FileNotFoundError:
         return False
 
@@ -173,9 +237,8 @@ def rendered(values: Iterable[Any]) -> bytes:
     return text.getvalue().encode()
 
 
-def write_all(file: BinaryIO, data: bytes) -> None:
-    """Write to the end of a file."""
-    # Without a buffer: after an error, the rest of a buffer would be written at closing.
+def write_all(file: int, data: bytes) -> None:
+    """Write to the end of an open file."""
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(file.fileno(), rest) :]
+        rest = rest[os.write(file, rest) :]

@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
+from weakref import finalize
 
 from pydantic.v1 import PrivateAttr
 from redbird.repos import CSVFileRepo
@@ -20,12 +21,14 @@ from rocketry_otel._runtime.private_files import take_mode
 
 from .csv_file import (
     COLUMNS,
+    KeptFile,
     Mark,
     check_header,
     complete_rows,
     is_at,
     keep_damaged,
-    locked,
+    locked_beside,
+    reader_of,
     rendered,
     write_all,
 )
@@ -81,14 +84,18 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
     _newest: NewestRecords = PrivateAttr(default_factory=NewestRecords)
     _lock: Any = PrivateAttr()
     _rows: Rows = PrivateAttr()
+    _file: KeptFile = PrivateAttr()
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)
         self._rows = Rows(self.filename)
-        self._renew_lock()
-        after_fork_in_child(self._renew_lock)
+        self._file = KeptFile(self.filename)
+        self._lock = Lock()
+        after_fork_in_child(self._start_afresh)
+        finalize(self, self._file.close)
 
-    def _renew_lock(self) -> None:
+    def _start_afresh(self) -> None:
+        self._file.leave_to_the_parent()
         self._lock = Lock()
 
     def prepare(self) -> None:
@@ -98,17 +105,18 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
             RepositoryMismatchError: The file has other columns.
             OSError: The file cannot be read and written.
         """
-        with locked(self.filename) as file:
-            check_header(self.filename, file)
+        with self._file.locked() as file, reader_of(file) as reader:
+            check_header(self.filename, reader)
         with self._writing():
             pass
 
     @contextmanager
-    def _writing(self) -> Iterator[BinaryIO]:
-        """Open the file to write after a complete row."""
-        damaged = self.filename.with_name(f"{self.filename.name}.damaged")
-        with locked(self.filename) as file:
-            kept = self._repair(file, damaged)
+    def _writing(self) -> Iterator[int]:
+        """Lock the file, to write after a complete row."""
+        kept = None
+        with self._file.locked() as file:
+            if not self._complete.is_end_of(file):
+                kept = self._repair(file)
             yield file
         # Only after the lock is released: a handler of this warning may add a record.
         if kept is not None:
@@ -116,18 +124,20 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
                 "the last row of %s was cut short, and is now in %s", self.filename, kept
             )
 
-    def _repair(self, file: BinaryIO, damaged: Path) -> Path | None:
+    def _repair(self, file: int) -> Path | None:
         """Move the rest after the last complete row, if any, to another file, and return that."""
-        # Another process may have added rows, or put another file here.
-        start = self._complete.end if self._complete.is_in(file) else 0
-        file.seek(start)
-        complete = start + sum(map(len, complete_rows(file)))
-        self._complete = Mark.at(file, complete)
-        tail = file.read()
+        with reader_of(file) as reader:
+            # Another process may have added rows, or put another file here.
+            start = self._complete.end if self._complete.is_in(reader) else 0
+            reader.seek(start)
+            complete = start + sum(map(len, complete_rows(reader)))
+            self._complete = Mark.at(reader, complete)
+            tail = reader.read()
         if not tail:
             return None
+        damaged = self.filename.with_name(f"{self.filename.name}.damaged")
         kept = keep_damaged(damaged, self.filename, tail.rstrip(b"\r\n") + b"\n")
-        file.truncate(complete)
+        os.ftruncate(file, complete)
         return kept
 
     def insert(self, item: TaskEventRecord) -> None:
@@ -140,7 +150,7 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
                 write_all(file, row)
             except OSError:
                 # The disk may be full: half a row would be damage.
-                file.truncate(self._complete.end)
+                os.ftruncate(file, self._complete.end)
                 raise
             self._complete = self._complete.after(row)
 
@@ -257,13 +267,13 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
         """
         new = self.filename.with_name(f".{self.filename.name}.tmp")
         # It replaces the rest of a killed process, and only one process at a time writes it.
-        with locked(new, self.filename) as target:
+        with locked_beside(new, self.filename) as target:
             try:
                 copy = Copy(target, self._rows, query, change)
                 with self._reading() as file:
                     if file is not None:
                         copy.take(file)
-                with self._writing() as file:
+                with self._writing() as locked, reader_of(locked) as file:
                     copy.take(file)
                     self._put_in_place(new, target, copy)
             except BaseException:
@@ -273,7 +283,7 @@ class TaskEventCSVRepo(CSVFileRepo, Referable):  # type: ignore[misc]
 
     def _put_in_place(self, new: Path, target: BinaryIO, copy: Copy) -> None:
         mark = copy.mark
-        if not is_at(new, target):
+        if not is_at(new, target.fileno()):
             raise OSError(f"{new} was replaced by another program")
         take_mode(target.fileno(), self.filename)
         # All that is known of the old file holds for the new one: no need to read it again.

@@ -178,7 +178,7 @@ def is_in_place(connection: Any) -> bool:
         connection: The connection, or its record in the pool.
     """
     database, identity = connection.info[_FILE]
-    return _identity(database) == identity
+    return bool(_identity(database) == identity)
 
 
 def _identity(database: str) -> tuple[int, int] | None:

@@ -25,7 +25,7 @@ from .sql_engine import analyze_sqlite, make_engine, prepare_sqlite, split_table
 from .sql_table import open_table
 from .sql_writer import RowWriter
 from .urls import mask_url, refusal, without_secrets
-from .values import storable, storable_query, with_text
+from .values import storable, storable_query, storable_record, with_text
 from .weak_references import Referable
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
             KeyFoundError: A constraint of an existing table forbids it.
         """
         try:
-            self._writer.add(self._storable(item.dict()))
+            self._writer.add(self._fit(storable_record(item)))
         except sa.exc.IntegrityError as error:
             raise KeyFoundError(f"table {self.table} refuses the record: {error.orig}") from error
 
@@ -246,7 +246,10 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         return self._skipped.record(dict(zip(_NAMES, values, strict=True)))
 
     def _storable(self, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: self._fitted(name, storable(name, value)) for name, value in values.items()}
+        return self._fit({name: storable(name, value) for name, value in values.items()})
+
+    def _fit(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._fitted(name, value) for name, value in row.items()} if self._limits else row
 
     def _fitted(self, name: str, value: Any) -> Any:
         """Shorten the text of a value, or of an operation, to the length of its column."""

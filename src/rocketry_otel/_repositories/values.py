@@ -15,6 +15,7 @@ from rocketry_otel._model.text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_NAMES = tuple(TaskEventRecord.__fields__)
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -35,7 +36,12 @@ def storable(name: str, value: Any) -> Any:
 
 def storable_record(record: TaskEventRecord) -> dict[str, Any]:
     """Return all fields of a record, each in a form that every data store accepts."""
-    return {name: storable(name, value) for name, value in record.dict().items()}
+    fields = vars(record)
+    # Half of the fields of a record are empty.
+    return {
+        name: None if (value := fields[name]) is None else storable(name, value)
+        for name in _NAMES
+    }
 
 
 def storable_query(query: dict[str, Any]) -> dict[str, Any]:
