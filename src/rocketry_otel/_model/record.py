@@ -93,3 +93,14 @@ def exact_record(fields: Mapping[str, Any]) -> TaskEventRecord | None:
     object.__setattr__(record, "__dict__", values)
     object.__setattr__(record, "__fields_set__", {name for name in _TYPES if name in fields})
     return record
+
+
+# Of all records that are kept in memory. A set for each would take more memory than the record.
+# Setting a field adds a name that is in the set already.
+_ALL_FIELDS = set(_TYPES)
+
+
+def share_field_names(record: TaskEventRecord) -> None:
+    """Let a record refer to the set of field names that records have in common."""
+    if type(record) is TaskEventRecord:
+        object.__setattr__(record, "__fields_set__", _ALL_FIELDS)

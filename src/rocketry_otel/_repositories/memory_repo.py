@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.v1 import PrivateAttr
 from redbird.repos import MemoryRepo
 
-from rocketry_otel._model.record import TaskEventRecord
+from rocketry_otel._model.record import TaskEventRecord, share_field_names
 from rocketry_otel._runtime.forks import after_fork_in_child
 
 from .urls import refusal, split_options
@@ -71,6 +71,7 @@ class BoundedMemoryRepo(MemoryRepo, Referable):  # type: ignore[misc]
 
     def insert(self, item: TaskEventRecord) -> None:
         """Add a record; if there are too many, the oldest goes."""
+        share_field_names(item)
         with self._lock:
             if len(self.collection) == self.max_records:
                 oldest = self.collection[0]

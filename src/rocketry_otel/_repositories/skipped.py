@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rocketry_otel._model.record import TaskEventRecord
+from rocketry_otel._model.record import TaskEventRecord, exact_record
 from rocketry_otel._model.text import one_line, safe_text
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def stored_record(values: Mapping[str, Any]) -> TaskEventRecord:
     Raises:
         Exception: The values are no record.
     """
-    record = TaskEventRecord(**values)
+    record = exact_record(values) or TaskEventRecord(**values)
     if not _FIRST_DAY <= record.created <= _LAST_DAY:
         raise ValueError(f"created is {record.created}, and no date is that")
     return record

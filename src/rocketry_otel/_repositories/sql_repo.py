@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     # The id of a row, and its values if they can be read.
-    _Row = tuple[Any, Sequence[Any] | None]
+    _Row = Sequence[Any]
 
 _PAGE = 2_000
 _NAMES = tuple(TaskEventRecord.__fields__)
@@ -97,6 +97,9 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
     _limits: Mapping[str, int] = PrivateAttr()
     _skipped: SkippedRows = PrivateAttr()
     _writer: RowWriter = PrivateAttr()
+    # The beginnings of statements that read ids, and ids with values.
+    _ids: Any = PrivateAttr()
+    _rows: Any = PrivateAttr()
 
     def __init__(self, engine: Engine, table: sa.Table, limits: Mapping[str, int]) -> None:
         orm_class = type("TaskEvent", (), {})
@@ -111,6 +114,8 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         self.engine = engine
         self._limits = limits
         self._skipped = SkippedRows(f"the table {table.name}")
+        self._ids = sa.select(self._id)
+        self._rows = sa.select(self._id, *(table.c[name] for name in _NAMES))
         self._writer = RowWriter(engine, table, _NAMES)
         after_fork_in_child(self._start_afresh)
         finalize(self, engine.dispose)
@@ -201,10 +206,10 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         while True:
             page = self._read(*conditions, *behind, limit=limit, newest_first=newest_first)
             if until_now and len(page) == limit:
-                conditions = (*conditions, self._id <= self._scalar(sa.select(sa.func.max(self._id))))
-                until_now = False
-            for _, values in page:
-                record = None if values is None else self._record_of(values)
+                newest = self._scalar(sa.select(sa.func.max(self._id)))
+                conditions, until_now = (*conditions, self._id <= newest), False
+            for row in page:
+                record = self._record_of(row)
                 if record is not None:
                     yield record
             if len(page) < limit:
@@ -215,35 +220,35 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
     def _read(self, *conditions: Any, limit: int, newest_first: bool) -> list[_Row]:
         """Return rows: the id, and the values if the driver can read them."""
         try:
-            return self._fetch(_NAMES, *conditions, limit=limit, newest_first=newest_first)
+            return self._fetch(self._rows, *conditions, limit=limit, newest_first=newest_first)
         except Exception:  # noqa: BLE001  # a driver may raise anything at an odd value
             # A database that is away raises here.
-            ids = self._fetch((), *conditions, limit=limit, newest_first=newest_first)
-            return [row for id_, _ in ids for row in self._read_alone(id_)]
+            ids = self._fetch(self._ids, *conditions, limit=limit, newest_first=newest_first)
+            return [row for (id_,) in ids for row in self._read_alone(id_)]
 
     def _read_alone(self, id_: Any) -> list[_Row]:
         try:
-            return self._fetch(_NAMES, self._id == id_)
+            return self._fetch(self._rows, self._id == id_)
         except Exception as error:  # noqa: BLE001  # as above
-            found = self._fetch((), self._id == id_)
+            found = self._fetch(self._ids, self._id == id_)
             self._skipped.skip(error)
-            return [(id_, None) for id_, _ in found]
+            return found
 
     def _fetch(
         self,
-        names: Sequence[str],
+        select: Any,
         *conditions: Any,
         limit: int | None = None,
         newest_first: bool = False,
     ) -> list[_Row]:
-        columns = [self._id, *(self._table.c[name] for name in names)]
         order = self._id.desc() if newest_first else self._id
-        statement = sa.select(*columns).where(*conditions).order_by(order).limit(limit)
+        statement = select.where(*conditions).order_by(order).limit(limit)
         with self.engine.connect() as connection:
-            return [(row[0], row[1:]) for row in connection.execute(statement)]
+            return connection.execute(statement).fetchall()  # type: ignore[no-any-return]
 
-    def _record_of(self, values: Sequence[Any]) -> TaskEventRecord | None:
-        return self._skipped.record(dict(zip(_NAMES, values, strict=True)))
+    def _record_of(self, row: Sequence[Any]) -> TaskEventRecord | None:
+        # A row that the driver cannot read has only its id.
+        return self._skipped.record(dict(zip(_NAMES, row[1:], strict=True))) if row[1:] else None
 
     def _storable(self, values: dict[str, Any]) -> dict[str, Any]:
         return self._fit({name: storable(name, value) for name, value in values.items()})
