@@ -11,8 +11,10 @@ from redbird.repos import CSVFileRepo
 
 from rocketry_otel import OTelRepoHandler, Settings, TaskEventRecord, open_repository
 from rocketry_otel._delivery.checkpoint import Checkpoint
+from rocketry_otel._delivery.pruning import PruningTimes
 from rocketry_otel._delivery.state import State
 from rocketry_otel._delivery.state_path import state_folder
+from rocketry_otel._model.retention import Retention
 from tests.support.otlp_receiver import Ok, OTLPReceiver, Status
 from tests.support.records import task_record
 
@@ -28,7 +30,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "0")
         monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "0")
         monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_LOOKS", 0.05)
-        monkeypatch.setattr("rocketry_otel._delivery.worker._SECONDS_BETWEEN_PRUNINGS", 0.05)
+        monkeypatch.setattr("rocketry_otel._delivery.pruning._SECONDS_BETWEEN_PRUNINGS", 0.05)
         yield receiver
         receiver.behave(Ok())
 
@@ -190,4 +192,52 @@ def test_nothing_is_removed_while_another_process_catches_up(
         assert handler.flush(LONG) is True
         assert runs_in(handler) == ["a", "b", "c"]
     wait_for_runs(handler, "b", "c")
+    handler.close()
+
+
+def test_records_are_removed_each_hour() -> None:
+    """With an age, the number of records makes no difference."""
+    times = PruningTimes(Retention(seconds=60))
+    assert times.is_due(5.0) is True
+    times.begin(5.0)
+    for _ in range(1000):
+        times.note_record()
+    assert times.is_due(5.0 + 3599.0) is False
+    assert times.is_due(5.0 + 3600.0) is True
+
+
+def test_count_is_looked_at_as_often_as_the_rate_asks_for() -> None:
+    """With a count, it is time when a tenth of it was added, but no more often than each 10 s."""
+    times = PruningTimes(Retention(count=100))
+    times.begin(0.0)
+    for _ in range(9):
+        times.note_record()
+    assert times.is_due(3599.0) is False
+    times.note_record()
+    assert times.is_due(9.9) is False
+    assert times.is_due(10.0) is True
+    times.begin(10.0)
+    assert times.is_due(20.0) is False
+
+
+def test_nothing_is_ever_due_without_a_retention() -> None:
+    """All records are kept."""
+    assert PruningTimes(None).is_due(1e9) is False
+
+
+def test_count_holds_while_records_come(
+    receiver: OTLPReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records beyond the count are removed long before an hour is over."""
+    monkeypatch.setattr("rocketry_otel._delivery.pruning._SECONDS_BETWEEN_PRUNINGS", HOUR)
+    monkeypatch.setattr("rocketry_otel._delivery.pruning._LEAST_SECONDS", 0.0)
+    handler = OTelRepoHandler(
+        open_repository(f"sqlite:///{tmp_path}/tasks.db"),
+        settings=Settings(retention="4", shutdown_timeout=1),
+    )
+    write(handler, "a")
+    assert handler.flush(LONG) is True
+    write(handler, "b", "c", "d")
+    assert handler.flush(LONG) is True
+    wait_for_runs(handler, "c", "d")
     handler.close()

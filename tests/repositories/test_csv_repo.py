@@ -9,6 +9,7 @@ import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
 
@@ -570,3 +571,80 @@ def test_planted_file_does_not_get_the_rest_of_a_row(path, tmp_path, caplog, kin
     assert [one.getMessage() for one in caplog.records] == [
         f"the last row of {path} was cut short, and is now in {kept}"
     ]
+
+
+def descriptors(path):
+    """Return the descriptors that this process has of a file."""
+    found = []
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if one.readlink() == path.resolve():
+                found.append(int(one.name))
+    return found
+
+
+def test_file_is_kept_open_and_closed_with_the_repository(path):
+    """Records are added through one descriptor."""
+    repo = open_csv(path)
+    repo.add(record())
+    before = descriptors(path)
+    assert len(before) == 1
+    repo.add(record())
+    assert descriptors(path) == before
+    del repo
+    assert descriptors(path) == []
+
+
+FORK = """
+    import os, sys
+    from pathlib import Path
+    from rocketry_otel._model.record import TaskEventRecord
+    from rocketry_otel._repositories.open_repository import open_repository
+
+    def add(name):
+        repo.add(TaskEventRecord(task_name=name, action="run", created=1))
+
+    path = Path(sys.argv[1])
+    repo = open_repository(f"csv://{path}")
+    add("parent")
+    kept = repo._file._file
+    assert os.path.samestat(os.fstat(kept), path.stat())
+    child = os.fork()
+    if child == 0:
+        try:
+            os.fstat(kept)
+        except OSError:
+            add("child")
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    add("parent again")
+    assert repo._file._file == kept
+    print([one.task_name for one in repo.filter_by()])
+"""
+
+
+def test_child_has_no_copy_of_the_file(path):
+    """A forked child opens the file anew, and a lock of its parent does not outlive the parent."""
+    done = run_python(FORK, str(path))
+    assert (done.stdout, done.stderr) == ("['parent', 'child', 'parent again']\n", "")
+
+
+def test_rotated_file_gets_no_more_records(path):
+    """A file that was renamed while it is kept open is left alone."""
+    repo = open_csv(path)
+    repo.add(record("old"))
+    rotated = path.with_name("rotated.csv")
+    path.rename(rotated)
+    content = rotated.read_bytes()
+    repo.add(record("new"))
+    assert rotated.read_bytes() == content
+    assert [one.task_name for one in repo.filter_by()] == ["new"]
+
+
+def test_threads_write_at_once(path):
+    """Eight threads add records to the one open file, and each row is whole."""
+    repo = open_csv(path)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: repo.add(record(created=number)), range(200)))
+    assert sorted(one.created for one in repo.filter_by()) == list(range(200))

@@ -167,3 +167,30 @@ def test_lock_that_was_held_at_a_fork_is_free_in_the_child():
         free.set()
         holder.join()
     assert times(repo) == [1.0]
+
+
+def test_records_share_the_set_of_their_field_names():
+    """A change of one record changes no other, and all are equal to those that were added."""
+    repo = open_repository("memory://")
+    for number in range(2):
+        repo.add(record(created=number))
+    first, second = repo.filter_by().all()
+    assert (first, second) == (record(created=0), record(created=1))
+    assert first.__fields_set__ is second.__fields_set__
+    first.message = "changed"
+    assert (first.message, second.message) == ("changed", None)
+    assert second == record(created=1)
+    assert first.copy(update={"run_id": "2"}).run_id == "2"
+    assert first.__fields_set__ == set(TaskEventRecord.__fields__)
+
+
+def test_record_of_a_class_of_the_users_stays_as_it_is():
+    """Its set of field names may be another."""
+
+    class Mine(TaskEventRecord):
+        host: str = "here"
+
+    repo = BoundedMemoryRepo(model=Mine)
+    repo.add(Mine(task_name="fetch", action="run", created=1))
+    (kept,) = repo.filter_by().all()
+    assert kept.__fields_set__ == {"task_name", "action", "created"}

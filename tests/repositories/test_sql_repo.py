@@ -402,6 +402,7 @@ def statements(repo, ask):
 @pytest.mark.parametrize(
     ("ask", "end"),
     [
+        (lambda result: result.all(), ".id LIMIT"),
         (lambda result: result.last(), "DESC LIMIT"),
         (lambda result: result.first(), ".id LIMIT"),
         (lambda result: result.limit(2), ".id LIMIT"),
@@ -617,6 +618,82 @@ def terminate(server, database):
     )
 
 
+def test_connection_closed_long_ago_is_renewed(postgresql, monkeypatch):
+    """A connection that has rested is tried before its use, also if nothing came from the server."""
+    monkeypatch.setattr("rocketry_otel._repositories.sql_writer._LONGEST_REST", 0.0)
+    monkeypatch.setattr("rocketry_otel._repositories.sql_writer._has_input", lambda _: False)
+    database = postgresql.new_database()
+    repo = open_repository(postgresql.url(database))
+    repo.add(record("a"))
+    repo.add(record("b"))
+    terminate(postgresql, database)
+    repo.add(record("c"))
+    assert [one.task_name for one in repo.filter_by()] == ["a", "b", "c"]
+
+
+def test_record_whose_answer_is_lost_is_not_sent_twice(postgresql):
+    """The server has committed it when the connection breaks: the error is raised."""
+    database = postgresql.new_database()
+    repo = open_repository(postgresql.url(database))
+
+    def cut(*_):
+        terminate(postgresql, database)
+        raise ConnectionError("the answer is lost")
+
+    sa.event.listen(repo.engine, "after_cursor_execute", cut)
+    with pytest.raises(ConnectionError, match="the answer is lost"):
+        repo.add(record("a"))
+    sa.event.remove(repo.engine, "after_cursor_execute", cut)
+    repo.add(record("b"))
+    assert [one.task_name for one in repo.filter_by()] == ["a", "b"]
+
+
+def test_one_connection_adds_all_records(repo):
+    """Eight threads add records through one connection, and none is lost."""
+    made = []
+    sa.event.listen(repo.engine, "connect", lambda *_: made.append(None))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: repo.add(record(created=number)), range(200)))
+    assert len(made) <= 1
+    assert sorted(one.created for one in repo.filter_by()) == list(range(200))
+
+
+def test_disposed_engine_keeps_no_connection(repo):
+    """The kept connection is closed as well, and the next record opens another one."""
+    repo.add(record("a"))
+    kept = repo._writer._connection
+    repo.engine.dispose()
+    assert kept.closed
+    repo.add(record("b"))
+    assert [one.task_name for one in repo.filter_by()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_replaced_sqlite_file_is_noticed(path, tmp_path, is_empty):
+    """Records go to the file that is at the path: a new one, or one restored from a backup."""
+    repo = open_repository(f"sqlite:///{path}")
+    repo.add(record("old"))
+    backup = open_repository(f"sqlite:///{tmp_path}/backup.db")
+    backup.add(record("restored"))
+    backup.engine.dispose()
+    for name in ("", "-wal", "-shm"):
+        path.with_name(f"{path.name}{name}").rename(tmp_path / f"rotated{name}")
+    if not is_empty:
+        (tmp_path / "backup.db").rename(path)
+        # A reader notices it, too.
+        assert [one.task_name for one in repo.filter_by()] == ["restored"]
+    repo.add(record("new"))
+    expected = ["new"] if is_empty else ["restored", "new"]
+    assert [one.task_name for one in repo.filter_by()] == expected
+    with repo.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    repo.engine.dispose()
+    rotated = sqlite3.connect(tmp_path / "rotated")
+    rows = rotated.execute("SELECT task_name FROM rocketry_task_events").fetchall()
+    assert rows == [("old",)]
+    rotated.close()
+
+
 FORK = """
     import os, sys
     from rocketry_otel._model.record import TaskEventRecord
@@ -665,11 +742,15 @@ def test_forked_child_has_a_connection_of_its_own(url, ending):
 def test_child_works_at_once(repo):
     """Starting afresh, the repository leaves its connections alone and makes new ones."""
     repo.add(record())
-    pool, session = repo.engine.pool, repo.session
+    pool, session, kept = repo.engine.pool, repo.session, repo._writer._connection
     repo._start_afresh()
     assert repo.engine.pool is not pool
+    repo.add(record("child"))
+    assert repo._writer._connection is not kept
+    assert not kept.closed
     assert repo.session is not session
-    assert repo.filter_by().all() == [record()]
+    assert repo.filter_by().all() == [record(), record("child")]
+    kept.close()
     pool.dispose()
 
 

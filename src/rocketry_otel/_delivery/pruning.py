@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,42 @@ if TYPE_CHECKING:
     from .state import State
 
 _logger = logging.getLogger(NAME)
+
+_SECONDS_BETWEEN_PRUNINGS = 3600.0
+# With a count, records are also removed when a tenth of it was added, but no more often than this.
+_SHARE = 10
+_LEAST_SECONDS = 10.0
+
+
+class PruningTimes:
+    """When to remove old records: each hour; with a count, as often as the rate asks for.
+
+    Args:
+        retention: How long records are kept; ``None`` if they are never removed.
+    """
+
+    def __init__(self, retention: Retention | None) -> None:
+        self._retention = retention
+        self._last = -math.inf
+        self._added = 0
+
+    def note_record(self) -> None:
+        """Count a record of this process. Where threads meet, one may be missed."""
+        self._added += 1
+
+    def is_due(self, now: float) -> bool:
+        """Return whether it is time, by the monotonic clock in seconds."""
+        if self._retention is None:
+            return False
+        since = now - self._last
+        count = self._retention.count
+        are_many = count is not None and self._added * _SHARE >= count
+        return since >= _SECONDS_BETWEEN_PRUNINGS or (are_many and since >= _LEAST_SECONDS)
+
+    def begin(self, now: float) -> None:
+        """Note that old records are removed now."""
+        self._last, self._added = now, 0
+
 
 
 def prune_delivered(

@@ -24,7 +24,7 @@ from .checkpoint import DeadLetter
 from .checkpointer import Checkpointer
 from .crash_records import CrashRecords
 from .memory_state import MemoryState
-from .pruning import prune_delivered
+from .pruning import PruningTimes, prune_delivered
 from .schedulers import Schedulers
 from .state import State
 from .state_db import StateError
@@ -55,7 +55,6 @@ _CANNOT_PRUNE = "Old records cannot be removed from the repository at present"
 _NOWHERE = "No place for the delivery progress can be found"
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
-_SECONDS_BETWEEN_PRUNINGS = 3600.0
 # Between two looks for the records of processes that have died.
 _SECONDS_BETWEEN_LOOKS = 10.0
 
@@ -85,6 +84,7 @@ class DeliveryWorker:
         self._folders: tuple[Path | None] | None = None  # the folder, once it was looked for
         self._schedulers: Schedulers | None = None
         self._crash_records: CrashRecords | None = None
+        self._pruning_times = PruningTimes(settings.retention)
         self._logged: set[str] = set()
         self._start_afresh()
         after_fork_in_child(self._start_afresh)
@@ -181,6 +181,7 @@ class DeliveryWorker:
 
     def expect(self, event: TaskEvent) -> int | None:
         """Expect a record that is about to be written; return the number for ``settle``."""
+        self._pruning_times.note_record()
         self.begin()
         if self._checkpointer is None or not self.is_durable:
             return None
@@ -212,7 +213,7 @@ class DeliveryWorker:
     def _work(self, generation: object, previous: threading.Thread | None) -> None:
         if previous is not None:
             previous.join()  # it may hang in the repository: only one thread sends at a time
-        next_look = next_pruning = 0.0
+        next_look = 0.0
         while self._goes_on(generation):
             is_time = time.monotonic() >= next_look
             self._save(once_more=is_time and not self._is_settled())
@@ -220,9 +221,9 @@ class DeliveryWorker:
             if is_time or self._can_catch_up():
                 self._send_again(generation)
                 next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
-            if self._settings.retention and time.monotonic() >= next_pruning:
+            if self._settings.retention and self._pruning_times.is_due(time.monotonic()):
+                self._pruning_times.begin(time.monotonic())
                 self._prune(self._settings.retention)
-                next_pruning = time.monotonic() + _SECONDS_BETWEEN_PRUNINGS
             self._rest(next_look)
 
     def _rest(self, next_look: float) -> None:
