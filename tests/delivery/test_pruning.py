@@ -199,7 +199,7 @@ def test_records_are_removed_each_hour() -> None:
     """With an age, the number of records makes no difference."""
     times = PruningTimes(Retention(seconds=60))
     assert times.is_due(5.0) is True
-    times.begin(5.0)
+    times.note_removal(5.0, is_complete=False)
     for _ in range(1000):
         times.note_record()
     assert times.is_due(5.0 + 3599.0) is False
@@ -209,15 +209,17 @@ def test_records_are_removed_each_hour() -> None:
 def test_count_is_looked_at_as_often_as_the_rate_asks_for() -> None:
     """With a count, it is time when a tenth of it was added, but no more often than each 10 s."""
     times = PruningTimes(Retention(count=100))
-    times.begin(0.0)
+    times.note_removal(0.0, is_complete=True)
     for _ in range(9):
         times.note_record()
     assert times.is_due(3599.0) is False
     times.note_record()
     assert times.is_due(9.9) is False
     assert times.is_due(10.0) is True
-    times.begin(10.0)
-    assert times.is_due(20.0) is False
+    times.note_removal(10.0, is_complete=False)
+    assert times.is_due(20.0) is True
+    times.note_removal(20.0, is_complete=True)
+    assert times.is_due(30.0) is False
 
 
 def test_nothing_is_ever_due_without_a_retention() -> None:

@@ -66,7 +66,7 @@ def runs(task_name: str, *times: float, action: str = "success") -> list[Row]:
 
 def keep(repo: BaseRepo, age: int = 100, acknowledged: int = NOW) -> int:
     """Prune to an age in seconds."""
-    return prune(repo, Retention(seconds=age), acknowledged=acknowledged, now=NOW)
+    return prune(repo, Retention(seconds=age), acknowledged=acknowledged, now=NOW).removed
 
 
 @pytest.mark.parametrize("kind", PRUNABLE)
@@ -157,7 +157,7 @@ def test_count_keeps_the_records_added_last(
     """The beginning of a run among them stays as well."""
     repo = make_repo(kind)
     fill(repo, *runs("a", 10, 20, 30, 40))
-    assert prune(repo, Retention(count=count), acknowledged=NOW, now=NOW) == gone
+    assert prune(repo, Retention(count=count), acknowledged=NOW, now=NOW) == (gone, True)
     assert left(repo) == [10.0, 11, 20, 21, 30, 31, 40, 41][gone:]
 
 
@@ -167,7 +167,7 @@ def test_clock_that_was_set_back_removes_no_newest(make_repo: Make, kind: str) -
     repo = make_repo(kind)
     fill(repo, *runs("a", 300, 310, 100, 110, 990), *runs("b", 300, 310, 100, 110))
     fill(repo, *runs("c", 990, 100))
-    assert prune(repo, Retention(count=3), acknowledged=NOW, now=NOW) == 0
+    assert prune(repo, Retention(count=3), acknowledged=NOW, now=NOW) == (0, True)
     assert keep(repo) == 12
     assert left(repo) == [990, 991, 310, 311, 110, 111, 990, 991, 100, 101]
 
@@ -279,7 +279,7 @@ def test_rocketry_restores_its_state_after_pruning(
     repo = open_repository(url)
     assert len(left(repo)) == 24
     end = int(max(left(repo)) * 1e9) + SECOND
-    assert prune(repo, Retention(seconds=1), acknowledged=end, now=end + 10 * SECOND) == 18
+    assert prune(repo, Retention(seconds=1), acknowledged=end, now=end + 10 * SECOND) == (18, False)
     second = make()
     assert state(second) == before
     run_tasks(second)
@@ -314,7 +314,7 @@ def test_adding_process_loses_no_records(
         while adding.poll() is None:
             fill(repo, *runs("a", *range(filled, filled + 20, 2)))
             filled += 20
-            removed += prune(repo, Retention(seconds=1), acknowledged=10**15, now=10**15)
+            removed += prune(repo, Retention(seconds=1), acknowledged=10**15, now=10**15).removed
     assert adding.returncode == 0
     assert removed == filled - 2
     added = [fields["run_id"] for fields in records(repo, 10**15)]

@@ -58,9 +58,11 @@ class PruningTimes:
         are_many = count is not None and self._added * _SHARE >= count
         return since >= _SECONDS_BETWEEN_PRUNINGS or (are_many and since >= _LEAST_SECONDS)
 
-    def begin(self, now: float) -> None:
-        """Note that old records are removed now."""
-        self._last, self._added = now, 0
+    def note_removal(self, now: float, *, is_complete: bool) -> None:
+        """Note a removal of old records; an incomplete one is tried again as soon as may be."""
+        self._last = now
+        if is_complete:
+            self._added = 0
 
 
 
@@ -71,7 +73,7 @@ def prune_delivered(
     state: State | MemoryState,
     queues: Sequence[ExportQueue[Any]],
     backlogs: Mapping[str, Backlog],
-) -> None:
+) -> bool:
     """Remove old records that are delivered on all channels.
 
     Does nothing while another process prunes or catches up.
@@ -85,13 +87,16 @@ def prune_delivered(
         queues: The channels of this process.
         backlogs: Their backlogs.
 
+    Returns:
+        Whether all old records were delivered, and so are removed.
+
     Raises:
         StateError: The delivery progress cannot be read.
         Exception: The repository has raised it.
     """
     with state.lease() as is_ours:
         if not is_ours:
-            return
+            return False
         now = time.time_ns()
         times: list[int | None] = [
             now,
@@ -100,8 +105,9 @@ def prune_delivered(
         times += [queue.ask(Buffer.oldest) for queue in queues]
         times += [backlog.oldest for backlog in backlogs.values()]
         delivered = min(one for one in times if one is not None)
-        removed = prune(repo, retention, acknowledged=delivered, now=now)
-    _logger.debug("%d old records were removed from the repository", removed)
+        pruned = prune(repo, retention, acknowledged=delivered, now=now)
+    _logger.debug("%d old records were removed from the repository", pruned.removed)
+    return pruned.is_complete
 
 
 def _undelivered(

@@ -222,8 +222,8 @@ class DeliveryWorker:
                 self._send_again(generation)
                 next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
             if self._settings.retention and self._pruning_times.is_due(time.monotonic()):
-                self._pruning_times.begin(time.monotonic())
-                self._prune(self._settings.retention)
+                is_complete = self._prune(self._settings.retention)
+                self._pruning_times.note_removal(time.monotonic(), is_complete=is_complete)
             self._rest(next_look)
 
     def _rest(self, next_look: float) -> None:
@@ -264,13 +264,17 @@ class DeliveryWorker:
         with self._changed:
             self._changed.notify_all()
 
-    def _prune(self, retention: Retention) -> None:
-        """Remove delivered records that are older than the retention asks for."""
+    def _prune(self, retention: Retention) -> bool:
+        """Remove delivered records that are older than the retention asks for.
+
+        Returns:
+            Whether none has to stay.
+        """
         state, catch_up = self._state, self._catch_up
         if state is None or catch_up is None:  # pragma: no cover  # with a thread there are both
-            return
+            return False
         try:
-            prune_delivered(
+            is_complete = prune_delivered(
                 self._repo,
                 retention,
                 self._settings.catch_up,
@@ -280,8 +284,9 @@ class DeliveryWorker:
             )
         except Exception as error:  # noqa: BLE001  # the repository may be away, or the state
             self._log(_CANNOT_PRUNE, error)
-        else:
-            self._log(_CANNOT_PRUNE, None)
+            return False
+        self._log(_CANNOT_PRUNE, None)
+        return is_complete
 
     def _goes_on(self, generation: object) -> bool:
         # A thread that did not end in time must not go on beside the next one.

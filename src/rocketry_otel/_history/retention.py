@@ -27,7 +27,19 @@ if TYPE_CHECKING:
 _ENDED_RUNS_LIMIT = 4_096
 
 
-def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) -> int:
+class Pruned(NamedTuple):
+    """The result of a removal.
+
+    Attributes:
+        removed: The number of removed records.
+        is_complete: Whether no record had to stay because it is not delivered.
+    """
+
+    removed: int
+    is_complete: bool
+
+
+def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) -> Pruned:
     """Remove the records that are older than the retention asks for.
 
     Three kinds stay at any age: the newest record of each action of each task, from which
@@ -45,21 +57,23 @@ def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) 
         now: The time from which ages count, in nanoseconds since the epoch.
 
     Returns:
-        The number of removed records.
+        What was removed.
 
     Raises:
         RepositoryError: Records cannot be removed safely from a repository of this kind.
     """
     stream = stream_of(repo)
-    bound = min(acknowledged, _bound(stream, retention, now))
+    wanted = _bound(stream, retention, now)
+    bound, is_complete = min(acknowledged, wanted), wanted <= acknowledged
     if bound <= 0:
-        return 0
+        return Pruned(0, is_complete)
     window = Window(until=bound - 1)
     old = _Old()
     for fields in stream.outlines(window):
         old.observe(fields)
     kept = old.kept(stream.newest(old.kinds), window)
-    return stream.remove(window, old.but(kept)) if old.count > len(kept) else 0
+    removed = stream.remove(window, old.but(kept)) if old.count > len(kept) else 0
+    return Pruned(removed, is_complete)
 
 
 def _bound(stream: RecordStream, retention: Retention, now: int) -> int:
