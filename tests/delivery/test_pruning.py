@@ -237,9 +237,8 @@ def test_count_holds_while_records_come(
         open_repository(f"sqlite:///{tmp_path}/tasks.db"),
         settings=Settings(retention="4", shutdown_timeout=1),
     )
-    write(handler, "a")
-    assert handler.flush(LONG) is True
-    write(handler, "b", "c", "d")
+    for hours_ago, run_id in ((5, "a"), (4, "b"), (3, "c"), (2, "d")):
+        write(handler, run_id, hours_ago=hours_ago)
     assert handler.flush(LONG) is True
     wait_for_runs(handler, "c", "d")
     handler.close()

@@ -619,7 +619,7 @@ def terminate(server, database):
 
 
 def test_connection_closed_long_ago_is_renewed(postgresql, monkeypatch):
-    """A connection that has rested is tried before its use, also if nothing came from the server."""
+    """A connection that has rested is tried before its use, also if the server sent nothing."""
     monkeypatch.setattr("rocketry_otel._repositories.sql_writer._LONGEST_REST", 0.0)
     monkeypatch.setattr("rocketry_otel._repositories.sql_writer._has_input", lambda _: False)
     database = postgresql.new_database()

@@ -65,7 +65,6 @@ class PruningTimes:
             self._added = 0
 
 
-
 def prune_delivered(
     repo: BaseRepo,
     retention: Retention,

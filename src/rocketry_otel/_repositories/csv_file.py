@@ -143,7 +143,7 @@ def locked_beside(path: Path, like: Path) -> Iterator[BinaryIO]:
 
 def reader_of(file: int) -> BinaryIO:
     """Return a reader of an open file, which begins with an empty buffer."""
-    return open(file, "rb", closefd=False)  # noqa: PTH123  # a descriptor
+    return open(file, "rb", closefd=False)
 
 
 def _beside(path: Path, like: Path) -> BinaryIO:

@@ -160,10 +160,10 @@ def prepare_sqlite(engine: Engine) -> None:
 
     # A connection that is open already lacks both.
     engine.dispose()
-    write_ahead(engine)
+    use_wal(engine)
 
 
-def write_ahead(engine: Engine) -> None:
+def use_wal(engine: Engine) -> None:
     """Have SQLite write to a log beside the file first; the file keeps this mode."""
     # While others use the file, the mode cannot be changed: then one of them has just done so, or
     # the next one will.

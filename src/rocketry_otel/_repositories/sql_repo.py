@@ -254,7 +254,11 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         return self._fit({name: storable(name, value) for name, value in values.items()})
 
     def _fit(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {name: self._fitted(name, value) for name, value in row.items()} if self._limits else row
+        return (
+            {name: self._fitted(name, value) for name, value in row.items()}
+            if self._limits
+            else row
+        )
 
     def _fitted(self, name: str, value: Any) -> Any:
         """Shorten the text of a value, or of an operation, to the length of its column."""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from rocketry_otel._runtime.forks import no_fork
 
-from .sql_engine import is_in_place, write_ahead
+from .sql_engine import is_in_place, use_wal
 from .sql_table import create_missing
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class RowWriter:
             self._drop()
             if self._engine.dialect.name == "sqlite":
                 # The new file may be empty, as after a rotation.
-                write_ahead(self._engine)
+                use_wal(self._engine)
                 create_missing(self._engine, self._table)
         if self._connection is None:
             connection = self._engine.connect()

@@ -39,8 +39,7 @@ def storable_record(record: TaskEventRecord) -> dict[str, Any]:
     fields = vars(record)
     # Half of the fields of a record are empty.
     return {
-        name: None if (value := fields[name]) is None else storable(name, value)
-        for name in _NAMES
+        name: None if (value := fields[name]) is None else storable(name, value) for name in _NAMES
     }
 
 

@@ -1,0 +1,148 @@
+"""What a repository costs: Red Bird's own beside ours, with the same record.
+
+For each kind: to add a record, and to read ten by ``.all()`` and one by ``.last()``. The ways are
+interleaved, so that whatever else the machine does falls on all of them alike. The result is ratios
+of the thread's CPU time, which machines agree on better than on times; and for memory, bytes a
+record.
+
+Run it with ``make benchmark-repositories``; PostgreSQL is measured if ``BENCHMARK_POSTGRESQL`` has
+the URL of an empty database. Wanted, ours / Red Bird: SQLite at most 0.30, PostgreSQL 0.5, CSV 0.9,
+``.all()`` 1.0; and at most 950 bytes a record in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+import sqlalchemy.orm  # Red Bird uses it without importing it
+from redbird.repos import CSVFileRepo, SQLRepo
+
+from rocketry_otel import TaskEventRecord, open_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redbird import BaseRepo
+
+ROUNDS = 9
+RECORDS = 200
+
+
+def record(number: int) -> TaskEventRecord:
+    """Return a record; its time differs from all others, since Red Bird's table needs a key."""
+    return TaskEventRecord(
+        task_name=f"task-{number % 20}",
+        action="run",
+        created=1e9 + number,
+        run_id=f"{number:032x}",
+        start=1e9 + number,
+        message="Task 'etl' status: 'run'",
+        trace_id=f"{number:032x}",
+        span_id=f"{number:016x}",
+    )
+
+
+def sql(url: str, ours: str) -> tuple[BaseRepo, BaseRepo]:
+    """Return Red Bird's repository in a database, with the table that it makes, and ours."""
+    own = open_repository(ours)
+    theirs = SQLRepo(
+        engine=sa.create_engine(own.engine.url if "postgresql" in url else url),
+        table="plain",
+        model=TaskEventRecord,
+        id_field="run_id",
+        if_missing="create",
+    )
+    return theirs, own
+
+
+def repositories(directory: Path) -> dict[str, tuple[BaseRepo, BaseRepo]]:
+    """Return Red Bird's repository and ours, by kind."""
+    found = {
+        "SQLite": sql(f"sqlite:///{directory}/plain.db", f"sqlite:///{directory}/ours.db"),
+        "CSV": (
+            CSVFileRepo(filename=directory / "plain.csv", model=TaskEventRecord),
+            open_repository(f"csv://{directory}/ours.csv"),
+        ),
+    }
+    postgresql = os.environ.get("BENCHMARK_POSTGRESQL")
+    if postgresql:
+        found["PostgreSQL"] = sql(postgresql, postgresql)
+    return found
+
+
+def microseconds(work: Callable[[Any], object], arguments: list[Any]) -> float:
+    """Return the thread's CPU time of a call."""
+    began = time.thread_time()
+    for one in arguments:
+        work(one)
+    return (time.thread_time() - began) / len(arguments) * 1e6
+
+
+def measure(rounds: int, records: int) -> None:
+    """Print the medians of each kind, and their ratios with the spread of the rounds."""
+    asks: dict[str, Callable[[BaseRepo], Callable[[Any], object]]] = {
+        "add": lambda repo: repo.insert,
+        ".all() of ten": lambda repo: lambda _: repo.filter_by(task_name="few").all(),
+        ".last()": lambda repo: lambda _: repo.filter_by(task_name="few", action="run").last(),
+    }
+    with TemporaryDirectory() as directory:
+        for kind, pair in repositories(Path(directory)).items():
+            for repo in pair:
+                for number in range(10):
+                    repo.insert(record(-1 - number).copy(update={"task_name": "few"}))
+            for name, ask in asks.items():
+                times: list[tuple[float, float]] = []
+                for round_ in range(rounds):
+                    first = round_ * records
+                    new = [record(number) for number in range(first, first + records)]
+                    # Reading from CSV grows with the file.
+                    arguments = new if name == "add" else new[: max(records // 20, 1)]
+                    plain, ours = (microseconds(ask(repo), arguments) for repo in pair)
+                    times.append((plain, ours))
+                show(f"{kind}, {name}", times)
+
+
+def show(name: str, times: list[tuple[float, float]]) -> None:
+    """Print one line."""
+    plain, ours = (statistics.median(column) for column in zip(*times, strict=True))
+    ratios = sorted(ours / plain for plain, ours in times)
+    print(
+        f"{name:28} {plain:8.0f} µs {ours:8.0f} µs   ratio {statistics.median(ratios):.2f} "
+        f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    )
+
+
+def memory(records: int) -> float:
+    """Return the bytes that a record takes in ``memory://``, with the texts of its own."""
+    repo = open_repository("memory://")
+    repo.insert(record(0))
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(1, records + 1):
+        repo.insert(record(number))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return (after - before) / records
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Measure what a repository costs.")
+    parser.add_argument("--smoke", action="store_true", help="show that it works; measure nothing")
+    smoke = parser.parse_args(arguments).smoke
+    print(f"{'':28} {'Red Bird':>11} {'ours':>11}")
+    measure(*((1, 2) if smoke else (ROUNDS, RECORDS)))
+    print(f"memory://: {memory(100 if smoke else 10_000):.0f} bytes a record")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
