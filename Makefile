@@ -19,6 +19,7 @@ run := $(VENV)/bin/python
 .PHONY: help demo test test-all test-quick test-rocketry test-pips test-first-hour
 .PHONY: test-conservation test-conservation-long
 .PHONY: stack test-stack lint docs benchmark benchmark-smoke benchmark-catching-up build clean
+.PHONY: benchmark-repositories
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +46,8 @@ help:
 	@echo "make benchmark  measure what a task's run costs"
 	@echo "make benchmark-smoke"
 	@echo "                see that the benchmark works"
+	@echo "make benchmark-repositories"
+	@echo "                measure what each kind of repository costs"
 	@echo "make benchmark-catching-up"
 	@echo "                measure how 200,000 records are caught up with"
 	@echo "make build      build sdist and wheel into dist/ and try the wheel"
@@ -121,6 +124,10 @@ benchmark: $(VENV)/ready
 # Its shortest form: it shows that the benchmark works, and measures nothing.
 benchmark-smoke: $(VENV)/ready
 	$(run) benchmarks/cost_of_a_run.py --smoke
+	$(run) benchmarks/cost_of_a_repository.py --smoke
+
+benchmark-repositories: $(VENV)/ready
+	$(run) benchmarks/cost_of_a_repository.py
 
 benchmark-catching-up: $(VENV)/ready
 	$(run) benchmarks/catching_up.py

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from redbird import BaseRepo
 
-ROUNDS = 9
-RECORDS = 200
+ROUNDS = 5
+RECORDS = 60
 
 
 def record(number: int) -> TaskEventRecord:
