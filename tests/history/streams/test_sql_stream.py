@@ -110,9 +110,12 @@ def test_paused_reader_holds_no_connection(make_repo: Make, kind: str) -> None:
     fill(repo)
     pool = repo.session.get_bind().pool
     repo.session.remove()
+    # A repository of ours keeps one to add records.
+    before = getattr(pool, "checkedout", int)()
+    assert before == int(not kind.startswith("plain"))
     reading = records(repo)
     next(reading)
-    assert getattr(pool, "checkedout", int)() == 0
+    assert getattr(pool, "checkedout", int)() == before
     execute(repo, "DELETE FROM {table}")
 
 
