@@ -739,6 +739,49 @@ def test_forked_child_has_a_connection_of_its_own(url, ending):
     assert (done.stdout, done.stderr) == ("['parent', 'child', 'parent again']\n", "")
 
 
+OUTLIVING = """
+    import os, sys
+    from rocketry_otel import TaskEventRecord, open_repository
+
+    def add(name):
+        repo.add(TaskEventRecord(task_name=name, action="run", created=1))
+
+    repo = open_repository(sys.argv[1])
+    add("parent")
+    from_child, to_parent = os.pipe()
+    from_parent, to_child = os.pipe()
+    child = os.fork()
+    if child == 0:
+        add("child")
+        os.write(to_parent, b"x")
+        os.read(from_parent, 1)
+        add("child again")
+        os._exit(0)
+    os.read(from_child, 1)
+    repo.engine.dispose()
+    os.write(to_child, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    print(sorted(one.task_name for one in open_repository(sys.argv[1]).filter_by()))
+"""
+
+
+def test_child_outlives_the_connections_of_its_parent(url):
+    """What a forked child adds after its parent has closed the database is not lost."""
+    done = run_python(OUTLIVING, url)
+    assert (done.stdout, done.stderr) == ("['child', 'child again', 'parent']\n", "")
+
+
+def test_connection_in_use_is_not_waited_for(repo):
+    """A fork, or the disposal of the engine, while another thread adds a record."""
+    repo.add(record("a"))
+    kept = repo._writer._connection
+    with repo._writer._lock:
+        repo.engine.dispose()
+    assert not kept.closed
+    repo.add(record("b"))
+    assert [one.task_name for one in repo.filter_by()] == ["a", "b"]
+
+
 def test_child_works_at_once(repo):
     """Starting afresh, the repository leaves its connections alone and makes new ones."""
     repo.add(record())

@@ -18,7 +18,7 @@ from redbird.sql.expressions import to_expression
 
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._model.record import TaskEventRecord
-from rocketry_otel._runtime.forks import after_fork_in_child
+from rocketry_otel._runtime.forks import after_fork_in_child, before_fork
 
 from .skipped import SkippedRows
 from .sql_engine import analyze_sqlite, make_engine, prepare_sqlite, split_table, write
@@ -120,8 +120,16 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         self._ids = sa.select(self._id)
         self._rows = sa.select(self._id, *(table.c[name] for name in _NAMES))
         self._writer = RowWriter(engine, table, _NAMES)
+        if engine.dialect.name == "sqlite":
+            before_fork(self._close_idle)
         after_fork_in_child(self._start_afresh)
         finalize(self, engine.dispose)
+
+    def _close_idle(self) -> None:
+        # SQLite notes in the process which locks its open files have. A child with a copy of these
+        # notes takes no lock of its own. Then the parent, when it closes the file, removes the log
+        # that the child writes to.
+        self.engine.dispose()
 
     def _start_afresh(self) -> None:
         _abandoned.extend((self.engine.pool, self.session, self._writer.leave_to_the_parent()))

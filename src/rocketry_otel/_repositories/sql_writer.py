@@ -78,9 +78,15 @@ class RowWriter:
             self._used_at = time.monotonic()
 
     def close(self) -> None:
-        """Close the connection, as at the disposal of the engine; the next row opens another."""
-        with self._lock:
-            self._drop()
+        """Close the connection, as at the disposal of the engine; the next row opens another.
+
+        It waits for nothing: a connection that is in use stays.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

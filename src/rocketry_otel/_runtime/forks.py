@@ -25,6 +25,7 @@ _numbers = count()
 # In the order of registration. Python cannot remove a function that is registered with a fork. So
 # one function is registered once, and calls the methods of the objects that still live.
 _methods: dict[int, tuple[ref[Any], Callable[[Any], Any]]] = {}
+_methods_before: dict[int, tuple[ref[Any], Callable[[Any], Any]]] = {}
 
 
 # The most seconds that a fork waits for guarded code.
@@ -109,16 +110,42 @@ def after_fork_in_child(method: Callable[[], Any]) -> None:
     Args:
         method: The bound method; its object is not kept alive.
     """
+    _register(_methods, method)
+
+
+def before_fork(method: Callable[[], Any]) -> None:
+    """Call a bound method in the parent before each fork, as long as its object lives.
+
+    No other thread is in guarded code then, unless it has stayed there for too long. The method
+    must wait for no lock.
+
+    Args:
+        method: The bound method; its object is not kept alive.
+    """
+    _register(_methods_before, method)
+
+
+def _register(
+    methods: dict[int, tuple[ref[Any], Callable[[Any], Any]]], method: Callable[[], Any]
+) -> None:
     number = next(_numbers)
-    forget = _methods.pop
+    forget = methods.pop
     # Not a WeakMethod: it writes an error to stderr if it outlives the modules at the end.
     owner = ref(method.__self__, lambda _: forget(number, None))  # type: ignore[attr-defined]
-    _methods[number] = (owner, method.__func__)  # type: ignore[attr-defined]
+    methods[number] = (owner, method.__func__)  # type: ignore[attr-defined]
+
+
+def _call(methods: dict[int, tuple[ref[Any], Callable[[Any], Any]]]) -> None:
+    for weak, function in list(methods.values()):
+        owner = weak()
+        if owner is not None:
+            function(owner)
 
 
 def _before() -> None:
     no_fork.before_fork()
     calls.before_fork()
+    _call(_methods_before)
 
 
 def _after_in_parent() -> None:
@@ -129,10 +156,7 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     calls.after_fork_in_child()
     no_fork.after_fork_in_child()
-    for weak, function in list(_methods.values()):
-        owner = weak()
-        if owner is not None:
-            function(owner)
+    _call(_methods)
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
