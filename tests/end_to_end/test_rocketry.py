@@ -77,7 +77,8 @@ def test_every_ending_in_every_mode(
     assert span.status.status_code is (StatusCode.ERROR if failed else StatusCode.UNSET)
     if ending == "fail":
         (event,) = span.events
-        assert (event.name, event.timestamp) == ("exception", span.end_time)
+        assert event.name == "exception"
+        assert span.start_time <= event.timestamp <= span.end_time < event.timestamp + 2_000
         stacktrace = event.attributes["exception.stacktrace"]
         assert event.attributes["exception.type"] == "ValueError"
         assert event.attributes["exception.message"] == "boom"

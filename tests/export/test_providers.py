@@ -10,6 +10,7 @@ from opentelemetry import metrics, trace
 from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.util._once import Once
 
@@ -320,3 +321,20 @@ def test_flush_after_closing_reports_earlier_items(receiver: OTLPReceiver, make:
     providers.close(time.monotonic() + LONG)
     assert [it.span.name for it in receiver.spans] == ["run"]
     assert providers.flush(time.monotonic()) is True
+
+
+def resource_of(version: Any) -> Resource:
+    """Return a resource with a version of the application."""
+    return Resource({"service.name": "shop", "service.version": version})
+
+
+def test_version_is_that_of_the_resource(make: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the spans, else of the log records; a value that is no text, or none, is none."""
+    traced = TracerProvider(resource=resource_of("1"), shutdown_on_exit=False)
+    logged = LoggerProvider(resource=resource_of("2"), shutdown_on_exit=False)
+    assert make(traced, logged).service_version == "1"
+    assert make(Unflushable(), logged).service_version == "2"
+    numbered = TracerProvider(resource=resource_of(3), shutdown_on_exit=False)
+    assert make(numbered, Unflushable()).service_version is None
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.version=4")
+    assert make().service_version == "4"

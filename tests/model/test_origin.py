@@ -29,6 +29,25 @@ def test_beginning_has_its_origin() -> None:
     assert not is_from(event, "host", "8-1-a")
 
 
+@pytest.mark.parametrize(
+    ("version", "stored"),
+    [("1.2.3", "1.2.3"), ("\udc80", "\\udc80"), ("9" * 2_000, None), ("", None), (None, None)],
+)
+def test_beginning_has_the_version(version: str | None, stored: str | None) -> None:
+    """If there is one: as clean text of a length that is sent, also on the span."""
+    event = with_origin(began(), "host", "7-1-a", version)
+    kept = dict(event.attributes).get("service.version")
+    if version and stored is None:
+        assert isinstance(kept, str)
+        assert len(kept) < 1_100
+    else:
+        assert kept == stored
+    assert event.attributes == tuple(sorted(event.attributes))
+    ended = parse_event({"task_name": "etl", "action": "success", "created": 2.0})
+    span = span_signal(Run(ids_of("etl", None, 1), began=event, ended=ended), ended, "full")
+    assert span.attributes.get("service.version") == kept
+
+
 @pytest.mark.parametrize("process", [None, "x", -1, "9" * 30])
 def test_odd_process_is_left_out(process: object) -> None:
     """An application may have put anything on a record."""

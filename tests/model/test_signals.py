@@ -68,6 +68,25 @@ def test_failure_has_its_exception() -> None:
 
 
 @pytest.mark.parametrize(
+    ("start", "end", "dated"),
+    [
+        # Jaeger shows 1 us and a length of 1 us; at its end the event would be shown at 3 us.
+        (1_999, 3_001, 1_999),
+        (1_999, 4_001, 2_999),
+        (1_000_000, 1_005_000, 1_004_000),
+        (7, 7, 7),
+        (7, 1_006, 7),
+    ],
+)
+def test_exception_is_dated_inside_the_span(start: int, end: int, dated: int) -> None:
+    """Also after each time and length is rounded down to microseconds, and it is never before."""
+    signal = SpanSignal("run etl", start, end, {}, None, {"exception.type": "ValueError"})
+    assert signal.exception_time == dated
+    assert start <= dated <= end
+    assert start // 1_000 <= dated // 1_000 <= start // 1_000 + (end - start) // 1_000
+
+
+@pytest.mark.parametrize(
     ("detail", "keys", "error"),
     [
         (

@@ -58,6 +58,19 @@ def test_clean_text_can_be_encoded_and_stays_as_it_is(text: str) -> None:
     assert safe_text(clean) == clean
 
 
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("\u00e9" * 4, "\u00e9" * 4),
+        ("\u00e9" * 5, "\u00e9\n[... 1 characters left out ...]\n" + "\u00e9" * 3),
+        ("\U0001f40d" * 9, "\n[... 8 characters left out ...]\n\U0001f40d"),
+    ],
+)
+def test_text_is_shortened_by_its_bytes(text: str, short: str) -> None:
+    """Backends limit bytes: a character of several counts as such, and none is cut in two."""
+    assert shortened(text, 8) == short
+
+
 def test_short_text_is_not_shortened() -> None:
     """A text within the limit is returned unchanged."""
     assert shortened("abcd", 4) == "abcd"

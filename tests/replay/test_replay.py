@@ -117,6 +117,20 @@ def test_replay_sends_the_live_telemetry_to_the_byte(
     assert (len(later.spans), len(later.log_records), later.metric_requests) == (3, 6, [])
 
 
+def test_replay_of_another_version_sends_the_version_of_the_run(
+    live: OTLPReceiver, later: OTLPReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stored with the run, from the first run of the process on."""
+    url = f"sqlite:///{tmp_path}/tasks.db"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.version=1.2.3")
+    send_live(open_repository(url))
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.version=2.0.0")
+    assert replayed(url, later).complete
+    for receiver in (live, later):
+        versions = [attributes_of(it.span.attributes)["service.version"] for it in receiver.spans]
+        assert versions == ["1.2.3"] * 3
+
+
 def test_open_repository_can_be_replayed(live: OTLPReceiver) -> None:
     """For example that of a handler, even in memory; two replays are equal."""
     repo = MemoryRepo(model=TaskEventRecord)

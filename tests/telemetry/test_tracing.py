@@ -182,8 +182,10 @@ def test_noop_provider_gives_no_warning(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_span_has_links_and_events(telemetry: TelemetryCapture) -> None:
-    """They have their ids, kinds and times, with the exception last."""
+    """They have their ids, kinds and times, with the exception last, dated by the signal."""
     signal = SIGNAL._replace(
+        start=0,
+        end=5_000,
         events=(RunEvent("a", 1, (("k", True),)), RunEvent("b", 2)),
         links=(RunLink(10, 11, "dependency"), RunLink(12, 13, "request")),
         exception={"exception.type": "ValueError"},
@@ -201,7 +203,7 @@ def test_span_has_links_and_events(telemetry: TelemetryCapture) -> None:
     assert [(event.name, event.timestamp, dict(event.attributes)) for event in span.events] == [
         ("a", 1, {"k": True}),
         ("b", 2, {}),
-        ("exception", 2, {"exception.type": "ValueError"}),
+        ("exception", 4_000, {"exception.type": "ValueError"}),
     ]
 
 

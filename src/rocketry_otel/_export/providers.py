@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics, trace
 from opentelemetry._logs import NoOpLoggerProvider, get_logger_provider
 
+from rocketry_otel._model.signals import SERVICE_VERSION
 from rocketry_otel._runtime.forks import no_fork
 from rocketry_otel._runtime.scope import NAME, VERSION
 from rocketry_otel._runtime.threads import start_thread
@@ -57,6 +58,8 @@ class Providers:
         channels: The channels of our own providers.
         borrowed: Providers that belong to the application.
         failed: Signals whose provider could not be found or made; a no-op provider stands in.
+        service_version: The version of the application in the resource of the spans, else in that
+            of the log records; ``None`` if both have none.
     """
 
     tracer: TracerProvider
@@ -65,6 +68,11 @@ class Providers:
     channels: list[Channel] = field(default_factory=list)
     borrowed: list[Any] = field(default_factory=list)
     failed: frozenset[str] = frozenset()
+    service_version: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the resources once: each run asks for the version."""
+        self.service_version = _version_in(self.tracer) or _version_in(self.logger)
 
     @property
     def queues(self) -> list[ExportQueue[Any]]:
@@ -257,6 +265,15 @@ def _try_out(signal: str, provider: Any) -> None:
     """Use a provider for the first time; its error is raised."""
     first_use = {"traces": "get_tracer", "logs": "get_logger", "metrics": "get_meter"}[signal]
     getattr(provider, first_use)(NAME, VERSION)
+
+
+def _version_in(provider: Any) -> str | None:
+    """Return the version of the application in a provider's resource, if there is a text."""
+    try:
+        value = provider.resource.attributes.get(SERVICE_VERSION)
+    except Exception:  # noqa: BLE001  # a provider of another kind, which may raise anything
+        return None
+    return value if isinstance(value, str) else None
 
 
 def _close(channels: list[Channel], deadline: float) -> None:

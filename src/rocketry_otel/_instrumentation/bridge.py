@@ -159,7 +159,17 @@ class Bridge:
         if self._keeps_origin and not schedulers.is_shown:
             # Before the record is there: another process may look for its process.
             look_up(schedulers.prove_alive, event.created - _MARGIN)
-        return with_origin(event, host_name(), schedulers.name)
+        return with_origin(event, host_name(), schedulers.name, self._service_version(event))
+
+    def _service_version(self, event: TaskEvent) -> str | None:
+        """Return the application's version; the providers are found if the event is the first."""
+        providers = self.pipeline.providers
+        if providers is None and self._exports(event) and not self.pipeline.is_closed:
+            try:
+                providers = self.pipeline.connect().providers
+            except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+                self._log_once("A record cannot be followed on its way", error)
+        return None if providers is None else providers.service_version
 
     def observe_stored(self, fields: Mapping[str, Any]) -> Observation | None:
         """Return the event and the step of a record that another repository has kept."""

@@ -1,4 +1,4 @@
-"""Where a run goes on: its host, its process, and the process of its scheduler.
+"""Where a run goes on: its host, process, program version, and the process of its scheduler.
 
 In: a ``run`` event. Out: attributes for its record; and from them, whether a crash that Rocketry
 logs here may be that of the run. Rocketry takes every run without an ending for crashed, also that
@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .signals import HOST_NAME, PROCESS_ID, SCHEDULER
+from .signals import HOST_NAME, PROCESS_ID, SCHEDULER, SERVICE_VERSION, short_name
+from .text import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,19 +23,25 @@ if TYPE_CHECKING:
 _PROCESS_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
-def with_origin(began: TaskEvent, host: str, scheduler: str) -> TaskEvent:
+def with_origin(
+    began: TaskEvent, host: str, scheduler: str, version: str | None = None
+) -> TaskEvent:
     """Return a ``run`` event with its origin.
 
     Args:
         began: The event.
         host: The name of this host.
         scheduler: The name of the process that has launched the run.
+        version: The version of the application, if it has one.
     """
     pairs: tuple[tuple[str, AttributeValue], ...] = ((HOST_NAME, host),)
     if began.process is not None and _PROCESS_ID.fullmatch(began.process):
         pairs += ((PROCESS_ID, int(began.process)),)
+    pairs += ((SCHEDULER, scheduler),)
+    if version:
+        pairs += ((SERVICE_VERSION, short_name(safe_text(version))),)
     # Sorted by key, as they are read again.
-    return began._replace(attributes=(*pairs, (SCHEDULER, scheduler)))
+    return began._replace(attributes=pairs)
 
 
 def is_from(began: TaskEvent, host: str, scheduler: str) -> bool:

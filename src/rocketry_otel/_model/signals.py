@@ -36,6 +36,7 @@ LINK = "rocketry.link"
 EXCEPTION_EVENT = "exception"
 HOST_NAME = "host.name"
 PROCESS_ID = "process.pid"
+SERVICE_VERSION = "service.version"
 EXIT_CODE = "process.exit.code"
 CRASH_SIGNAL = "rocketry.crash.signal"
 # Not sent: the process whose scheduler has launched the run, by a name of our own.
@@ -43,10 +44,12 @@ SCHEDULER = "rocketry.scheduler"
 
 ExceptionDetail = Literal["full", "message", "type"]
 
-# A collector refuses a request of more than a few megabytes, and so the whole batch.
+# In bytes. A collector refuses a request of more than a few megabytes, and so the whole batch.
 LONGEST_STACKTRACE = 32_768
 LONGEST_MESSAGE = 8_192
 _LONGEST_NAME = 1_024
+# In characters, of which each has four bytes at most.
+_ALWAYS_SHORT = _LONGEST_NAME // 4
 
 # The SDK's own limits. Above them it drops the first ones, which are ours.
 _MOST_ATTRIBUTES = 128
@@ -55,8 +58,10 @@ _MOST_EVENTS = 128
 # The semantic conventions' value for an error of unknown type.
 _UNKNOWN_ERROR = "_OTHER"
 
+_MICROSECOND = 1_000  # nanoseconds
+
 # From the beginning of a run.
-_ORIGIN = frozenset({HOST_NAME, PROCESS_ID})
+_ORIGIN = frozenset({HOST_NAME, PROCESS_ID, SERVICE_VERSION})
 
 _ERROR_ACTIONS = frozenset({FAIL, TERMINATE, CRASH})
 # What the setting hides of an exception, also of one that a body has recorded.
@@ -102,6 +107,16 @@ class SpanSignal(NamedTuple):
     exception: Attributes | None
     events: tuple[RunEvent, ...] = ()
     links: tuple[RunLink, ...] = ()
+
+    @property
+    def exception_time(self) -> int:
+        """When its ``exception`` event is dated, in nanoseconds since the epoch.
+
+        Just inside the span. Jaeger rounds start, length and event down to microseconds each, and
+        its page hides an event that is then behind the end.
+        """
+        length = (self.end - self.start) // _MICROSECOND
+        return self.start + max(length - 1, 0) * _MICROSECOND
 
 
 class LogSignal(NamedTuple):
@@ -204,10 +219,10 @@ def _who(event: TaskEvent) -> Attributes:
     task_name, run_id = event.task_name, event.run_id
     if task_name is not None:
         attributes[TASK_NAME] = (
-            task_name if len(task_name) <= _LONGEST_NAME else short_name(task_name)
+            task_name if len(task_name) <= _ALWAYS_SHORT else short_name(task_name)
         )
     if run_id is not None:
-        attributes[RUN_ID] = run_id if len(run_id) <= _LONGEST_NAME else short_name(run_id)
+        attributes[RUN_ID] = run_id if len(run_id) <= _ALWAYS_SHORT else short_name(run_id)
     return attributes
 
 

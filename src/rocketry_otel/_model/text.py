@@ -64,16 +64,24 @@ def optional_seconds(value: object) -> float | None:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return ``text`` in about ``limit`` characters at most, without its middle.
+    """Return ``text`` in about ``limit`` bytes of UTF-8 at most, without its middle.
 
-    The end of a traceback is the most useful part, so it gets three quarters of the room.
+    Bytes, for that is what backends limit. The end of a traceback is the most useful part, so it
+    gets three quarters of the room.
     """
-    if len(text) <= limit:
+    if len(text) <= limit and (text.isascii() or len(_encoded(text)) <= limit):
         return text
-    head = limit // 4
-    tail = limit - head
-    left_out = len(text) - limit
-    return f"{text[:head]}\n[... {left_out} characters left out ...]\n{text[-tail:]}"
+    head_size = limit // 4
+    tail_size = limit - head_size
+    # A character has at least one byte. One that was cut in two is left out.
+    head = _encoded(text[:head_size])[:head_size].decode("utf-8", "ignore")
+    tail = _encoded(text[-tail_size:])[-tail_size:].decode("utf-8", "ignore")
+    left_out = len(text) - len(head) - len(tail)
+    return f"{head}\n[... {left_out} characters left out ...]\n{tail}"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def one_line(text: str, limit: int = _LONGEST_LINE) -> str:

@@ -162,7 +162,7 @@ class RunTracer:
         for event in signal.events:
             span.add_event(event.name, dict(event.attributes), event.time)
         if signal.exception is not None:
-            span.add_event(EXCEPTION_EVENT, signal.exception, signal.end)
+            span.add_event(EXCEPTION_EVENT, signal.exception, signal.exception_time)
         if signal.error is not None:
             span.set_status(Status(StatusCode.ERROR, signal.error))
         span.end(signal.end)
