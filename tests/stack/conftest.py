@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .programs import PROGRAMS, cache
 from .servers import Collector, Jaeger, Prometheus, eventually
 
 APP = Path(__file__).with_name("app.py")
+NUMBERS_APP = Path(__file__).with_name("numbers_app.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,12 +88,22 @@ RunApp = Callable[..., Ran]
 
 @pytest.fixture(scope="session")
 def run_app(tmp_path_factory: pytest.TempPathFactory) -> RunApp:
-    """Run the application of ``app.py`` to its end, with these variables."""
+    """Run an application to its end, with these variables: ``app.py``, or another."""
 
-    def run(service: str, env: dict[str, str], seconds: float = 3) -> Ran:
-        repository = f"sqlite:///{tmp_path_factory.mktemp('app')}/tasks.db"
+    def run(
+        service: str,
+        env: dict[str, str],
+        seconds: float = 3,
+        *,
+        app: Path = APP,
+        args: Sequence[str] = (),
+        repository: str | None = None,
+    ) -> Ran:
+        if repository is None:
+            repository = f"sqlite:///{tmp_path_factory.mktemp('app')}/tasks.db"
+        words = args or [str(seconds)]
         done = run_command(
-            [sys.executable, "-W", "error", str(APP), str(seconds), repository],
+            [sys.executable, "-W", "error", str(app), *words, repository],
             {"OTEL_METRIC_EXPORT_INTERVAL": "250", "OTEL_SERVICE_NAME": service, **env},
             timeout=120,
             cwd=APP.parents[2],
@@ -116,7 +127,6 @@ def arrive(jaeger: Jaeger, ran: Ran, timeout: float = 60) -> None:
     """Wait until Jaeger has the trace of every run, and no other of that service."""
 
     def all_there() -> bool:
-        found = {trace["traceID"] for trace in jaeger.traces(ran.service)}
-        return found == ran.trace_ids
+        return jaeger.trace_ids(ran.service) == ran.trace_ids
 
     eventually(all_there, timeout, f"Arrival of all {len(ran.trace_ids)} traces of {ran.service}")

@@ -13,10 +13,18 @@ DASHBOARD = json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def panels() -> Iterator[dict[str, Any]]:
-    """Give all panels that show something."""
+    """Give all panels that show something, those of closed rows too."""
     for panel in DASHBOARD["panels"]:
-        if panel["type"] != "row":
+        if panel["type"] == "row":
+            yield from panel["panels"]
+        else:
             yield panel
+
+
+def panel_of(title: str) -> dict[str, Any]:
+    """Return the panel with this title."""
+    (panel,) = (panel for panel in panels() if panel["title"] == title)
+    return panel
 
 
 def targets(kind: str) -> Iterator[dict[str, Any]]:
@@ -27,11 +35,19 @@ def targets(kind: str) -> Iterator[dict[str, Any]]:
                 yield {**target, "title": panel["title"]}
 
 
-def filled_in(query: str, service: str, task: str = ".*") -> str:
-    """Put values in the place of the variables, as Grafana does."""
+def filled_in(query: str, service: str, task: str = ".*", shown: str = "60s") -> str:
+    """Put values in the place of the variables, as Grafana does.
+
+    Args:
+        query: The query of a panel.
+        service: The chosen service.
+        task: The chosen tasks, as a pattern.
+        shown: The length of the shown time.
+    """
     values = {
         "$__rate_interval": "10s",
-        "$__range": "60s",
+        "$__interval": "10s",
+        "$__range": shown,
         "$service": service,
         "$task": task,
     }

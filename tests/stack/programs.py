@@ -109,9 +109,16 @@ PROMETHEUS = Program(
     ],
     tags="remove_all_sd",
 )
+# A log store under a free licence that takes OTLP, as docs/stack.md offers it.
+VICTORIA_LOGS = Program(
+    "victoria-logs-v1.52.1",
+    ["victoria-logs"],
+    ("github.com/VictoriaMetrics/VictoriaLogs", "v1.52.1"),
+    ["github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"],
+)
 _COMPOSE_GO = ("github.com/compose-spec/compose-go/v2", "v2.16.2")
 COMPOSE = _Compose(_key("compose", COMPOSE_SOURCE, _COMPOSE_GO), ["compose"], _COMPOSE_GO, ["."])
-PROGRAMS = (COLLECTOR, JAEGER, PROMETHEUS, COMPOSE)
+PROGRAMS = (COLLECTOR, JAEGER, PROMETHEUS, VICTORIA_LOGS, COMPOSE)
 
 
 def cache() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing_extensions import Self
 from tests.support.ports import LOOPBACK, free_ports
 from tests.support.processes import clean_environment
 
-from .programs import COLLECTOR, JAEGER, PROMETHEUS
+from .programs import COLLECTOR, JAEGER, PROMETHEUS, VICTORIA_LOGS
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 60
@@ -192,14 +193,36 @@ class Jaeger(Server):
                 "JAEGER_PROMETHEUS_URL": prometheus,
                 "JAEGER_UI_CONFIG": str(ROOT / "stack" / "jaeger-ui.json"),
             },
-            f"{self.url}/api/services",
+            f"{self.url}/api/v3/services",
             directory / "jaeger.log",
         )
 
-    def traces(self, service: str, limit: int = 5000) -> list[dict[str, Any]]:
-        """Return the traces of a service, as its page lists them."""
-        query = {"service": service, "limit": str(limit), "lookback": "1h"}
-        return self.get_json("/api/traces", **query)["data"] or []
+    def trace_ids(self, service: str, limit: int = 5000) -> set[str]:
+        """Return the ids of the traces of a service, as a search finds them."""
+        now = dt.datetime.now(dt.timezone.utc)
+        query = {
+            "query.service_name": service,
+            "query.start_time_min": (now - dt.timedelta(hours=1)).isoformat(),
+            "query.start_time_max": (now + dt.timedelta(hours=1)).isoformat(),
+            # The name in the version of the tests, and in later ones.
+            "query.num_traces": str(limit),
+            "query.search_depth": str(limit),
+        }
+        answer = requests.get(f"{self.url}/api/v3/traces", params=query, timeout=30)
+        if answer.status_code == requests.codes.not_found:
+            return set()
+        answer.raise_for_status()
+        return {
+            span["traceId"]
+            for resource in answer.json()["result"]["resourceSpans"]
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+        }
+
+    def traces(self, service: str) -> list[dict[str, Any]]:
+        """Return the traces of a service, as its page shows each."""
+        found = (self.trace(trace_id) for trace_id in self.trace_ids(service))
+        return [trace for trace in found if trace is not None]
 
     def trace(self, trace_id: str) -> dict[str, Any] | None:
         """Return the trace that the search box finds by its id."""
@@ -242,6 +265,8 @@ class Prometheus(Server):
         (directory / "prometheus.yaml").write_text(shipped, encoding="utf-8")
         if rules is None:
             rules = (ROOT / "stack" / "prometheus-rules.yaml").read_text(encoding="utf-8")
+        # The pace of the rule that looks for restarts is that of fetching.
+        rules = rules.replace("interval: 15s", "interval: 1s").replace("offset 15s", "offset 1s")
         (directory / "prometheus-rules.yaml").write_text(rules, encoding="utf-8")
         super().__init__(
             [
@@ -266,3 +291,36 @@ class Prometheus(Server):
         content = json.loads(answer.text)
         assert content["status"] == "success", content
         return content["data"]
+
+
+class VictoriaLogs(Server):
+    """VictoriaLogs, with the arguments of ``stack/compose-victoria-logs.yml``.
+
+    Args:
+        directory: For its data and its log.
+        arguments: Its arguments there, but for the directory of its data.
+    """
+
+    def __init__(self, directory: Path, arguments: Sequence[str]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (port,) = free_ports(1)
+        self.url = f"http://{LOOPBACK}:{port}"
+        super().__init__(
+            [
+                str(VICTORIA_LOGS.directory / "victoria-logs"),
+                *arguments,
+                f"-storageDataPath={directory / 'data'}",
+                f"-httpListenAddr={LOOPBACK}:{port}",
+            ],
+            {},
+            f"{self.url}/health",
+            directory / "victoria-logs.log",
+        )
+
+    def query(self, expression: str) -> list[dict[str, str]]:
+        """Return the log lines that an expression finds, each with its fields."""
+        answer = requests.get(
+            f"{self.url}/select/logsql/query", params={"query": expression}, timeout=30
+        )
+        answer.raise_for_status()
+        return [json.loads(line) for line in answer.content.split(b"\n") if line]

@@ -15,7 +15,7 @@ import yaml
 from tests.support.otlp_receiver import Ok, OTLPReceiver, Status
 from tests.support.processes import clean_environment
 
-from .dashboard import filled_in, targets
+from .dashboard import filled_in, panel_of, targets
 from .fast_rules import RULES, SPEED, fast_rules
 from .programs import PROMETHEUS
 from .servers import Collector, Jaeger, Prometheus, eventually
@@ -69,6 +69,7 @@ class Fast:
     """A stack of its own, with fast rules."""
 
     def __init__(self, directory: Path, loki: OTLPReceiver) -> None:
+        self.loki = loki
         self.jaeger = Jaeger(directory / "jaeger")
         self.collector = Collector(
             directory / "collector", self.jaeger.otlp_endpoint, loki.http_endpoint
@@ -137,7 +138,7 @@ def test_healthy_application_fires_nothing(fast, to, tmp_path):
         fired = eventually(lambda: fast.firing("healthy") or time.monotonic() > end, 60)
         assert fired is True
         for target in targets("prometheus"):
-            if "rocketry:" in target["expr"]:
+            if ":mean7d" in target["expr"]:
                 assert fast.prometheus.query(filled_in(target["expr"], "healthy"))
         health = fast.prometheus.get("/api/v1/rules")["groups"]
         assert {rule["health"] for group in health for rule in group["rules"]} == {"ok"}
@@ -236,3 +237,32 @@ def test_collector_stops(fast, to, tmp_path):
             60,
             "End of RocketryCollectorDown",
         )
+
+
+def test_backend_refuses_for_good(fast, to, tmp_path):
+    """The collector drops what it has accepted; the alert and the panel have the same number.
+
+    The last test of this file: for an hour, here a minute, the alert is true.
+    """
+    fast.loki.behave(Status(400))
+    with application(tmp_path / "fault", "refusing-backend", to):
+        eventually(
+            lambda: ("RocketryTelemetryRefused", "collector") in fast.firing("refusing-backend"),
+            60,
+            "Firing of RocketryTelemetryRefused",
+        )
+        (spans, logs) = panel_of("Refused by the backends")["targets"]
+        shown = fast.prometheus.query(filled_in(logs["expr"], "refusing-backend"))
+        assert {it["metric"].get("exporter"): float(it["value"][1]) > 0 for it in shown} == {
+            "otlp_http/loki": True,
+            None: False,
+        }
+        (none,) = fast.prometheus.query(filled_in(spans["expr"], "refusing-backend"))
+        assert none["value"][1] == "0"
+    alerts = fast.prometheus.get("/api/v1/alerts")["alerts"]
+    (refused,) = (it for it in alerts if it["labels"]["alertname"] == "RocketryTelemetryRefused")
+    assert (refused["labels"]["exporter"], refused["labels"]["signal"]) == (
+        "otlp_http/loki",
+        "logs",
+    )
+    assert refused["annotations"]["summary"].startswith("otlp_http/loki has refused ")

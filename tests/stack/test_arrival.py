@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from collections import Counter
 
@@ -11,6 +12,7 @@ import pytest
 from tests.support.otlp_receiver import attributes_of
 from tests.support.processes import run_command
 
+from .conftest import NUMBERS_APP, arrive
 from .dashboard import targets
 from .servers import eventually
 
@@ -116,6 +118,33 @@ def test_failure_shows_its_exception(stack, shop):
         assert tags_of(root)["error.type"] == "ValueError"
 
 
+def test_exceptions_of_many_runs_are_inside_their_spans(stack, run_app):
+    """As Jaeger shows them, with times in microseconds: its page hides an event behind the end."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint, "RUNS": "300"}
+    ran = run_app("failures", env, app=NUMBERS_APP, args=["1"])
+    assert len(ran.trace_ids) == 300
+    arrive(stack.jaeger, ran)
+    for trace in stack.jaeger.traces("failures"):
+        root = root_of(trace)
+        (event,) = root["logs"]
+        assert root["startTime"] <= event["timestamp"] <= root["startTime"] + root["duration"]
+
+
+def test_who_ran_it_is_shown(stack, run_app):
+    """Host, process and version of the application are tags of the run."""
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint,
+        "OTEL_RESOURCE_ATTRIBUTES": "service.version=1.2.3",
+    }
+    ran = run_app("versioned", env, app=NUMBERS_APP, args=["1"])
+    arrive(stack.jaeger, ran)
+    (began,) = (record for record in ran.records if record["action"] == "run")
+    tags = tags_of(root_of(stack.jaeger.trace(began["trace_id"])))
+    assert tags["host.name"] == socket.gethostname()
+    assert tags["process.pid"] == began["process"]
+    assert tags["service.version"] == "1.2.3"
+
+
 def test_timeout_is_shown(stack, shop):
     """It is an error of that type, with no exception."""
     assert shop.endings("hang")
@@ -183,7 +212,9 @@ def test_loki_is_sent_what_the_dashboard_asks_it_for(stack, shop):
         attributes = attributes_of(it.log_record.attributes)
         names |= {name.replace(".", "_") for name in attributes}
     assert fields == {"service_name", "task_name", "rocketry_action", "trace_id"}
-    assert fields <= names
+    shown = set(re.findall(r"\{\.(\w+)\}", queries))
+    assert shown == {"exception_type", "exception_message"}
+    assert fields | shown <= names
 
 
 def test_jaegers_monitor_page_has_numbers(stack, shop):

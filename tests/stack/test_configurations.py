@@ -197,7 +197,7 @@ def test_no_configuration_of_a_tier_uses_a_name_that_is_deprecated(names, tmp_pa
 def test_jaegers_configuration_uses_no_name_that_is_deprecated(tmp_path):
     """Jaeger warns of nothing but that its pages are not built into the one of the tests."""
     with Jaeger(tmp_path) as jaeger:
-        assert jaeger.traces("nobody") == []
+        assert jaeger.trace_ids("nobody") == set()
     assert [line.split("\t")[3] for line in complaints_of(jaeger)] == [
         "ui assets not embedded in the binary, using a placeholder"
     ]

@@ -49,9 +49,9 @@ def all_log_records_arrive(loki: OTLPReceiver, ran: Ran) -> None:
 def test_collector_is_stopped_and_started_again(tmp_path, collector, jaeger, loki):
     """The application goes on, keeps what it has, and sends it when the collector is back."""
     with jaeger, collector, application(tmp_path, collector, 8) as running:
-        eventually(lambda: len(jaeger.traces("outage")) > 5)
+        eventually(lambda: len(jaeger.trace_ids("outage")) > 5)
         collector.stop()
-        before = len(jaeger.traces("outage"))
+        before = len(jaeger.trace_ids("outage"))
         goes_on(tmp_path)
         collector.start()
         ran = running.finished("outage")
@@ -113,7 +113,7 @@ def test_jaeger_is_away_while_the_application_runs(tmp_path, collector, jaeger, 
     """The application does not notice; all of it is there when Jaeger comes back, and after."""
     with jaeger, collector:
         with application(tmp_path, collector, 6) as running:
-            eventually(lambda: len(jaeger.traces("outage")) > 5)
+            eventually(lambda: len(jaeger.trace_ids("outage")) > 5)
             jaeger.stop()
             ran = running.finished("outage")
         assert ran.flushed
@@ -124,14 +124,14 @@ def test_jaeger_is_away_while_the_application_runs(tmp_path, collector, jaeger, 
         eventually(lambda: collector.queue_sizes()["otlp_grpc/jaeger"] == 0)
         jaeger.stop()
         jaeger.start()
-        assert {trace["traceID"] for trace in jaeger.traces("outage")} == ran.trace_ids
+        assert jaeger.trace_ids("outage") == ran.trace_ids
 
 
 def test_jaeger_is_killed(tmp_path, collector, jaeger, loki):
     """What it has accepted is on its disk; what it has not is still in the collector's queue."""
     with jaeger, collector:
         with application(tmp_path, collector, 5) as running:
-            eventually(lambda: len(jaeger.traces("outage")) > 5)
+            eventually(lambda: len(jaeger.trace_ids("outage")) > 5)
             jaeger.kill()
             jaeger.start()
             ran = running.finished("outage")

@@ -1,0 +1,214 @@
+"""The numbers of the panels are those of the repository: every run is counted, and once."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import sys
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.support.processes import run_command
+
+from .conftest import NUMBERS_APP
+from .dashboard import filled_in, panel_of
+from .servers import eventually
+
+FAILURES = ("fail", "terminate", "crash")
+# All of a test's runs are within it.
+SHOWN = "10m"
+
+
+class Numbers:
+    """What the dashboard shows of a service."""
+
+    def __init__(self, prometheus: Any, service: str) -> None:
+        self._prometheus = prometheus
+        self._service = service
+
+    def of(self, title: str, ref: str = "A") -> list[dict[str, Any]]:
+        """Return the result of a panel's query."""
+        (target,) = (it for it in panel_of(title)["targets"] if it["refId"] == ref)
+        return self._prometheus.query(filled_in(target["expr"], self._service, shown=SHOWN))
+
+    def number(self, title: str) -> float | None:
+        """Return the number that a panel shows."""
+        result = self.of(title)
+        return float(result[0]["value"][1]) if result else None
+
+    def column(self, ref: str) -> dict[str, float]:
+        """Return a column of the table of all tasks."""
+        return {
+            it["metric"]["task_name"]: float(it["value"][1]) for it in self.of("Every task", ref)
+        }
+
+    def bars(self, title: str, label: str) -> Counter[str]:
+        """Return the sum of all bars of a graph."""
+        (target,) = panel_of(title)["targets"]
+        end = time.time()
+        found = self._prometheus.get(
+            "/api/v1/query_range",
+            query=filled_in(target["expr"], self._service),
+            start=str(end - 300),
+            end=str(end),
+            step="10",
+        )
+        sums: Counter[str] = Counter()
+        for series in found["result"]:
+            sums[series["metric"][label]] += sum(float(value) for _, value in series["values"])
+        return +sums
+
+
+def compare(stack: Any, service: str, actions: Iterable[tuple[str, str]]) -> Numbers:
+    """Wait until each panel has the number of the repository.
+
+    Args:
+        stack: The stack.
+        service: The service.
+        actions: The task and the action of each record in its repository.
+    """
+    ended = [(task, action) for task, action in actions if action != "run"]
+    failed = [task for task, action in ended if action in FAILURES]
+    numbers = Numbers(stack.prometheus, service)
+    expected = {
+        "Tasks": len({task for task, _ in ended}),
+        "Runs": len(ended),
+        "Failed runs": len(failed),
+    }
+    eventually(
+        lambda: (
+            {title: numbers.number(title) for title in expected} == expected
+            and numbers.column("C") == Counter(task for task, _ in ended)
+            and +Counter(numbers.column("D")) == Counter(failed)
+        ),
+        60,
+        f"{expected} of {service}",
+    )
+    # The newest samples may be later than the last bar's end.
+    eventually(
+        lambda: (
+            numbers.bars("Runs by outcome", "rocketry_action") == Counter(it for _, it in ended)
+        ),
+        60,
+        f"Bars of {service}",
+    )
+    return numbers
+
+
+def actions_of(ran: Any) -> list[tuple[str, str]]:
+    """Return the task and the action of each record of a repository."""
+    return [(record["task_name"], record["action"]) for record in ran.records]
+
+
+@pytest.fixture
+def run(stack, run_app):
+    """Run the application with a number of tasks."""
+
+    def run(service: str, tasks: int, env: dict[str, str], **options: Any) -> Any:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint, **env}
+        ran = run_app(service, env, app=NUMBERS_APP, args=[str(tasks)], **options)
+        assert ran.flushed
+        return ran
+
+    return run
+
+
+def test_short_demo(stack, tmp_path):
+    """Which has long ended when its numbers are looked at."""
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint,
+        "OTEL_SERVICE_NAME": "short-demo",
+    }
+    command = [sys.executable, "-m", "rocketry_otel", "demo", "--seconds", "3"]
+    done = run_command([*command, "--repo", f"sqlite:///{tmp_path}/tasks.db"], env)
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(tmp_path / "tasks.db")) as connection:
+        (table,) = (
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            if re.fullmatch(r"[a-z_]*tasks?[a-z_]*", name)
+        )
+        actions = connection.execute(f"SELECT task_name, action FROM {table}").fetchall()  # noqa: S608
+    compare(stack, "short-demo", actions)
+
+
+def test_one_run(stack, run):
+    """The only run of a process that ends at once, and it fails."""
+    ran = run("one-run", 1, {})
+    assert len(ran.records) == 2
+    compare(stack, "one-run", actions_of(ran))
+
+
+@pytest.mark.parametrize("instance", [None, "always-the-same"])
+def test_restart_in_between(stack, run, tmp_path, instance):
+    """The runs of both processes count, also if the second goes on with the series of the first."""
+    service = f"restarted-{instance}"
+    env = (
+        {} if instance is None else {"OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id={instance}"}
+    )
+    repository = f"sqlite:///{tmp_path}/tasks.db"
+    first = run(service, 2, {**env, "RUNS": "3"}, repository=repository)
+    compare(stack, service, actions_of(first))
+    both = run(service, 2, {**env, "RUNS": "2"}, repository=repository)
+    assert len(both.trace_ids) == 10
+    compare(stack, service, actions_of(both))
+
+
+def test_five_hundred_tasks(stack, run):
+    """Each of them, and the failures of a third of them."""
+    compare(stack, "five-hundred", actions_of(run("five-hundred", 500, {})))
+
+
+def test_quantiles_are_those_of_the_runs(stack, run):
+    """Within the bucket that the true one is in; none is NaN, also long after the last run."""
+    ran = run("timed", 2, {"LENGTH": "0.11", "RUNS": "4"})
+    numbers = compare(stack, "timed", actions_of(ran))
+    began = {it["run_id"]: it["created"] for it in ran.records if it["action"] == "run"}
+    longest = max(it["created"] - began[it["run_id"]] for it in ran.endings("task-001"))
+    bounds = bounds_of(stack, "rocketry_task_duration_seconds_bucket", 'job="timed"')
+    place = bisect_left(bounds, longest)
+    for ref in ("F", "G"):
+        column = numbers.column(ref)
+        assert set(column) == {"task-000", "task-001"}
+        assert all(value == value for value in column.values())  # noqa: PLR0124  # NaN is not
+        assert 0.1 <= column["task-001"] <= bounds[place]
+    for ref in ("A", "B", "C"):
+        assert all(it["value"][1] != "NaN" for it in numbers.of("Duration", ref))
+
+
+def test_monitor_shows_a_duration_within_its_bucket(stack, run):
+    """The span metrics have bounds near 0.11 s: Jaeger once showed 0.48 s for it."""
+    # Jaeger asks for rates, which do not count what was there at the first fetch.
+    run("monitored", 2, {"LENGTH": "0.11"})
+    seen = 'traces_span_metrics_calls_total{service_name="monitored", span_name="run task-001"}'
+    eventually(lambda: stack.prometheus.query(seen), 30, seen)
+    run("monitored", 2, {"LENGTH": "0.11", "RUNS": "4"})
+    query = {"service": "monitored", "groupByOperation": "true", "spanKind": "internal"}
+    query |= {"quantile": "0.95", "lookback": "600000", "step": "1000", "ratePer": "60000"}
+
+    def shown() -> list[float]:
+        answer = stack.jaeger.get_json("/api/metrics/latencies", **query)
+        return [
+            point["gaugeValue"]["doubleValue"]
+            for it in answer["metrics"]
+            if {"name": "operation", "value": "run task-001"} in it["labels"]
+            for point in it["metricPoints"]
+            if isinstance(point["gaugeValue"]["doubleValue"], float)
+        ]
+
+    bounds = bounds_of(stack, "traces_span_metrics_duration_milliseconds_bucket", "")
+    assert [bound for bound in bounds if 100 <= bound <= 250] == [100, 150, 250]
+    eventually(lambda: any(value > 0 for value in shown()), 30, "Any latency")
+    assert all(100 <= value <= 250 for value in shown() if value > 0)
+
+
+def bounds_of(stack: Any, metric: str, selector: str) -> list[float]:
+    """Return the upper bounds of a histogram's buckets, in order."""
+    found = stack.prometheus.query(f"count by (le) (last_over_time({metric}{{{selector}}}[10m]))")
+    return sorted(float(it["metric"]["le"]) for it in found)
