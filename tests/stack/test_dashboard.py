@@ -198,3 +198,19 @@ def test_five_hundred_tasks(tmp_path):
         [promtool, "test", "rules", file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_run_is_in_one_bar():
+    """A bar shows what its own interval brought, at least a minute, and there are at most 200.
+
+    With 500 tasks and more bars, a query would load more samples than Prometheus allows.
+    """
+    counted = [
+        panel
+        for panel in panels()
+        if any("[$__interval]" in target.get("expr", "") for target in panel["targets"])
+    ]
+    assert len(counted) == 6
+    for panel in counted:
+        assert (panel["interval"], panel["maxDataPoints"]) == ("1m", 200), panel["title"]
+        assert not any("$__rate_interval" in target["expr"] for target in panel["targets"])
