@@ -247,9 +247,16 @@ class Prometheus(Server):
         directory: For its data and its log.
         rules: The rules; those that are shipped, or what was made of them.
         collector: What it fetches metrics from.
+        pace: How often. A page that takes longer than that is not fetched at all.
     """
 
-    def __init__(self, directory: Path, collector: Collector, rules: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        collector: Collector,
+        rules: str | None = None,
+        pace: str = "250ms",
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         (port,) = free_ports(1)
         self.url = f"http://{LOOPBACK}:{port}"
@@ -257,7 +264,7 @@ class Prometheus(Server):
         replaced = {
             "collector:8889": collector.metrics_address,
             "collector:8888": collector.own_metrics_address,
-            "_interval: 15s": "_interval: 250ms",
+            "_interval: 15s": f"_interval: {pace}",
         }
         for old, new in replaced.items():
             assert old in shipped

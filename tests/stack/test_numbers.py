@@ -16,9 +16,9 @@ import pytest
 
 from tests.support.processes import run_command
 
-from .conftest import NUMBERS_APP
+from .conftest import NUMBERS_APP, Stack
 from .dashboard import filled_in, panel_of
-from .servers import eventually
+from .servers import Collector, Prometheus, eventually
 
 FAILURES = ("fail", "terminate", "crash")
 # All of a test's runs are within it.
@@ -160,9 +160,21 @@ def test_restart_in_between(stack, run, tmp_path, instance):
     compare(stack, service, actions_of(both))
 
 
-def test_five_hundred_tasks(stack, run):
+@pytest.fixture
+def large(stack, tmp_path):
+    """A collector and a Prometheus with time for a large page: no other test waits for it."""
+    collector = Collector(
+        tmp_path / "collector", stack.jaeger.otlp_endpoint, stack.loki.http_endpoint
+    )
+    prometheus = Prometheus(tmp_path / "prometheus", collector, pace="5s")
+    with collector, prometheus:
+        yield Stack(collector, stack.jaeger, prometheus, stack.loki)
+
+
+def test_five_hundred_tasks(large, run):
     """Each of them, and the failures of a third of them."""
-    compare(stack, "five-hundred", actions_of(run("five-hundred", 500, {})))
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": large.collector.http_endpoint}
+    compare(large, "five-hundred", actions_of(run("five-hundred", 500, env)))
 
 
 def test_quantiles_are_those_of_the_runs(stack, run):
