@@ -11,6 +11,7 @@ from ._errors import (
     SettingsError,
 )
 from ._export.status import Delivery, SignalDelivery
+from ._history.open_repository import open_repository
 from ._instrumentation.current_run import CurrentRun, current_run
 from ._instrumentation.handler import OTelRepoHandler
 from ._instrumentation.instrument import instrument, uninstrument
@@ -18,7 +19,6 @@ from ._model.record import TaskEventRecord
 from ._replay.refused import replay_refused
 from ._replay.replay import replay
 from ._replay.result import Replay
-from ._repositories.open_repository import open_repository
 from ._settings import Settings
 
 __all__ = [

@@ -40,10 +40,20 @@ def open_history(url: str) -> Iterator[BaseRepo]:
         RepositoryMismatchError: There are no records of tasks.
         RepositoryError: It is not there, or cannot be opened.
     """
+    with ExitStack() as closing:
+        yield open_existing(url, closing)
+
+
+def open_existing(url: str, closing: ExitStack) -> BaseRepo:
+    """Open an existing repository, of any model, to read it; the errors are those above.
+
+    Args:
+        url: See ``open_repository``.
+        closing: Gets the callbacks that close it.
+    """
     url = url.strip()
     kind = module_for(url).__name__.rpartition(".")[2]
-    with ExitStack() as closing:
-        yield _opener(url, kind)(url, closing)
+    return _opener(url, kind)(url, closing)
 
 
 def _opener(url: str, kind: str) -> Opener:

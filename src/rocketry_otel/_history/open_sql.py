@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 import sqlalchemy.orm  # Red Bird uses it without importing it
@@ -12,7 +10,8 @@ from redbird.repos import SQLRepo
 from sqlalchemy.engine import make_url
 
 from rocketry_otel._errors import RepositoryError, RepositoryMismatchError
-from rocketry_otel._repositories.sql_engine import make_engine, split_table
+from rocketry_otel._repositories.sql_engine import split_table
+from rocketry_otel._repositories.sql_read_only import make_reading_engine, sqlite_file
 from rocketry_otel._repositories.urls import mask_url, without_secrets
 
 from .history_record import TOLERANT, HistoryRecord, are_enough, check_names, not_there
@@ -51,9 +50,10 @@ def open_sql(url: str, closing: ExitStack) -> BaseRepo:
         RepositoryError: The database is missing, or refuses.
     """
     place, name = split_table(url)
-    if place.get_backend_name() == "sqlite" and not _is_file(place.database or ""):
+    path = sqlite_file(place)
+    if path is not None and not path.is_file():
         raise not_there(url, "file")
-    engine = make_engine(url, place)
+    engine = make_reading_engine(url, place)
     closing.callback(engine.dispose)
     try:
         is_chosen = "table" in make_url(url).query
@@ -65,18 +65,12 @@ def open_sql(url: str, closing: ExitStack) -> BaseRepo:
         raise RepositoryMismatchError(
             f"the table {table} has no primary key, without which its records have no order"
         ) from None
-    except (TypeError, sa.exc.SQLAlchemyError) as error:
+    except (TypeError, OSError, sa.exc.SQLAlchemyError) as error:
         # A driver raises TypeError at an unknown option.
         words = without_secrets(str(getattr(error, "orig", None) or error).strip(), url)
         raise RepositoryError(f"cannot open {mask_url(url)}: {words}") from None
     closing.callback(repo.session.remove)
     return repo
-
-
-def _is_file(database: str) -> bool:
-    # Connecting to a missing file would create it.
-    path = unquote(urlsplit(database).path) if database.startswith("file:") else database
-    return Path(path).is_file()
 
 
 def _table_in(inspector: Any, name: str, *, is_chosen: bool) -> str:
