@@ -42,6 +42,7 @@ _ALLOWED = {
     "retention": f"an age such as {EXAMPLES}, or a number of records to keep, 1 or more",
     "catch_up": f"a duration such as {EXAMPLES}",
     "state_dir": "a directory",
+    "trace_url": "a URL with {trace_id} in it, such as http://localhost:16686/trace/{trace_id}",
 }
 
 
@@ -76,6 +77,8 @@ class Settings(BaseSettings):
         state_dir: Where delivery progress is stored. By default beside the repository, or for a
             database server in the user's state directory (``$XDG_STATE_HOME``,
             ``~/.local/state``).
+        trace_url: The page of a trace in your backend, with ``{trace_id}`` for its id. The
+            command line shows it with each run.
 
     Raises:
         SettingsError: If a value is not allowed. The message names the variable, the value
@@ -95,6 +98,7 @@ class Settings(BaseSettings):
     retention: Retention | None = None
     catch_up: int = Field(default=7 * 86_400)
     state_dir: str | None = None
+    trace_url: str | None = None
 
     class Config:
         """How pydantic reads the settings."""
@@ -175,6 +179,12 @@ class Settings(BaseSettings):
             return str(Path(value).expanduser())
         except RuntimeError as error:
             raise ValueError("no home directory is known for it") from error
+
+    @validator("trace_url")
+    def _has_place(cls, value: str | None) -> str | None:  # noqa: N805
+        if value is not None and "{trace_id}" not in value:
+            raise ValueError("no place for the trace id")
+        return value
 
     @property
     def sends_log_lines(self) -> bool:

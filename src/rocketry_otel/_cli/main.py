@@ -17,6 +17,19 @@ from .replay import add_replay
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# The commands that need the extra "cli", and what they are for.
+EXTRA = {
+    "check": "see whether everything is set up: settings, versions, repository, destinations",
+    "runs": "list the runs in a repository",
+    "show": "show one run whole",
+    "stats": "show runs, failures and durations by task",
+    "status": "show what waits for delivery, and what was refused",
+    "export": "write the runs in a repository as JSON lines or CSV",
+    "prune": "remove old records from a repository",
+    "stack": "set up a collector, Jaeger, Loki, Prometheus and Grafana in containers",
+}
+_COMPLETION = "_ROCKETRY_OTEL_COMPLETE"
+
 _MISUSE = 2
 _BROKEN_PIPE = 1
 _INTERRUPTED = 130  # what a shell calls SIGINT: 128 + 2
@@ -29,14 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; by default those of the process.
 
     Returns:
-        The exit status: 0; 1 if a part of a replay was not accepted; 2 if an argument, a
-        setting or the repository is wrong, or Rocketry is missing; 130 after an interrupt.
+        The exit status: 0; 1 if a part of a replay was not accepted, a check has found a problem
+        or a search has found nothing; 2 if an argument, a setting or the repository is wrong, or
+        a package is missing; 130 after an interrupt.
 
     Raises:
         SystemExit: If the arguments are not understood, or after help and version.
     """
-    arguments = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
+        if given[:1] and given[0] in EXTRA or _COMPLETION in os.environ:
+            return _run_extra(given)
+        arguments = parser().parse_args(given)
         return arguments.run(arguments)  # type: ignore[no-any-return]  # each command sets it
     except RocketryOTelError as error:
         sys.stderr.write(f"rocketry-otel: {error}\n")
@@ -50,7 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
 
 
-def _parser() -> argparse.ArgumentParser:
+def _run_extra(given: list[str]) -> int:
+    try:
+        # Imported here, because other commands work without its packages.
+        from .extra import run_extra  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"click", "rich"}:
+            raise
+        sys.stderr.write(
+            f"rocketry-otel: this command needs {error.name}, which is missing: "
+            "pip install 'rocketry-otel[cli]'\n"
+        )
+        return _MISUSE
+    return run_extra(given, _COMPLETION)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the commands that need no extra; its help lists all commands."""
     parser = argparse.ArgumentParser(
         prog="rocketry-otel", description="OpenTelemetry for Rocketry, the task scheduler."
     )
@@ -60,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     add_replay(commands)
+    for name, words in EXTRA.items():
+        commands.add_parser(name, help=words, add_help=False)
     return parser
 
 

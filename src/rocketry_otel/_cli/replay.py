@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rocketry_otel._errors import RepositoryError, SettingsError
@@ -17,8 +16,11 @@ from rocketry_otel._repositories.urls import mask_url, without_secrets
 from rocketry_otel._runtime.terminal_line import TerminalLine
 from rocketry_otel._settings import Settings
 
+from .times import time_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from redbird import BaseRepo
 
@@ -137,16 +139,9 @@ def _write(lines: list[str]) -> None:
 
 def _time(text: str) -> datetime:
     try:
-        return datetime.now(timezone.utc) - timedelta(seconds=seconds_of(text))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        # Before Python 3.11 it does not know the Z of UTC.
-        return datetime.fromisoformat(text.strip().replace("Z", "+00:00")).astimezone()
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither an age such as {EXAMPLES} nor a time such as 2026-11-24T03:00"
-        ) from None
+        return time_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _patience(text: str) -> float:

@@ -62,18 +62,42 @@ def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) 
     Raises:
         RepositoryError: Records cannot be removed safely from a repository of this kind.
     """
+    plan = _plan(repo, retention, acknowledged, now)
+    removed = plan.stream.remove(plan.window, plan.old.but(plan.kept)) if plan.count else 0
+    return Pruned(removed, plan.is_complete)
+
+
+def count_old(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) -> int:
+    """Return how many records ``prune`` would remove; the arguments are the same."""
+    return _plan(repo, retention, acknowledged, now).count
+
+
+class _Plan(NamedTuple):
+    """The old records, and those of them that stay."""
+
+    stream: RecordStream
+    window: Window
+    old: _Old
+    kept: set[_Key]
+    is_complete: bool
+
+    @property
+    def count(self) -> int:
+        """How many records are to be removed."""
+        return max(self.old.count - len(self.kept), 0)
+
+
+def _plan(repo: BaseRepo, retention: Retention, acknowledged: int, now: int) -> _Plan:
     stream = stream_of(repo)
     wanted = _bound(stream, retention, now)
-    bound, is_complete = min(acknowledged, wanted), wanted <= acknowledged
-    if bound <= 0:
-        return Pruned(0, is_complete)
-    window = Window(until=bound - 1)
+    window, is_complete = Window(until=min(acknowledged, wanted) - 1), wanted <= acknowledged
     old = _Old()
+    if window.until < 0:
+        return _Plan(stream, window, old, set(), is_complete)
     for fields in stream.outlines(window):
         old.observe(fields)
     kept = old.kept(stream.newest(old.kinds), window)
-    removed = stream.remove(window, old.but(kept)) if old.count > len(kept) else 0
-    return Pruned(removed, is_complete)
+    return _Plan(stream, window, old, kept, is_complete)
 
 
 def _bound(stream: RecordStream, retention: Retention, now: int) -> int:
