@@ -57,7 +57,7 @@ def test_what_does_not_exist(
     make_url: Callable[[str], str],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """The error says so, and nothing is created, no folder either."""
+    """The error names it, and nothing is created, no folder either."""
     with pytest.raises(RepositoryError, match=r"no such (file|directory|collection)|no table"):
         open_repository(make_url(kind), read_only=True)
     assert files(tmp_path) == []

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        if given[:1] and given[0] in EXTRA or _COMPLETION in os.environ:
+        if (given[:1] and given[0] in EXTRA) or _COMPLETION in os.environ:
             return _run_extra(given)
         arguments = parser().parse_args(given)
         return arguments.run(arguments)  # type: ignore[no-any-return]  # each command sets it

@@ -23,21 +23,15 @@ if TYPE_CHECKING:
     from rocketry_otel._settings import Settings
 
 
-class _Time(click.ParamType[Any]):
-    """An age or a time, as nanoseconds since the epoch."""
-
-    name = "TIME"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return the time of a text."""
-        try:
-            when = time_of(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        since_epoch = when - datetime.fromtimestamp(0, timezone.utc)
-        return max(int(since_epoch.total_seconds() * NANOSECONDS), 0)
+def _as_time(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Return an age or a time as nanoseconds since the epoch."""
+    if value is None:
+        return None
+    try:
+        since_epoch = time_of(value) - datetime.fromtimestamp(0, timezone.utc)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return max(int(since_epoch.total_seconds() * NANOSECONDS), 0)
 
 
 def repo_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,9 +45,8 @@ def since_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option for the time from which on runs are taken."""
     return click.option(
         "--since",
-        type=_Time(),
+        callback=_as_time,
         metavar="TIME",
-        default=None,
         help=f"Only runs since then: an age ({EXAMPLES}) or an ISO 8601 time, local unless it "
         "has a zone.",
     )(function)

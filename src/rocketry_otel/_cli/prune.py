@@ -35,32 +35,25 @@ if TYPE_CHECKING:
 _NOT_DONE = 1
 
 
-class _Keep(click.ParamType[Retention]):
-    """An age or a number of records."""
-
-    name = "AGE_OR_COUNT"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Retention:
-        """Return the retention of a text."""
-        try:
-            return Retention.parse(str(value))
-        except ValueError:
-            self.fail(
-                f"{value!r} is neither an age such as {EXAMPLES} nor a number of records, "
-                "1 or more",
-                param,
-                ctx,
-            )
+def _as_retention(ctx: click.Context, param: click.Parameter, value: str) -> Retention:
+    """Return an age or a number of records as a retention."""
+    try:
+        return Retention.parse(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is neither an age such as {EXAMPLES} nor a number of records, 1 or more",
+            ctx,
+            param,
+        ) from None
 
 
 @click.command("prune")
 @repo_option
 @click.option(
     "--keep",
-    type=_Keep(),
+    callback=_as_retention,
     required=True,
+    metavar="AGE_OR_COUNT",
     help=f"What is kept: records up to an age ({EXAMPLES}), or so many of the newest.",
 )
 @click.option("--yes", is_flag=True, help="Remove them without a question.")

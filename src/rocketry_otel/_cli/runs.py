@@ -72,9 +72,7 @@ def command(
         history = History(repository, settings, since)
         newest: deque[RunRow] = deque(maxlen=limit)
         newest.extend(filter(is_wanted, history.ended(task)))
-        newest.extend(
-            row for row in history.running(task) if is_wanted(row) and not follow
-        )
+        newest.extend(row for row in history.running(task) if is_wanted(row) and not follow)
         rows = sorted(newest, key=lambda row: row.began)
         problem = history.problem_with(task)
         if problem is not None and not follow:

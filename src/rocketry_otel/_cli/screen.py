@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,15 @@ class Screen:
         """Write a text of several lines."""
         for line in text.splitlines():
             self.line(f"{indent}{printable(line)}")
+
+    def paragraph(self, text: str, mark: str) -> None:
+        """Write a text behind a mark; on a terminal in lines of its width."""
+        lines = [text]
+        if self.is_terminal:
+            width = max(self.width - len(mark), 20)
+            lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines):
+            self.line(f"{' ' * len(mark) if number else mark}{line}")
 
     def pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Write names and values, a line each."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rocketry_otel._model.text import one_line
 from rocketry_otel._model.signals import span_signal
+from rocketry_otel._model.text import one_line
 from rocketry_otel._settings import Settings
 
 from .options import json_option, opened, repo_option, url_of

@@ -63,13 +63,13 @@ def prune(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) 
         RepositoryError: Records cannot be removed safely from a repository of this kind.
     """
     plan = _plan(repo, retention, acknowledged, now)
-    removed = plan.stream.remove(plan.window, plan.old.but(plan.kept)) if plan.count else 0
+    removed = plan.stream.remove(plan.window, plan.old.but(plan.kept)) if plan.number else 0
     return Pruned(removed, plan.is_complete)
 
 
 def count_old(repo: BaseRepo, retention: Retention, *, acknowledged: int, now: int) -> int:
     """Return how many records ``prune`` would remove; the arguments are the same."""
-    return _plan(repo, retention, acknowledged, now).count
+    return _plan(repo, retention, acknowledged, now).number
 
 
 class _Plan(NamedTuple):
@@ -82,7 +82,7 @@ class _Plan(NamedTuple):
     is_complete: bool
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many records are to be removed."""
         return max(self.old.count - len(self.kept), 0)
 
