@@ -32,6 +32,7 @@ def test_defaults() -> None:
         "retention": None,
         "catch_up": 604_800,
         "state_dir": None,
+        "trace_url": None,
     }
     assert type(settings.shutdown_timeout) is float
 
@@ -52,6 +53,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "RETENTION": "30D ",
         "CATCH_UP": "2h",
         "STATE_DIR": "~/state",
+        "TRACE_URL": "http://j/{trace_id}",
     }.items():
         monkeypatch.setenv(f"ROCKETRY_OTEL_{name}", value)
     assert Settings().dict() == {
@@ -68,6 +70,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "retention": Retention(seconds=30 * 86_400),
         "catch_up": 7_200,
         "state_dir": str(Path.home() / "state"),
+        "trace_url": "http://j/{trace_id}",
     }
 
 
@@ -220,3 +223,13 @@ def test_switch_of_the_line_at_the_start_is_known(monkeypatch, caplog) -> None:
     monkeypatch.setenv("ROCKETRY_OTEL_PYDANTIC", "off")
     Settings()
     assert caplog.records == []
+
+
+def test_page_of_a_trace_needs_its_id(monkeypatch):
+    """A URL without a place for the id is refused; an empty one is none."""
+    monkeypatch.setenv("ROCKETRY_OTEL_TRACE_URL", "http://localhost:16686/trace/")
+    with pytest.raises(SettingsError, match=r"allowed is a URL with \{trace_id\} in it"):
+        Settings()
+    monkeypatch.setenv("ROCKETRY_OTEL_TRACE_URL", "")
+    assert Settings().trace_url is None
+    assert Settings(trace_url=None).trace_url is None

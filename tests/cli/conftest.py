@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support.histories import named_by_the_environment, two_runs
 from tests.support.otlp_receiver import OTLPReceiver
+from tests.support.runs import write_runs
 
 
 @pytest.fixture
@@ -22,3 +24,21 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
 def url(tmp_path: Path) -> str:
     """A repository of two runs."""
     return two_runs(tmp_path)
+
+
+@pytest.fixture
+def runs_url(tmp_path: Path) -> str:
+    """A repository of runs with every ending."""
+    url = f"sqlite:///{tmp_path}/repo/tasks.db"
+    write_runs(url)
+    return url
+
+
+@pytest.fixture
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()

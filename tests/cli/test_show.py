@@ -1,0 +1,141 @@
+"""The command ``rocketry-otel show``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rocketry_otel import open_repository
+from rocketry_otel._cli.main import main
+from rocketry_otel._model.ids import ids_of
+from tests.support.runs import START, TRACEBACK, on_terminal, record
+from tests.support.stored_states import write_state
+
+Output = pytest.CaptureFixture[str]
+IDS = ids_of("etl", "run-2", (START + 60) * 10**9)
+
+
+@pytest.mark.usefixtures("_utc")
+def test_failure(runs_url: str, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is known of it, without control characters."""
+    monkeypatch.setenv("ROCKETRY_OTEL_TRACE_URL", "http://j/{trace_id}")
+    assert main(["show", "run-2", "--repo", runs_url]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out == "\n".join(
+        [
+            "etl: fail",
+            "  began     2023-11-14 22:14:20+00:00",
+            "  took      3.5s",
+            "  run id    run-2",
+            f"  trace id  {IDS.trace_hex}",
+            f"  span id   {IDS.span_hex}",
+            f"  page      http://j/{IDS.trace_hex}",
+            "Error",
+            "  ValueError: no rows [31mat all",
+            *(f"  {line}" for line in TRACEBACK.splitlines()),
+            "Attributes",
+            "  task_name        etl",
+            "  rocketry.run_id  run-2",
+            "  rocketry.action  fail",
+            "  error.type       ValueError",
+            "  rows             7",
+            "Events",
+            "  half  2023-11-14T22:14:21Z {'a': 1}",
+            "Records",
+            "  22:14:20.000000  run  run-2 run",
+            "  22:14:23.500000  fail  run-2 fail",
+            "Delivery",
+            "  not known: there is no delivery state",
+            "",
+        ]
+    )
+
+
+@pytest.mark.parametrize("wanted", [IDS.trace_hex, IDS.trace_hex[:8], "run-2"])
+def test_json(wanted: str, runs_url: str, capsys: Output) -> None:
+    """By each id, one object of JSON."""
+    assert main(["show", wanted, "--repo", runs_url, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["run_id"], found["span_id"], found["outcome"]) == ("run-2", IDS.span_hex, "fail")
+    assert found["exception"]["exception.stacktrace"] == TRACEBACK
+    assert [it["action"] for it in found["records"]] == ["run", "fail"]
+    assert found["links"] == []
+    assert found["events"] == [
+        {"name": "half", "time": "2023-11-14T22:14:21Z", "attributes": {"a": 1}}
+    ]
+
+
+def test_run_that_goes_on(runs_url: str, capsys: Output) -> None:
+    """It has no duration."""
+    assert main(["show", "run-5", "--repo", runs_url]) == 0
+    assert capsys.readouterr().out.startswith("etl: running\n")
+
+
+def test_id_that_is_none(runs_url: str, capsys: Output) -> None:
+    """Status 1 and a sentence; also for a beginning that is too short."""
+    assert main(["show", "nope", "--repo", runs_url]) == 1
+    assert main(["show", "run", "--repo", runs_url]) == 1
+    assert capsys.readouterr() == (
+        "",
+        "rocketry-otel: no run and no trace has the id 'nope'\n"
+        "rocketry-otel: no run and no trace has the id 'run'\n",
+    )
+
+
+def test_beginning_of_several(runs_url: str, capsys: Output) -> None:
+    """Status 1, and the traces of the first of them."""
+    assert main(["show", "run-", "--repo", runs_url]) == 1
+    assert capsys.readouterr().err.startswith("rocketry-otel: 'run-' is not one run: ")
+    repo = open_repository(runs_url)
+    for number in range(12):
+        repo.add(record("run", 8000 + number, f"run-x{number}"))
+    assert main(["show", "run-", "--repo", runs_url]) == 1
+    assert capsys.readouterr().err.endswith(" and 7 more\n")
+
+
+def test_id_of_several(runs_url: str, capsys: Output) -> None:
+    """All of them, if the id is whole."""
+    repo = open_repository(runs_url)
+    repo.add(record("run", 9000, "run-1"))
+    repo.add(
+        record("success", 9001, "run-1"),
+    )
+    assert main(["show", "run-1", "--repo", runs_url]) == 0
+    assert capsys.readouterr().out.count("etl: success") == 2
+
+
+def test_links_and_delivery(runs_url: str, capsys: Output) -> None:
+    """How each record has fared on each channel."""
+    repo = open_repository(runs_url)
+    links = json.dumps([{"trace_id": "0" * 31 + "1", "span_id": "0" * 15 + "2", "kind": "request"}])
+    repo.add(record("run", 9000, "linked", links=links))
+    repo.add(record("success", 9001, "linked"))
+    second = (START + 9001) * 10**9
+    write_state(
+        runs_url,
+        channels=["logs http://c", "traces http://c", "traces http://d"],
+        backlogs=[("traces http://c", second, 1)],
+        refused=[("logs http://c", second, "etl", "success", "too\nold")],
+    )
+    assert main(["show", "linked", "--repo", runs_url]) == 0
+    out = capsys.readouterr().out
+    assert "Links\n  request  00000000000000000000000000000001\n" in out
+    assert out.partition("Delivery\n")[2].splitlines() == [
+        "  run  logs http://c  delivered",
+        "  run  traces http://c  delivered",
+        "  run  traces http://d  delivered",
+        "  success  logs http://c  refused: too old",
+        "  success  traces http://c  may wait",
+        "  success  traces http://d  delivered",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 160])
+def test_on_a_terminal(columns: int, runs_url: str) -> None:
+    """It is readable at both widths."""
+    status, written = on_terminal(["show", "run-2", "--repo", runs_url], columns)
+    assert (status, written.startswith("etl: fail\n")) == (0, True)
+    assert max(map(len, written.splitlines())) <= 80
