@@ -8,6 +8,7 @@ import pytest
 
 from rocketry_otel import open_repository
 from rocketry_otel._cli.main import main
+from rocketry_otel._model.annotations import RunLink, links_as_text
 from rocketry_otel._model.ids import ids_of
 from tests.support.runs import START, TRACEBACK, on_terminal, record
 from tests.support.stored_states import write_state
@@ -77,11 +78,8 @@ def test_id_that_is_none(runs_url: str, capsys: Output) -> None:
     """Status 1 and a sentence; also for a beginning that is too short."""
     assert main(["show", "nope", "--repo", runs_url]) == 1
     assert main(["show", "run", "--repo", runs_url]) == 1
-    assert capsys.readouterr() == (
-        "",
-        "rocketry-otel: no run and no trace has the id 'nope'\n"
-        "rocketry-otel: no run and no trace has the id 'run'\n",
-    )
+    words = "rocketry-otel: no run and no trace has the id"
+    assert capsys.readouterr() == ("", f"{words} 'nope'\n{words} 'run'\n")
 
 
 def test_beginning_of_several(runs_url: str, capsys: Output) -> None:
@@ -109,7 +107,7 @@ def test_id_of_several(runs_url: str, capsys: Output) -> None:
 def test_links_and_delivery(runs_url: str, capsys: Output) -> None:
     """How each record has fared on each channel."""
     repo = open_repository(runs_url)
-    links = json.dumps([{"trace_id": "0" * 31 + "1", "span_id": "0" * 15 + "2", "kind": "request"}])
+    links = links_as_text((RunLink(1, 2, "request"),))
     repo.add(record("run", 9000, "linked", links=links))
     repo.add(record("success", 9001, "linked"))
     second = (START + 9001) * 10**9
