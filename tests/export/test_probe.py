@@ -15,7 +15,7 @@ from tests.support.otlp_receiver import (
     Status,
     value_of,
 )
-from tests.support.ports import unused_port
+from tests.support.ports import free_ports
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_answers(
 
 def test_connections(receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens, TLS where there is none, no scheme, a wrong port."""
-    assert probe(monkeypatch, f"http://127.0.0.1:{unused_port()}").outcome == "refused"
+    assert probe(monkeypatch, f"http://127.0.0.1:{free_ports(1)[0]}").outcome == "refused"
     with_tls = receiver.http_endpoint.replace("http:", "https:")
     assert probe(monkeypatch, with_tls).outcome == "TLS"
     assert probe(monkeypatch, "localhost:4318").outcome == "wrong address"

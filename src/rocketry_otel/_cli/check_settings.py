@@ -82,7 +82,7 @@ def version_problems(found: dict[str, str]) -> list[str]:
         found: The versions, by package.
     """
     return sorted(
-        f"{name} {found[name]} needs {needed} {bounds}, and {found[needed]} is installed: "
+        f"{name} {found[name]} needs {needed} {bounds}, and {needed} {found[needed]} is installed: "
         f"pip install '{needed}{bounds}'"
         for name in found
         for needed, bounds in _needs(name)
