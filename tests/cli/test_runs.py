@@ -222,11 +222,8 @@ def test_reader_that_went_away(runs_url: str, tmp_path: Path) -> None:
 
 def test_repository_that_breaks(runs_url: str, tmp_path: Path, capsys: Output) -> None:
     """A damaged database gives a sentence and status 2."""
-    with (tmp_path / "repo" / "tasks.db").open("r+b") as file:
-        file.seek(0, 2)
-        size = file.tell()
-        file.seek(4096)
-        file.write(b"x" * (size - 4096))
+    path = tmp_path / "repo" / "tasks.db"
+    path.write_bytes(path.read_bytes()[:4096].ljust(path.stat().st_size, b"x"))
     assert main(["runs", "--repo", runs_url]) == 2
     out, err = capsys.readouterr()
     assert (out, err.startswith("rocketry-otel: ")) == ("", True)

@@ -95,11 +95,13 @@ def _needs(name: str) -> Iterator[tuple[str, str]]:
         return
     for text in requires(name) or ():
         match = _REQUIREMENT.match(text)
-        # A marker is about other Pythons, or an extra, whose bounds hold if it is installed.
-        if match is not None and (match[3] is None or "extra" in match[3]):
-            own = name == "rocketry-otel"
-            if match[3] is None or own:
-                yield re.sub(r"[-_.]+", "-", match[1]).lower(), match[2].replace(" ", "")
+        if match is None:
+            continue
+        marker = match[3] or ""
+        # Our extras have bounds that hold if the package is installed. Other markers are about
+        # other Pythons, or about extras of others.
+        if not marker or (name == "rocketry-otel" and "extra" in marker):
+            yield re.sub(r"[-_.]+", "-", match[1]).lower(), match[2].replace(" ", "")
 
 
 def _holds(bounds: str, installed: str) -> bool:
