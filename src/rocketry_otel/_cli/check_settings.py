@@ -28,7 +28,7 @@ _PACKAGES = (
     *("sqlalchemy", "psycopg", "pymongo", "click", "rich"),
 )
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)\)?\s*(;.*)?")
-_BOUND = re.compile(r"(>=|<=|==|!=|~=|<|>)\s*([0-9][0-9.]*)(\.\*)?")
+_BOUND = re.compile(r"(>=|<=|==|!=|~=|<|>)\s*([0-9]+(?:\.[0-9]+)*)(\.\*)?")
 
 
 def settings_in_force(settings: Settings) -> list[tuple[str, str, str]]:
