@@ -181,4 +181,4 @@ def test_bad_repository_gives_a_message(tmp_path):
 
 def test_help_names_the_commands():
     """The help names every command."""
-    assert "demo" in command_line._parser().format_help()
+    assert "demo" in command_line.parser().format_help()
