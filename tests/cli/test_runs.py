@@ -155,7 +155,7 @@ def test_terminals(runs_url: str) -> None:
     )
     assert lines[6] == ""
     assert lines[7].startswith("   runs █")
-    assert lines[7].rstrip().endswith("█")
+    assert lines[7].endswith("▆")
     assert lines[8].startswith(" failed ")
     assert lines[9].startswith("        11-14 22:13:20 ")
     assert lines[9].endswith(" 11-15 00:18:20")
