@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from rocketry_otel._cli.extra import run_extra
+from rocketry_otel._cli.extra import _Group, run_extra
 from rocketry_otel._cli.main import EXTRA, main
 from tests.support.processes import run_command, run_python
 
@@ -106,6 +106,23 @@ def complete(words: str, position: int) -> list[str]:
         {COMPLETION: "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(position)},
     )
     return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+def test_completion_of_other_commands() -> None:
+    """Their options are offered, and no command of another name."""
+    context = click.Context(click.Command("x"))
+    group = _Group("x")
+    assert group.list_commands(context) == ["demo", "replay", *EXTRA]
+    replay = group.get_command(context, "replay")
+    assert replay is not None
+    assert [it.value for it in replay.shell_complete(context, "--d")] == ["--dry-run"]
+    assert group.get_command(context, "nothing") is None
+
+
+def test_time_that_is_none(runs_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2, and what a time may be."""
+    assert main(["runs", "--repo", runs_url, "--since", "soon"]) == 2
+    assert "'soon' is neither an age such as 45s" in capsys.readouterr().err
 
 
 @pytest.mark.slow

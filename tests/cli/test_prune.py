@@ -68,6 +68,14 @@ def test_question(typed: bytes, status: int, left: int, url: str) -> None:
     assert "10 records are to be removed.\nRemove them? [y/N]: " in written
 
 
+def test_no(url: str, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 1, and nothing is removed."""
+    monkeypatch.setattr(prune.click, "confirm", lambda *_, **__: False)
+    assert main(["prune", "--repo", url, "--keep", "10"]) == 1
+    assert capsys.readouterr().err.endswith("rocketry-otel: nothing was removed\n")
+    assert count(url) == 20
+
+
 def test_nobody_answers(url: str) -> None:
     """Without a terminal, the question is not answered: nothing is removed."""
     done = run_command(

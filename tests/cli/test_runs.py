@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rocketry_otel import open_repository
-from rocketry_otel._cli import run_rows
+from rocketry_otel._cli import run_rows, runs
 from rocketry_otel._cli.main import main
 from rocketry_otel._cli.run_rows import History, iso
 from rocketry_otel._history.open_history import open_history
@@ -21,6 +23,7 @@ from rocketry_otel._settings import Settings
 from tests.support.processes import run_command
 from tests.support.program import Program
 from tests.support.runs import COMMAND, LONG_NAME, START, on_terminal, record
+from tests.support.terminal import Terminal
 
 Output = pytest.CaptureFixture[str]
 
@@ -137,6 +140,44 @@ def test_unreadable_rows_are_counted(tmp_path: Path, capsys: Output) -> None:
     assert capsys.readouterr().err.endswith(
         "rocketry-otel: 1 records cannot be read, and are left out\n"
     )
+
+
+@pytest.mark.usefixtures("_utc")
+@pytest.mark.parametrize("columns", [80, 160])
+def test_screens(columns: int, runs_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is longer than the terminal is wide; below the runs are bars."""
+    terminal = Terminal()
+    for name, value in {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ROCKETRY_OTEL_TRACE_URL", "http://j/{trace_id}")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["runs", "--repo", runs_url]) == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    assert [line[:8] for line in lines[-3:]] == ["   runs ", " failed ", "        "]
+    is_wide = columns == 160
+    assert (f"http://j/{trace_id('run-1', 0)}" in lines[1]) is is_wide
+    assert (LONG_NAME in lines[3]) is is_wide
+    if not is_wide:
+        assert max(map(len, lines)) <= columns
+
+
+def test_follow_until_interrupted(
+    runs_url: str, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """At each look, the runs that have ended since."""
+    looks = []
+
+    def sleep(_: float) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            open_repository(runs_url).add(record("crash", 8000, "run-5"))
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.time, "sleep", sleep)
+    assert main(["runs", "--repo", runs_url, "--follow", "--json"]) == 130
+    found = [json.loads(line)["outcome"] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["success", "fail", "terminate", "inaction", "crash"]
 
 
 @pytest.mark.slow

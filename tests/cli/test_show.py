@@ -110,6 +110,7 @@ def test_links_and_delivery(runs_url: str, capsys: Output) -> None:
     links = links_as_text((RunLink(1, 2, "request"),))
     repo.add(record("run", 9000, "linked", links=links))
     repo.add(record("success", 9001, "linked"))
+    repo.add(record("note", 9002, "of no run"))
     second = (START + 9001) * 10**9
     write_state(
         runs_url,

@@ -164,8 +164,7 @@ class History:
                     ) from error
                 if one is None:
                     return
-                if one.event.task_name is not None:
-                    self.tasks.add(one.event.task_name)
+                self.tasks.add(one.event.task_name or "-")
                 yield one
 
     def ended(self, task: str = "*") -> Iterator[RunRow]:
