@@ -98,8 +98,8 @@ def _make_engine_of(url: str, place: URL) -> Engine:
         _check_sqlite(url, place)
         # Before SQLAlchemy 2, only the thread that has opened a connection may use it. A lock
         # takes care that one thread at a time does.
-        chosen = {} if "check_same_thread" in place.query else {"check_same_thread": False}
-        return _create(url, place, connect_args=chosen)
+        sqlite = {} if "check_same_thread" in place.query else {"check_same_thread": False}
+        return _create(url, place, connect_args=sqlite)
     arguments = {}
     if dialect.driver in {"psycopg", "psycopg2"}:
         # Otherwise a host that does not answer delays the application for two minutes.
