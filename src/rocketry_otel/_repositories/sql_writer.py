@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import time
 from contextlib import nullcontext, suppress
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -52,13 +52,15 @@ class RowWriter:
         self._guard = no_fork if engine.dialect.name == "sqlite" else nullcontext()
         self._connection: Connection | None = None
         self._used_at = 0.0
-        self._lock = Lock()
+        # It guards the connection. Re-entrant: a signal handler that logs may interrupt its holder,
+        # and then gets the error of the driver instead of waiting forever.
+        self._lock = RLock()
         sa.event.listen(engine, "engine_disposed", lambda _: self.close())
 
     def leave_to_the_parent(self) -> Connection | None:
         """Start afresh in a forked child; return the connection of the parent, if it has one."""
         connection, self._connection = self._connection, None
-        self._lock = Lock()
+        self._lock = RLock()
         return connection
 
     def add(self, row: dict[str, Any]) -> None:
