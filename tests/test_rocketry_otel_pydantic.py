@@ -114,7 +114,7 @@ import rocketry_otel
 @pytest.mark.parametrize("value", ["off", "0", " False ", "no"])
 def test_variable_switches_it_off(value: str) -> None:
     """Nothing is registered then."""
-    script = "import sys; print([one for one in sys.meta_path if one.__name__ == 'V1Finder'])"
+    script = "import sys; print([it for it in sys.meta_path if 'V1Finder' in str(it)])"
     assert run(script, ROCKETRY_OTEL_PYDANTIC=value).stdout == "[]\n"
 
 

@@ -35,16 +35,30 @@ def test_missing_extra(package: str) -> None:
     )
 
 
-def test_other_missing_packages_show_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken installation of something else is not blamed on the extra."""
+def lack(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the import of the commands fail for want of a package."""
     imported = builtins.__import__
 
     def fail(name: str, *rest: Any) -> Any:
         if name == "extra":
-            raise ModuleNotFoundError("No module named 'other'", name="other")
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         return imported(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", fail)
+
+
+def test_missing_part_of_a_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence is the same."""
+    lack("rich.table", monkeypatch)
+    assert main(["runs"]) == 2
+    assert "this command needs rich.table, which is missing" in capsys.readouterr().err
+
+
+def test_other_missing_packages_show_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken installation of something else is not blamed on the extra."""
+    lack("other", monkeypatch)
     with pytest.raises(ModuleNotFoundError, match="other"):
         main(["runs"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rocketry_otel import open_repository
+from rocketry_otel import RepositoryError, open_repository
 from rocketry_otel._cli import prune
 from rocketry_otel._cli.main import main
 from rocketry_otel._delivery.state import State
@@ -171,3 +171,16 @@ def test_error_in_the_midst(
     monkeypatch.setattr(prune, "prune", fail)
     assert main(["prune", "--repo", url, "--keep", "2", "--yes"]) == 2
     assert capsys.readouterr().err == f"rocketry-otel: {words}\n"
+
+
+def test_error_of_the_repository(url: str, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    """One that has a message of its own is shown with it alone."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RepositoryError("another program has replaced the file")
+
+    monkeypatch.setattr(prune, "prune", fail)
+    assert main(["prune", "--repo", url, "--keep", "1d", "--yes"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "rocketry-otel: another program has replaced the file"
+    assert count(url) == 20

@@ -220,6 +220,7 @@ def test_plain_terminal(runs_url: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("kind", ["sqlite", "csv", "json"])
 def test_follow(kind: str, tmp_path: Path) -> None:
     """A run that ends later is shown then; an interrupt ends it, with status 130."""

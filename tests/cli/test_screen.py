@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
@@ -52,7 +53,7 @@ def test_table_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = [Column("name", 4), Column("n", right=True), Column("words", 6)]
     rows = [["日本語日本語", "1", "some words that are long"], ["b", "22", ""]]
     screen(monkeypatch, terminal, 24).table(columns, rows)
-    lines = terminal.getvalue().splitlines()
+    lines = re.sub(r"\x1b\[\d*m", "", terminal.getvalue()).splitlines()
     assert lines[0].split() == ["name", "n", "words"]
     assert max(map(cell_len, lines)) <= 24
     assert lines[1].startswith("日本")

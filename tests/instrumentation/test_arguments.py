@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pydantic
@@ -18,6 +19,7 @@ from rocketry_otel import (
     instrument,
     uninstrument,
 )
+from rocketry_otel._instrumentation import arguments
 from tests.support import apps
 from tests.support.apps import make_app, run_tasks
 
@@ -102,6 +104,20 @@ def test_handler_checks_its_arguments(arguments: dict[str, Any], message: str) -
     """A handler put in place by hand takes a repository, not a URL."""
     with pytest.raises(TypeError, match=message):
         OTelRepoHandler(**{"repo": MemoryRepo(model=TaskEventRecord), **arguments})
+
+
+def test_model_of_another_pydantic_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pydantic 1, a class stands in for the base class of pydantic 2."""
+
+    class Base:
+        pass
+
+    class Record(Base):
+        pass
+
+    monkeypatch.setattr(arguments, "pydantic", SimpleNamespace(BaseModel=Base))
+    with pytest.raises(TypeError, match=r"^The model Record of the repository is of pydantic 2, "):
+        OTelRepoHandler(MemoryRepo(model=Record))
 
 
 @pytest.mark.skipif(pydantic.VERSION.startswith("1."), reason="pydantic 1 is installed")

@@ -238,7 +238,10 @@ def test_dashboard_is_where_links_lead():
     assert set(re.findall(r"/d/([\w-]+)/", links)) == {"rocketry-tasks"}
     assert set(re.findall(r"var-(\w+)=", links)) == {"task", "trace"}
     used = set(re.findall(r"\$\{?(\w+)", text_of("stack/grafana/rocketry-tasks.json")))
-    built_in = {"__all", "__data", "__range", "__rate_interval", "__url_time_range", "__value"}
+    built_in = {
+        *("__all", "__data", "__interval", "__range", "__rate_interval", "__url_time_range"),
+        "__value",
+    }
     assert used - variables == built_in
 
 

@@ -22,7 +22,7 @@ from redbird.repos import CSVFileRepo
 from rocketry_otel._errors import RepositoryError, RepositoryMismatchError, RepositoryURLError
 from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._model.text import safe_text
-from rocketry_otel._repositories import csv_repo
+from rocketry_otel._repositories import csv_file, csv_repo
 from rocketry_otel._repositories.open_repository import open_repository
 from tests.support.processes import run_python
 
@@ -648,3 +648,21 @@ def test_threads_write_at_once(path):
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: repo.add(record(created=number)), range(200)))
     assert sorted(one.created for one in repo.filter_by()) == list(range(200))
+
+
+def test_file_beside_that_is_replaced_during_the_wait(path, monkeypatch):
+    """The new one is locked; what the old one held is not written to."""
+    beside, lock = path.with_name("beside"), csv_file._lock
+    old = []
+
+    def replace_first(file, operation):
+        if not old:
+            old.append(beside.rename(path.with_name("old")))
+            beside.write_bytes(b"new")
+        lock(file, operation)
+
+    path.touch()
+    monkeypatch.setattr(csv_file, "_lock", replace_first)
+    with csv_file.locked_beside(beside, path) as file:
+        assert file.read() == b"new"
+    assert old[0].read_bytes() == b""

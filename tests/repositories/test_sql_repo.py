@@ -776,7 +776,9 @@ def test_connection_in_use_is_not_waited_for(repo):
     repo.add(record("a"))
     kept = repo._writer._connection
     with repo._writer._lock:
-        repo.engine.dispose()
+        other = threading.Thread(target=repo.engine.dispose)
+        other.start()
+        other.join()
     assert not kept.closed
     repo.add(record("b"))
     assert [one.task_name for one in repo.filter_by()] == ["a", "b"]
@@ -940,3 +942,20 @@ def test_repository_of_red_bird_shares_the_table(url):
     assert ours.filter_by().all() == [FULL, record("plain")]
     plain.session.remove()
     engine.dispose()
+
+
+def test_reader_notices_a_replaced_file(path):
+    """A backup was put in the place of the file: the next reading is of that one."""
+    repo = open_repository(f"sqlite:///{path}")
+    repo.add(record("before"))
+    assert [item.task_name for item in repo] == ["before"]
+    other = path.with_name("other.db")
+    backup = open_repository(f"sqlite:///{other}")
+    backup.add(record("restored"))
+    backup.engine.dispose()
+    for name in ("events.db-wal", "events.db-shm"):
+        path.with_name(name).unlink()
+    other.rename(path)
+    assert [item.task_name for item in repo] == ["restored"]
+    repo.add(record("after"))
+    assert [item.task_name for item in repo] == ["restored", "after"]

@@ -24,7 +24,7 @@ for word; do
     */builder) printf '#!/bin/sh\\nmkdir sources\\ntouch sources/otelcol\\n' > "$out$name"
                chmod +x "$out$name";;
     .) touch "${out}compose";;
-    */cmd/*) touch "$out$name";;
+    */cmd/*|*/app/*) touch "$out$name";;
   esac
 done
 """

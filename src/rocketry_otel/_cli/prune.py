@@ -88,7 +88,7 @@ def command(*, repo: str | None, keep: Retention, yes: bool) -> int:
             screen.note("another process reads the repository at present: try again later")
             return _NOT_DONE
         try:
-            removed = prune(open_repository(url), keep, acknowledged=bound, now=now)
+            removed = prune(open_repository(url), keep, acknowledged=bound, now=now).removed
         except RepositoryError:
             raise
         except Exception as error:

@@ -271,9 +271,10 @@ class Pipeline:
                 self.counters.add(signal, "dropped", reason="no_provider")
             self._has_lost = True
         signals.emitter.send(event, step, record_ref)
-        if step.run is not None:
-            context = signals.emitter.context_maker(step.run)
-            self.measure(lambda metrics: metrics.count(event, step, context))
+        run = step.run
+        if run is not None:
+            context = signals.emitter.context_maker(run)
+            self.measure(lambda metrics: metrics.count(event, run, step.change, context))
 
     @property
     def sends_logs(self) -> bool:

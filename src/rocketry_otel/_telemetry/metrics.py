@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rocketry_otel._export.counters import Counters
     from rocketry_otel._export.status import Delivery
     from rocketry_otel._model.event import TaskEvent
-    from rocketry_otel._model.runs import Run, Step
+    from rocketry_otel._model.runs import Run
 
 # From 10 ms to 6 h, in seconds.
 DURATION_BUCKETS = (
@@ -117,22 +117,22 @@ class TaskMetrics:
             description="When a run of the task last succeeded, in seconds since the epoch.",
         )
 
-    def count(self, event: TaskEvent, step: Step, context: Callable[[], Context | None]) -> None:
+    def count(
+        self, event: TaskEvent, run: Run, change: str, context: Callable[[], Context | None]
+    ) -> None:
         """Note the step of an event: a run begins or ends.
 
         Args:
             event: The event.
-            step: Its step.
+            run: Its run.
+            change: What it did to the run; see ``Step``.
             context: Returns the context that holds the run's span.
         """
-        run = step.run
-        if run is None:
-            return
-        if step.change == "began":
+        if change == "began":
             with self._lock:
                 self._active_changes[event.task_name or ""] += 1
             run.counted_by = self
-        elif step.change == "ended":
+        elif change == "ended":
             self.stopped(run)
             self._time(run, event, context)
 
