@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -249,3 +250,43 @@ def test_unknown_exemplar_filter_is_ignored(
             )
         ]
     )
+
+
+@pytest.mark.parametrize("before", ["user's", None])
+def test_threads_change_the_environment_in_turn(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """Else each would restore what the other has set, and the user's value would be lost."""
+    monkeypatch.delenv("OTEL_X", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OTEL_X", before)
+    inside, go_on = threading.Event(), threading.Event()
+    seen: list[str | None] = []
+
+    def first() -> None:
+        with environment.replaced("OTEL_X", "first"):
+            inside.set()
+            go_on.wait(20)
+            seen.append(os.environ.get("OTEL_X"))
+
+    def second() -> None:
+        with environment.replaced("OTEL_X", "second"), environment.without(["OTEL_X"]):
+            seen.append(os.environ.get("OTEL_X"))
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert inside.wait(20)
+    threads[1].start()
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert seen == ["first", None]
+    assert os.environ.get("OTEL_X") == before
+
+
+def test_forked_child_waits_for_no_turn() -> None:
+    """The thread whose turn it was is not there."""
+    before = environment._turn.lock
+    with before:
+        environment._turn._start_afresh()  # the same call as in a child, without a fork
+    assert environment._turn.lock is not before

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 
 if TYPE_CHECKING:
@@ -83,44 +85,53 @@ def seconds(*names: str, default: float) -> float:
     return default
 
 
+class _Turn:
+    """Lets one thread at a time change the environment: others would restore what it has set."""
+
+    def __init__(self) -> None:
+        self._start_afresh()
+        after_fork_in_child(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        # It guards `os.environ`. Exporters and providers are made while it is held, and changes
+        # may be nested. No thread that is waited for meanwhile takes it.
+        self.lock = threading.RLock()
+
+
+_turn = _Turn()
+
+
 @contextmanager
 def without_bad_number(name: str, most: float = float("inf")) -> Iterator[None]:
     """Hide a variable that is no number from 0 to ``most`` from code that would raise at it."""
-    value = os.environ.get(name)
     try:
-        is_good = 0.0 <= float(value or "bad") <= most
+        is_good = 0.0 <= float(os.environ.get(name) or "bad") <= most
     except ValueError:
         is_good = False
-    if not is_good:
-        os.environ.pop(name, None)
-    try:
+    with without([] if is_good else [name]):
         yield
-    finally:
-        if value is not None:
-            os.environ[name] = value
 
 
 @contextmanager
 def without(names: Collection[str]) -> Iterator[None]:
     """Hide variables for a while from code that would raise at them."""
-    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
+    with _turn.lock:
+        hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)
 
 
 @contextmanager
 def replaced(name: str, value: str) -> Iterator[None]:
     """Give a variable another value for a while."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+    with _turn.lock, without([name]):
+        os.environ[name] = value
+        try:
+            yield
+        finally:
+            os.environ.pop(name, None)
 
 
 def exporter_names(signal: str) -> list[str]:
