@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import posix
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from rocketry_otel import _settings
 from rocketry_otel._export import otel_env
 from rocketry_otel._instrumentation.log_lines import log_lines
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
+from tests.support.exits import uninterrupted
 from tests.support.repositories import (  # noqa: F401  # fixtures
     make_repo,
     make_url,
@@ -101,6 +103,16 @@ def _interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_leave_for_good() -> Iterator[None]:
+    """Let no signal keep a forked child from its end, where coverage is measured."""
+    before = os._exit
+    if before is not posix._exit:
+        os._exit = uninterrupted(before)
+    yield
+    os._exit = before
 
 
 @pytest.fixture
