@@ -215,6 +215,16 @@ def test_bounds(needs: str, installed: str, fits: bool, monkeypatch: pytest.Monk
     assert [one.partition(" 'sdk")[0] for one in problems] == [expected] * (not fits)
 
 
+def test_bounds_of_one_extra_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which extras were chosen is not known."""
+    needs = ["sdk>=1; extra == 'a'", "sdk>=2; extra == 'b'"]
+    monkeypatch.setattr(check_settings, "requires", {"rocketry-otel": needs}.get)
+    assert version_problems({"rocketry-otel": "1", "sdk": "1.5"}) == []
+    assert version_problems({"rocketry-otel": "1", "sdk": "0.9"}) == [
+        "rocketry-otel 1 needs sdk >=1, and sdk 0.9 is installed: pip install 'sdk>=1'"
+    ]
+
+
 def test_bounds_of_our_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """They count if what they ask for is installed."""
     needs = {"rocketry-otel": ["sqlalchemy<3,>=1.4; extra == 'sql'"]}.get

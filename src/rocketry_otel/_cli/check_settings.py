@@ -82,26 +82,33 @@ def version_problems(found: dict[str, str]) -> list[str]:
         found: The versions, by package.
     """
     return sorted(
-        f"{name} {found[name]} needs {needed} {bounds}, and {needed} {found[needed]} is installed: "
-        f"pip install '{needed}{bounds}'"
+        f"{name} {found[name]} needs {needed} {choices[0]}, and {needed} {found[needed]} is "
+        f"installed: pip install '{needed}{choices[0]}'"
         for name in found
-        for needed, bounds in _needs(name)
-        if needed in found and not _holds(bounds, found[needed])
+        for needed, choices in _needs(name)
+        if needed in found and not any(_holds(bounds, found[needed]) for bounds in choices)
     )
 
 
-def _needs(name: str) -> Iterator[tuple[str, str]]:
+def _needs(name: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield what a package needs, each with its bounds: any of several is enough."""
     if name == "python":
         return
+    # Extras may differ in their bounds, and which ones were chosen is not known.
+    of_extras: dict[str, list[str]] = {}
     for text in requires(name) or ():
         match = _REQUIREMENT.match(text)
         if match is None:
             continue
         marker = match[3] or ""
+        needed, bounds = re.sub(r"[-_.]+", "-", match[1]).lower(), match[2].replace(" ", "")
         # Our extras have bounds that hold if the package is installed. Other markers are about
         # other Pythons, or about extras of others.
-        if not marker or (name == "rocketry-otel" and "extra" in marker):
-            yield re.sub(r"[-_.]+", "-", match[1]).lower(), match[2].replace(" ", "")
+        if not marker:
+            yield needed, [bounds]
+        elif name == "rocketry-otel" and "extra" in marker:
+            of_extras.setdefault(needed, []).append(bounds)
+    yield from of_extras.items()
 
 
 def _holds(bounds: str, installed: str) -> bool:
