@@ -55,7 +55,7 @@ def shown(tmp_path_factory):
                 patch.delenv(name)
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         patch.setenv("COLUMNS", "80")
-        status = main(["demo", "--seconds", "3", "--repo", url])
+        status = main(["demo", "--seconds", "6", "--repo", url])
     after = (state_of_loggers(), signal.getsignal(signal.SIGINT), rocketry.session)
     return SimpleNamespace(
         status=status,

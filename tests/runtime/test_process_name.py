@@ -80,5 +80,5 @@ def refuse(error: type[Exception]) -> object:
 
 def test_unreadable_start_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The format of the file is the kernel's."""
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "1 (python) S")
+    monkeypatch.setattr(Path, "read_bytes", lambda *_: b"1 (python) S")
     assert process_name._start_of(1) is None

@@ -92,7 +92,7 @@ class Schedulers:
                 self._write(since)
 
     def _write(self, since: int) -> None:
-        self._path(self.name).write_text(str(since), encoding="ascii")
+        self._path(self.name).write_bytes(b"%d" % since)
         self._since = since
 
     def leave(self) -> None:
@@ -164,6 +164,6 @@ class Schedulers:
 def _number_in(path: Path) -> int:
     """Return the time in a file; 0 if it has none, as after a loss of power."""
     try:
-        return int(path.read_text(encoding="ascii"))
+        return int(path.read_bytes())
     except ValueError:
         return 0

@@ -56,9 +56,11 @@ def is_running(name: str) -> bool:
 def _start_of(pid: int) -> int | None:
     """Return when a process began, in ticks of the kernel; ``None`` if that cannot be seen."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        # As bytes: the first text in ASCII imports a codec, and a child that is forked meanwhile
+        # would wait for that import forever.
+        status = Path(f"/proc/{pid}/stat").read_bytes()
         # The name of the program, in brackets, may have spaces and brackets.
-        return int(text.rpartition(")")[2].split()[19])
+        return int(status.rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None
 
