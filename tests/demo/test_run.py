@@ -55,7 +55,7 @@ def shown(tmp_path_factory):
                 patch.delenv(name)
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         patch.setenv("COLUMNS", "80")
-        status = main(["demo", "--seconds", "6", "--repo", url])
+        status = main(["demo", "--seconds", "3.8", "--repo", url])
     after = (state_of_loggers(), signal.getsignal(signal.SIGINT), rocketry.session)
     return SimpleNamespace(
         status=status,
@@ -173,7 +173,7 @@ def test_demo_makes_no_noise(shown):
     """Between the introduction and the table there is only how far it is."""
     between = shown.out.split("tasks.db\n\n", 1)[1].split("start     task", 1)[0]
 
-    progress = r"(\d s of 3: |waiting for the last ones: )\d+ runs have ended, \d+ in progress"
+    progress = r"(\d s of 3\.8: |waiting for the last ones: )\d+ runs have ended, \d+ in progress"
     assert between
     assert all(re.fullmatch(progress, line) for line in between.splitlines())
 
