@@ -1,9 +1,8 @@
-"""What a repository costs: Red Bird's own beside ours, with the same record.
+"""Measures the cost of repositories: Red Bird's own and ours handle the same record.
 
-For each kind: to add a record, and to read ten by ``.all()`` and one by ``.last()``. The ways are
-interleaved, so that whatever else the machine does falls on all of them alike. The result is ratios
-of the thread's CPU time, which machines agree on better than on times; and for memory, bytes a
-record.
+Each kind adds a record, and reads ten by ``.all()`` and one by ``.last()``. The repositories take
+turns, so other load of the machine slows all of them. The result is ratios of the thread's CPU
+time, because ratios differ less than times between machines. For memory, it is bytes a record.
 
 Run it with ``make benchmark-repositories``; PostgreSQL is measured if ``BENCHMARK_POSTGRESQL`` has
 the URL of an empty database. Wanted, ours / Red Bird: SQLite at most 0.30, PostgreSQL 0.5, CSV 0.9,
@@ -135,7 +134,7 @@ def memory(records: int) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description="Measure what a repository costs.")
+    parser = argparse.ArgumentParser(description="Measure the cost of repositories.")
     parser.add_argument("--smoke", action="store_true", help="show that it works; measure nothing")
     smoke = parser.parse_args(arguments).smoke
     print(f"{'':28} {'Red Bird':>11} {'ours':>11}")

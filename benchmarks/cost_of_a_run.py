@@ -1,13 +1,13 @@
-"""What a run costs: two records and their telemetry, as ratios in one run.
+"""Measures the cost of a run, which is two records and their telemetry.
 
-Ways to handle the same run, interleaved so that whatever else the machine does falls on all of them
-alike. Machines agree on the ratios better than on the times.
+Several ways handle the same run. They take turns, so other load of the machine slows all of them.
+The result is ratios, because ratios differ less than times between machines.
 
 - ``plain``: ``RepoHandler`` alone, what Rocketry itself does.
 - ``bare``: ``RepoHandler`` and, by hand, one SDK span and two SDK log records with just the
   attributes that ours have.
-- ``hand``: what a user would write: ``RepoHandler``, OpenTelemetry's own ``LoggingHandler``
-  beside it, and spans in a dictionary. What they make is thrown away.
+- ``hand``: a user writes this: ``RepoHandler``, OpenTelemetry's own ``LoggingHandler`` beside it,
+  and spans in a dictionary. Their telemetry is thrown away.
 - ``hand+otlp``: the same, sent by the SDK's exporters to a collector in another process.
 - ``given``: ``OTelRepoHandler`` with the application's providers, whose telemetry is thrown away.
 - ``own``: ``OTelRepoHandler`` with providers of its own, which send to the same collector.
@@ -163,7 +163,7 @@ class Way:
         handlers: The handlers that see each record.
         send: Sends everything that waits.
         thread: Processor time of the logging thread in each round, in microseconds a run.
-        process: That of the whole process.
+        process: Processor time of the whole process, in the same unit.
     """
 
     handlers: list[logging.Handler]
@@ -262,7 +262,7 @@ def table(its: dict[str, Way]) -> list[str]:
 
 
 def surroundings(url: str) -> dict[str, str]:
-    """Return what the figures depend on."""
+    """Return the machine and the versions: the figures depend on them."""
     return {
         "repository": url,
         "python": platform.python_version(),

@@ -17,15 +17,15 @@ from tests.support.apps import (
     run_tasks,
     start_method,
 )
+from tests.support.histories import named_by_the_environment
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
     """A receiver, named by the environment."""
-    with OTLPReceiver(grpc=False) as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
-        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    with named_by_the_environment(monkeypatch) as receiver:
         yield receiver
 
 

@@ -12,6 +12,7 @@ from redbird.repos import MemoryRepo
 
 from rocketry_otel import OTelRepoHandler, TaskEventRecord
 from rocketry_otel._telemetry.tracing import RunTracer
+from tests.support.histories import named_by_the_environment
 from tests.support.otlp_receiver import OTLPReceiver
 from tests.support.records import START, raised, task_record
 
@@ -19,9 +20,8 @@ from tests.support.records import START, raised, task_record
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OTLPReceiver]:
     """A receiver, named by the environment."""
-    with OTLPReceiver(grpc=False) as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
-        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    with named_by_the_environment(monkeypatch) as receiver:
         yield receiver
 
 

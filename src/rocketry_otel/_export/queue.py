@@ -224,20 +224,20 @@ class ExportQueue(Channel, Generic[T]):
         """Make the deferred items of a batch; those that cannot be made are lost, and counted."""
         if not any(isinstance(entry.item, Deferred) for entry in batch):
             return batch
-        made, left_out = [], []
+        entries, left_out = [], []
         for entry in batch:
             its = _made(entry)
             if its is None:
                 left_out.append(entry.record_ref)
             else:
-                made.append(its)
+                entries.append(its)
         with self._changed:
             if not self._is_over(generation):
-                self._held.replace_in_flight(made)
+                self._held.replace_in_flight(entries)
                 self._settled += len(left_out)
                 self.sent_again -= sum(1 for one in left_out if one is not None and one.positions)
                 self._changed.notify_all()
-        return made
+        return entries
 
     def _put_back(
         self,

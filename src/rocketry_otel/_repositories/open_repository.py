@@ -33,37 +33,15 @@ _CURES = {
 
 
 def open_repository(url: str) -> BaseRepo:
-    """Open the Red Bird repository that a URL names, with ``TaskEventRecord`` as its model.
+    """Open the repository that a URL names, to write it.
 
-    ==============================  ===========================================================
-    URL                             Repository
-    ==============================  ===========================================================
-    ``memory://``                   The newest 100,000 records, in memory;
-                                    ``memory://?max_records=5000`` keeps another number.
-    ``csv:///var/lib/tasks.csv``    That CSV file. Two slashes and a path, as in
-                                    ``csv://tasks.csv``, are relative to the working directory.
-    ``json:///var/lib/tasks``       That directory, a JSON file for each record. Relative as
-                                    for CSV.
-    ``sqlite:///tasks.db``          That SQLite file. As in SQLAlchemy, three slashes are
-                                    relative and four are absolute.
-    ``postgresql://user@host/db``   The table ``rocketry_task_events`` there, or that of
-                                    ``?table=name``. Likewise any other URL of SQLAlchemy.
-    ``mongodb://host/database``     The collection ``rocketry_task_events`` there, or that of
-                                    ``?collection=name``. Without a database: ``rocketry``.
-    ==============================  ===========================================================
-
-    Missing directories, files, tables, collections and indices are created.
+    ``_history.open_repository`` is the public function. It lists the URLs and the errors.
 
     Args:
-        url: The URL. Percent-encode special characters, both in a path and in a password.
+        url: The URL.
 
     Returns:
         The repository, ready for records, and safe with threads and forked children.
-
-    Raises:
-        RepositoryURLError: The URL is not understood, or its driver is not installed.
-        RepositoryMismatchError: The file or the table has other columns.
-        RepositoryError: It cannot be opened for another reason; the message has it.
     """
     url = url.strip()
     with suppressed():
