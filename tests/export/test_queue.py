@@ -17,6 +17,7 @@ from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
 from rocketry_otel._export.record_ref import RecordRef
 from rocketry_otel._export.responses import Answer, Result
+from rocketry_otel._runtime.forks import no_fork
 
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
@@ -723,3 +724,29 @@ def test_item_is_made_while_the_queue_closes(parts: Parts) -> None:
     join(queue)
     assert parts.collector.tried == []
     assert parts.counters.of("traces", "dropped") == {"shutdown": 1}
+
+
+def test_fork_waits_while_an_item_is_made(parts: Parts) -> None:
+    """A child that is forked meanwhile could inherit a lock of the SDK."""
+    forked = threading.Event()
+    seen: list[bool] = []
+
+    def fork() -> None:
+        no_fork.before_fork()
+        forked.set()
+        no_fork.after_fork_in_parent()
+
+    other = threading.Thread(target=fork)
+
+    def make() -> None:
+        other.start()
+        seen.append(forked.wait(0.2))
+        catch("made")
+
+    queue = parts.queue(LATER)
+    queue.put(Deferred(make, lambda _: None))
+    assert flush(queue)
+    other.join(LONG)
+    assert seen == [False]
+    assert forked.is_set()
+    assert parts.collector.accepted == ["made"]
