@@ -42,7 +42,7 @@ help:
 	@echo "make test-first-hour"
 	@echo "                try make demo in a fresh clone with Python and make only, no HOME, no cache"
 	@echo "make lint       check style, format, types, imports of the rooms and words"
-	@echo "make docs       build the documentation into site/"
+	@echo "make docs       build the documentation into site/; a warning or a broken link is an error"
 	@echo "make benchmark  measure what a task's run costs"
 	@echo "make benchmark-smoke"
 	@echo "                see that the benchmark works"
@@ -116,7 +116,9 @@ lint: $(VENV)/ready
 	$(run) lint/words.py
 
 docs: $(VENV)/ready
-	$(run) -m mkdocs build --strict --quiet
+	rm -rf site
+	$(run) -m sphinx -E -W --keep-going -n -q -b html -d site/.doctrees docs site
+	$(run) lint/links.py
 
 benchmark: $(VENV)/ready
 	$(run) benchmarks/cost_of_a_run.py
