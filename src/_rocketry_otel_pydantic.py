@@ -8,6 +8,8 @@ A line in ``rocketry_otel.pth`` imports this module when the interpreter starts.
 may import ``rocketry`` before ``rocketry_otel``. This module therefore lies beside the package,
 and imports nothing but ``sys`` and ``os``, which every interpreter has, before it is needed
 (not even ``__future__``, hence the quotes).
+
+PYTEST_DONT_REWRITE: pytest comes later than this module, and would warn of it.
 """
 
 import os

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind
 
-from rocketry_otel import OTelRepoHandler, instrument
+from rocketry_otel import OTelRepoHandler, Settings, instrument
 from rocketry_otel.testing import ManualClock, TelemetryCapture, capture_telemetry
 from tests.support import apps
 from tests.support.apps import make_app, run_tasks
@@ -29,6 +30,25 @@ def test_application_is_as_before_however_the_block_ends() -> None:
             raise AssertionError
         assert not app.session.hooks.task_execute
         assert telemetry.spans == []
+
+
+def test_instrumented_application_is_instrumented_again_after_the_block(
+    telemetry: TelemetryCapture,
+) -> None:
+    """Its repository, settings and hooks hold within the block, and its providers do after it."""
+    app = make_app()
+    app.session.create_task(func=apps.succeed, name="etl")
+    arguments = {"settings": Settings(span_kind="server"), "name_span": lambda *_: "named"}
+    repo = instrument(app, repo="memory://", **arguments, **telemetry.providers).repo
+    with capture_telemetry(app) as captured:
+        run_tasks(app, "etl")
+    assert captured.span("etl").name == "named"
+    assert captured.span("etl").kind is SpanKind.SERVER
+    assert telemetry.spans == []
+    run_tasks(app, "etl")
+    assert [span.name for span in telemetry.spans] == ["named"]
+    assert len(captured.spans) == 1
+    assert [record.action for record in repo.filter_by().all()] == ["run", "success"] * 2
 
 
 def test_span_that_is_not_the_only_one_is_an_error(telemetry: TelemetryCapture) -> None:

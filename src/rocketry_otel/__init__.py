@@ -1,4 +1,7 @@
-"""OpenTelemetry for Rocketry: every task event in a Red Bird repository and in your traces."""
+"""OpenTelemetry for Rocketry: every task event in a Red Bird repository and in your traces.
+
+PYTEST_DONT_REWRITE: under `opentelemetry-instrument` it may be imported before pytest.
+"""
 
 # First: what follows imports Red Bird.
 import _rocketry_otel_pydantic  # noqa: F401

@@ -10,13 +10,15 @@ Example::
         with capture_telemetry(app) as telemetry:
             app.session.run("etl")
         assert telemetry.span("etl").attributes["rocketry.action"] == "success"
+
+With pytest the fixture ``capture_rocketry`` does the same until the end of a test.
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -25,7 +27,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from ._export.run_clocks import in_run_time, note_start, set_run_time
-from ._instrumentation.instrument import instrument, uninstrument
+from ._instrumentation.instrument import arguments_of, instrument, uninstrument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.sdk.trace.sampling import Sampler
 
-__all__ = ["ManualClock", "TelemetryCapture", "capture_telemetry"]
+__all__ = ["CaptureRocketry", "ManualClock", "TelemetryCapture", "capture_telemetry"]
 
 
 class TelemetryCapture:
@@ -136,22 +138,44 @@ def capture_telemetry(
 
     Args:
         app: A ``rocketry.Rocketry`` or a ``rocketry.Session`` to instrument for the block,
-            however it ends. Without it, give the capture's ``providers`` to ``instrument``
-            or to ``OTelRepoHandler``.
+            however it ends. If it is instrumented, its repository, settings and hooks stay,
+            and nothing is sent during the block. Without an application, give the capture's
+            ``providers`` to ``instrument`` or to ``OTelRepoHandler``.
         sampler: Decides which spans are kept; by default all are.
 
     Yields:
         The capture.
     """
     capture = TelemetryCapture(sampler)
+    before = None if app is None else arguments_of(app)
     try:
+        if before is not None:
+            uninstrument(app)
         if app is not None:
-            instrument(app, **capture.providers)
+            instrument(app, **{**(before or {}), **capture.providers})
         yield capture
     finally:
         if app is not None:
             uninstrument(app)
         capture.shutdown()
+        if before is not None:
+            instrument(app, **before)
+
+
+class CaptureRocketry(Protocol):
+    """The type of the pytest fixture ``capture_rocketry``."""
+
+    def __call__(self, app: Any = None, *, sampler: Sampler | None = None) -> TelemetryCapture:
+        """Capture the telemetry of an application until the test ends.
+
+        Args:
+            app: See ``capture_telemetry``.
+            sampler: Decides which spans are kept; by default all are.
+
+        Returns:
+            The capture.
+        """
+        ...
 
 
 class ManualClock:

@@ -345,6 +345,10 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
         route = self._routes.first if session is None else self._routes.of_session(session)
         route.call(name_span, enrich)
 
+    def arguments_of(self, session: Session) -> dict[str, Any]:
+        """Return the settings, providers and hooks of a session, as ``instrument`` takes them."""
+        return self._routes.of_session(session).arguments
+
     def take_over(self, fields: dict[str, Any]) -> None:
         """Write a record that another repository has kept; it is not sent.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redbird.logging import RepoHandler
 
@@ -160,6 +160,23 @@ def uninstrument(app: Application | Session) -> None:
     logger.handlers[index] = plain
     handler.close()
     handler.unhook()
+
+
+def arguments_of(app: Application | Session) -> dict[str, Any] | None:
+    """Return the arguments with which ``instrument`` instruments an application again.
+
+    Args:
+        app: The argument of ``instrument``.
+
+    Returns:
+        The keyword arguments; ``None`` if the application is not instrumented.
+    """
+    session = _session_of(app)
+    handler = handler_of(session)
+    if handler is None:
+        return None
+    repo = None if handler.is_own_memory else handler.url or handler.repo
+    return {"repo": repo, **handler.arguments_of(session)}
 
 
 def _session_of(app: Application | Session) -> Session:

@@ -45,8 +45,22 @@ class Route:
         self.tasks = TaskDirectory()
         self._given = given
         self._hooks: list[SchedulerHooks] = []
-        self._calls_user = False
+        self._user_hooks: tuple[NameSpan | None, Enrich | None] = (None, None)
         self.bridge = self._bridge_to(repo, run_lookup)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The settings, providers and hooks, as ``instrument`` takes them."""
+        tracer_provider, logger_provider, meter_provider = self._given
+        name_span, enrich = self._user_hooks
+        return {
+            "settings": self.settings,
+            "tracer_provider": tracer_provider,
+            "logger_provider": logger_provider,
+            "meter_provider": meter_provider,
+            "name_span": name_span,
+            "enrich": enrich,
+        }
 
     def _bridge_to(self, repo: BaseRepo, run_lookup: RunLookup) -> Bridge:
         make_pipeline = partial(Pipeline, self.settings, repo, run_lookup, self._given)
@@ -55,7 +69,7 @@ class Route:
     def is_for(self, settings: Settings, given: GivenProviders) -> bool:
         """Return whether another application with these settings and providers can share it."""
         is_same = all(one is other for one, other in zip(self._given, given, strict=True))
-        return is_same and self.settings == settings and not self._calls_user
+        return is_same and self.settings == settings and not any(self._user_hooks)
 
     def add(self, session: Session, hooks: SchedulerHooks) -> None:
         """Add a session to this route."""
@@ -64,7 +78,7 @@ class Route:
 
     def call(self, name_span: NameSpan | None, enrich: Enrich | None) -> None:
         """Call hooks of the user when a run has ended."""
-        self._calls_user = True
+        self._user_hooks = (name_span, enrich)
         self.bridge.call(UserHooks(name_span, enrich, self.tasks.find))
 
     def use_repository(self, repo: BaseRepo, run_lookup: RunLookup) -> None:
