@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -45,6 +46,32 @@ def test_success_is_a_plain_span() -> None:
         error=None,
         exception=None,
     )
+
+
+def test_span_has_the_attributes_of_its_launch() -> None:
+    """Those of Rocketry and of the code are sent, in a length that a collector takes."""
+    stored = {
+        "code.function.name": "f",
+        "host.name": "here",
+        "other": "never",
+        "rocketry.action": "odd",
+        "rocketry.attempt": 2,
+        "rocketry.run_id": "odd",
+        "rocketry.scheduler": "7-1-a",
+        "rocketry.trigger.condition": "x" * 9_000,
+    }
+    signal = span_of(event("success"), event("run", attributes=json.dumps(stored)))
+    condition = signal.attributes.pop("rocketry.trigger.condition")
+    assert isinstance(condition, str)
+    assert len(condition) < 9_000
+    assert signal.attributes == {
+        "task_name": "etl",
+        "rocketry.run_id": "r1",
+        "code.function.name": "f",
+        "host.name": "here",
+        "rocketry.attempt": 2,
+        "rocketry.action": "success",
+    }
 
 
 def test_inaction_is_no_error() -> None:

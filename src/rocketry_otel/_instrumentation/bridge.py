@@ -41,7 +41,7 @@ from rocketry_otel._runtime.threads import start_thread
 from .child_process import DROPPED_LINES
 from .latest_runs import LatestRuns, look_up
 from .launched import Launched
-from .pending_launches import PendingLaunches
+from .pending_launches import Launch, PendingLaunches
 from .user_hooks import UserHooks
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ class Bridge:
             launch = None
             if event.action == RUN and event.task_name is not None:
                 launch = self.pending_launches.take(event.task_name, event.run_id)
-                if launch is not None and launch.links:
-                    event = event._replace(links=launch.links)
+                if launch is not None:
+                    event = _launched(event, launch)
             with self._lock:
                 step = self._tracker.observe(event, ids, began)
             run = step.run
@@ -413,3 +413,12 @@ class Bridge:
         if not self._is_logged:
             self._is_logged = True
             _logger.error("%s; further ones are not reported", what, exc_info=error)
+
+
+def _launched(began: TaskEvent, launch: Launch) -> TaskEvent:
+    """Return a ``run`` event with the links and the attributes of its launch."""
+    attributes = began.attributes
+    if launch.attributes:
+        # Sorted by key, as they are read again.
+        attributes = tuple(sorted({**dict(launch.attributes), **dict(attributes)}.items()))
+    return began._replace(links=launch.links, attributes=attributes)

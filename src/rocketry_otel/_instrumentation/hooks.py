@@ -35,6 +35,7 @@ from rocketry_otel._runtime.sigterm import termination
 
 from .child_process import ChildRecords, ChildSide
 from .current_run import CurrentRun, _current
+from .launch_attributes import Launching, launch_attributes
 from .launched import GoneRuns, Launched
 from .links import dependency_links, requests
 from .log_lines import Lines, log_lines
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
+    from rocketry_otel._model.annotations import RunLink
     from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
@@ -100,8 +102,7 @@ class SchedulerHooks:
         _own_run_ids.watch(session, self)
         self._session = ref(session)
         log_lines.watch(self)
-        if self._settings.links:
-            requests.watch(Task, session)
+        requests.watch(Task, session)
 
     def remove(self, session: Any) -> None:
         """Take the hooks away again."""
@@ -160,7 +161,9 @@ class SchedulerHooks:
             if task.logger_name not in self._loggers:
                 self._loggers.append(task.logger_name)
             self._watch_children()
-            launch = Launch(get_current(), self._links(task, bridge))
+            launching = Launching(task, bridge, *requests.take(task))
+            links = self._links(launching) if self._settings.links else ()
+            launch = Launch(get_current(), links, attributes=launch_attributes(launching))
             bridge.pending_launches.put(task.name, run_id, launch)
         except Exception:  # telemetry never hurts the task
             _logger.debug("a launch could not be noted", exc_info=True)
@@ -175,14 +178,13 @@ class SchedulerHooks:
         except Exception:  # telemetry never hurts the task
             _logger.debug("a launch could not be followed", exc_info=True)
 
-    def _links(self, task: Any, bridge: Bridge) -> tuple[Any, ...]:
-        if not self._settings.links:
-            return ()
-        asked, link = requests.take(task)
-        if asked:
-            return () if link is None else (link,)
+    @staticmethod
+    def _links(launching: Launching) -> tuple[RunLink, ...]:
+        if launching.is_requested:
+            return () if launching.request is None else (launching.request,)
+        task, latest_runs = launching.task, launching.bridge.latest_runs
         return dependency_links(
-            task.start_cond, bridge.latest_runs.beginning(task.name), bridge.latest_runs.ending
+            task.start_cond, latest_runs.beginning(task.name), latest_runs.ending
         )
 
     def around(self, task: Any = TaskArgument()) -> Generator[None, Any, None]:  # noqa: B008

@@ -1,6 +1,7 @@
 """Launches of runs that have no record yet.
 
-In: the context and the links of a launch. Out: the same, when the first record of the run comes.
+In: the context, links and attributes of a launch. Out: the same, when the first record of the run
+comes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from rocketry_otel._model.annotations import RunLink
+    from rocketry_otel._model.plain_values import AttributeValue
 
     from .launched import Launched
 
@@ -31,11 +33,14 @@ class Launch(NamedTuple):
         context: The context of the launcher, for its baggage.
         links: The links of the run.
         launched: The run as Rocketry holds it, if known.
+        attributes: What is known of the run at its launch: plain, and sorted by key. The ``run``
+            record stores them.
     """
 
     context: Context | None
     links: tuple[RunLink, ...]
     launched: Launched | None = None
+    attributes: tuple[tuple[str, AttributeValue], ...] = ()
 
 
 class PendingLaunches:

@@ -60,8 +60,9 @@ _UNKNOWN_ERROR = "_OTHER"
 
 _MICROSECOND = 1_000  # nanoseconds
 
-# From the beginning of a run.
+# From the record of the beginning of a run.
 _ORIGIN = frozenset({HOST_NAME, PROCESS_ID, SERVICE_VERSION})
+_FROM_LAUNCH = ("rocketry.", "code.")
 
 _ERROR_ACTIONS = frozenset({FAIL, TERMINATE, CRASH})
 # What the setting hides of an exception, also of one that a body has recorded.
@@ -152,7 +153,9 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
         attributes[RUN_ID] = short_name(ended.run_id)
     if EXECUTION not in attributes and ended.execution is not None:
         attributes[EXECUTION] = ended.execution
-    attributes.update(pair for pair in began.attributes if pair[0] in _ORIGIN)
+    for key, value in run.began.attributes if run.began is not None else ():
+        if key not in attributes and _is_of_beginning(key):
+            attributes[key] = short_value(value)
     attributes[ACTION] = action
     error_type = error_type_of(ended)
     if error_type is not None:
@@ -181,6 +184,10 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
         tuple(_event(event, detail) for event in events[:most]),
         began.links if began is ended else (began.links + ended.links)[:MOST_LINKS],
     )
+
+
+def _is_of_beginning(key: str) -> bool:
+    return key in _ORIGIN or (key.startswith(_FROM_LAUNCH) and key != SCHEDULER)
 
 
 def log_signal(event: TaskEvent, detail: ExceptionDetail) -> LogSignal:

@@ -1,0 +1,67 @@
+"""What is known of a run at its launch, as attributes of its ``run`` record and its span.
+
+In: a launch. Out: plain attributes. Each source of attributes is a function of the launch; an
+error in one of them costs nothing but its own attributes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rocketry_otel._model.annotations import plain_attributes
+from rocketry_otel._runtime.scope import NAME
+
+if TYPE_CHECKING:
+    from rocketry_otel._model.annotations import RunLink
+    from rocketry_otel._model.plain_values import AttributeValue
+
+    from .bridge import Bridge
+
+_logger = logging.getLogger(NAME)
+
+
+class Launching(NamedTuple):
+    """A launch of a run, before Rocketry logs its beginning.
+
+    Attributes:
+        task: The task. What Rocketry keeps of its last runs is that of the runs before.
+        bridge: The bridge of its application.
+        is_requested: Whether ``task.run()`` has asked for this run.
+        request: The link to the span that was active there, if one was.
+    """
+
+    task: Any
+    bridge: Bridge
+    is_requested: bool
+    request: RunLink | None = None
+
+    @property
+    def time(self) -> float:
+        """The time of the application, in seconds since the epoch."""
+        return float(self.task.session.get_time())
+
+
+Source = Callable[[Launching], Mapping[str, object]]
+
+# The names of the attributes begin with ``rocketry.`` or ``code.``: no others come to the span.
+SOURCES: tuple[Source, ...] = ()
+
+
+def launch_attributes(
+    launching: Launching, sources: tuple[Source, ...] | None = None
+) -> tuple[tuple[str, AttributeValue], ...]:
+    """Return the attributes of a launch, plain and sorted by key.
+
+    Args:
+        launching: The launch.
+        sources: Where they come from; without them all that there are.
+    """
+    found: dict[str, object] = {}
+    for source in SOURCES if sources is None else sources:
+        try:
+            found |= source(launching)
+        except Exception:  # noqa: PERF203  # telemetry never hurts the task
+            _logger.debug("a part of a launch is not known", exc_info=True)
+    return plain_attributes(found) if found else ()
