@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 # CHANGELOG.md is not among them: a release keeps its words.
-PLACES = ("src", "tests", "docs", "benchmarks", "README.md")
+PLACES = ("src", "tests", "docs", "examples", "benchmarks", "README.md")
 SUFFIXES = (".py", ".md")
 # Where the old words are listed.
 EXCEPTIONS = ("tests/project/test_words.py",)
