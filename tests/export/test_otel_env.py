@@ -290,3 +290,16 @@ def test_forked_child_waits_for_no_turn() -> None:
     with before:
         environment._turn._start_afresh()  # the same call as in a child, without a fork
     assert environment._turn.lock is not before
+
+
+def test_unknown_place_for_exceptions_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, warned: Any
+) -> None:
+    """Both places are the default, and a warning names the values."""
+    monkeypatch.setenv("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "spans")
+    assert environment.sends_exception_events() is True
+    (message,) = warned()
+    assert message == (
+        "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN is 'spans', which is not logs or logs/dup: it is "
+        "ignored, and logs/dup is used."
+    )

@@ -13,7 +13,7 @@ from redbird.repos import MemoryRepo
 from rocketry_otel import OTelRepoHandler, TaskEventRecord
 from rocketry_otel._telemetry.tracing import RunTracer
 from tests.support.histories import named_by_the_environment
-from tests.support.otlp_receiver import OTLPReceiver
+from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 from tests.support.records import START, raised, task_record
 
 
@@ -135,3 +135,26 @@ def test_error_on_the_thread_of_a_queue_is_counted(
     assert "Something could not be handed over (traces)" in lines[0]
     run(handler)
     assert handler.flush(20.0) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "events"), [(None, ["exception"]), ("logs/dup", ["exception"]), ("logs", [])]
+)
+def test_exception_event_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    handler: OTelRepoHandler,
+    receiver: OTLPReceiver,
+    value: str | None,
+    events: list[str],
+) -> None:
+    """The span keeps its status and error type, and the log record the exception."""
+    if value is not None:
+        monkeypatch.setenv("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", value)
+    run(handler, "fail", exc_info=raised(ValueError("boom")))
+    assert handler.flush(20.0)
+    (one,) = receiver.spans
+    assert [event.name for event in one.span.events] == events
+    assert one.span.status.message == "ValueError: boom"
+    assert attributes_of(one.span.attributes)["error.type"] == "ValueError"
+    record = receiver.log_records[-1].log_record
+    assert attributes_of(record.attributes)["exception.message"] == "boom"

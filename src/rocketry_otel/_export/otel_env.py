@@ -162,6 +162,16 @@ def exemplar_filter() -> str:
     )
 
 
+def sends_exception_events() -> bool:
+    """Return whether spans have ``exception`` events, beside the exceptions on log records.
+
+    ``OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`` is ``logs`` for log records alone, and ``logs/dup`` or
+    not set for both.
+    """
+    name = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
+    return choice(name, allowed=("logs", "logs/dup"), default="logs/dup") != "logs"
+
+
 def ignore(name: str, value: str, allowed: str, default: object) -> None:
     """Warn that the value of a variable is not used."""
     used = "no limit" if default is None else default

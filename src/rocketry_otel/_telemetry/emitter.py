@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rocketry_otel._export.channel import signal_of
 from rocketry_otel._export.deferred import Deferred
+from rocketry_otel._export.otel_env import sends_exception_events
 from rocketry_otel._export.own_providers import queues_of
 from rocketry_otel._export.record_ref import enter
 from rocketry_otel._model.signals import beginning_attributes, log_signal, span_name, span_signal
@@ -51,6 +52,7 @@ class SignalEmitter:
         self._providers = providers
         self._settings = settings
         self._lost = lost
+        self._sends_exception_events = sends_exception_events()
 
     def context_of(self, run: Run, event: TaskEvent) -> Context:
         """Return the context that holds the run's span, made at the first call."""
@@ -116,6 +118,8 @@ class SignalEmitter:
 
     def _record_span(self, run: Run, event: TaskEvent) -> None:
         span = span_signal(run, event, self._settings.exceptions)
+        if not self._sends_exception_events:
+            span = span._replace(exception=None)
         self._tracer.record(span, run.ids, run.sampling)
 
     def _record_log(self, run: Run | None, event: TaskEvent) -> None:

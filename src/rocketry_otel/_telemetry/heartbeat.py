@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from rocketry_otel._runtime.scope import NAME, VERSION
+from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ class Heartbeat:
 
     def show(self, provider: MeterProvider) -> None:
         """Make the metrics; they are read when they are collected, so a cycle stays cheap."""
-        meter = provider.get_meter(f"{NAME}.scheduler", VERSION)
+        meter = provider.get_meter(f"{NAME}.scheduler", VERSION, SCHEMA_URL)
         meter.create_observable_counter(
             "rocketry.scheduler.cycles",
             [self._observe_cycles],

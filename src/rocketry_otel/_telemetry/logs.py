@@ -12,7 +12,7 @@ from opentelemetry._logs import LogRecord
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
-from rocketry_otel._runtime.scope import NAME, VERSION
+from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 
 if TYPE_CHECKING:
     from opentelemetry._logs import Logger, LoggerProvider
@@ -33,7 +33,7 @@ class EventLogger:
     """
 
     def __init__(self, provider: LoggerProvider) -> None:
-        self._logger = provider.get_logger(NAME, VERSION)
+        self._logger = provider.get_logger(NAME, VERSION, SCHEMA_URL)
 
     def record(self, signal: LogSignal, context: Context | None) -> None:
         """Send a log record of the run whose span is in ``context``."""
@@ -55,7 +55,7 @@ class LineLogger:
         """Send a line of a logger as a log record of the span in ``context``."""
         logger = self._loggers.get(logger_name)
         if logger is None:
-            logger = self._provider.get_logger(logger_name)
+            logger = self._provider.get_logger(logger_name, schema_url=SCHEMA_URL)
             if len(self._loggers) < _MOST_LOGGERS:
                 self._loggers[logger_name] = logger
         logger.emit(_record(signal, context))

@@ -22,7 +22,7 @@ from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import SUCCESS
 from rocketry_otel._model.signals import ACTION, TASK_NAME, error_type_of
 from rocketry_otel._runtime.forks import after_fork_in_child
-from rocketry_otel._runtime.scope import NAME, VERSION
+from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 from rocketry_otel._runtime.threads import start_thread
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class TaskMetrics:
             self._make_instruments(NoOpMeterProvider())
 
     def _make_instruments(self, provider: MeterProvider) -> None:
-        meter = provider.get_meter(NAME, VERSION)
+        meter = provider.get_meter(NAME, VERSION, SCHEMA_URL)
         self._duration = meter.create_histogram(
             "rocketry.task.duration",
             unit="s",
@@ -204,7 +204,7 @@ def _observe_bridge(provider: MeterProvider, sharing: list[TaskMetrics]) -> None
     """Make the metrics of delivery: outcomes, and items that wait; read when collected."""
     for signal, unit in _UNITS.items():
         # An instrument has one unit, and a scope has one instrument of a name: so a scope a signal.
-        meter = provider.get_meter(f"{NAME}.{signal}", VERSION)
+        meter = provider.get_meter(f"{NAME}.{signal}", VERSION, SCHEMA_URL)
         for name in BRIDGE_COUNTERS:
             meter.create_observable_counter(
                 f"rocketry.bridge.{name}",
@@ -218,7 +218,7 @@ def _observe_bridge(provider: MeterProvider, sharing: list[TaskMetrics]) -> None
             unit=unit,
             description="Telemetry that is not delivered yet.",
         )
-    meter = provider.get_meter(NAME, VERSION)
+    meter = provider.get_meter(NAME, VERSION, SCHEMA_URL)
     meter.create_observable_counter(
         "rocketry.bridge.hook_errors",
         [_hook_errors(sharing)],

@@ -24,7 +24,7 @@ from opentelemetry.trace import (
 )
 
 from rocketry_otel._model.signals import EXCEPTION_EVENT, LINK
-from rocketry_otel._runtime.scope import NAME, VERSION
+from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
@@ -100,7 +100,7 @@ class RunTracer:
     """
 
     def __init__(self, provider: TracerProvider, kind: str) -> None:
-        self._tracer: Tracer = provider.get_tracer(NAME, VERSION)
+        self._tracer: Tracer = provider.get_tracer(NAME, VERSION, SCHEMA_URL)
         self._kind = _KINDS[kind]
         self._chosen, self._sampler = _choose_ids(self._tracer)
         # The most common sampler always samples: no call is needed.
