@@ -20,6 +20,7 @@ from tests.support.exits import uninterrupted
 from tests.support.repositories import (  # noqa: F401  # fixtures
     make_repo,
     make_url,
+    mariadb,
     mongo_server,
     postgresql,
 )

@@ -164,7 +164,8 @@ def test_wrong_address_has_one_message_and_loses_nothing(
 
 EXAMPLES = (
     "memory://, csv:///directory/file.csv, json:///directory, sqlite:///file.db, "
-    "postgresql://user:password@host/database, mongodb://host/database"
+    "postgresql://user:password@host/database, mysql://user:password@host/database, "
+    "mongodb://host/database"
 )
 MISSING = (
     "run_id, start, end, runtime, message, exc_text, exc_type, exc_message, process, thread, "

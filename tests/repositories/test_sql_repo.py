@@ -851,8 +851,8 @@ def test_sqlite_in_memory_is_refused(url):
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("mysql+pymysql://u:p@h/d", "(No module named 'pymysql'): pip install pymysql"),
-        ("mysql://u:p@h/d", "(No module named 'MySQLdb'): pip install mysqlclient"),
+        ("mysql+mysqldb://u:p@h/d", "(No module named 'MySQLdb'): pip install mysqlclient"),
+        ("mysql+mysqlconnector://u:p@h/d", "(No module named 'mysql'): pip install mysql"),
         ("sqlite+aiosqlite:///x.db", "sqlite+aiosqlite is for asyncio only"),
         ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg is for asyncio only"),
         ("postgresql+nothing://u:p@h/d", "the scheme 'postgresql+nothing' is neither memory, "),

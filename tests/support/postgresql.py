@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
+import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.server_process import ServerProcess, unprivileged
+
 PASSWORD = "s3cret/w0rd"  # noqa: S105  # of a server that listens on a socket of this test
-_START_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class PostgreSQL:
     Attributes:
         directory: Where its socket lies.
         binaries: Where its programs lie.
+        process: Its process.
     """
 
     directory: Path
     binaries: Path
+    process: ServerProcess
 
     def url(self, database: str = "postgres", driver: str = "") -> str:
         """Return the URL of SQLAlchemy of a database."""
@@ -81,11 +83,23 @@ def run_postgresql() -> Iterator[PostgreSQL]:
         pytest.skip("no PostgreSQL server is installed (on Debian: apt-get install postgresql)")
     # A socket's path has at most 107 characters: the directories of pytest are too long.
     directory = Path(mkdtemp(prefix="pg"))
-    user = _unprivileged(directory)
+    user = unprivileged("postgres", directory)
     password_file = directory / "password"
     password_file.write_text(PASSWORD, encoding="utf-8")
     password_file.chmod(0o644)
     data = directory / "data"
+    process = ServerProcess(
+        [
+            binaries / "postgres",
+            *("-D", data, "-k", directory, "-c", "listen_addresses="),
+            *("-c", "fsync=off", "-c", "max_connections=50"),
+        ],
+        directory,
+        lambda: _answers(binaries, directory),
+        user,
+        # PostgreSQL's fast shutdown: it ends every connection.
+        signal.SIGINT,
+    )
     try:
         _run(
             [
@@ -95,46 +109,16 @@ def run_postgresql() -> Iterator[PostgreSQL]:
             ],
             user,
         )
-        with (directory / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [
-                    binaries / "postgres",
-                    *("-D", data, "-k", directory, "-c", "listen_addresses="),
-                    *("-c", "fsync=off", "-c", "max_connections=50"),
-                ],
-                stdout=log,
-                stderr=log,
-                user=user,
-                cwd=directory,
-            )
-        try:
-            _await_start(binaries, directory, server)
-            yield PostgreSQL(directory, binaries)
-        finally:
-            # SIGINT is PostgreSQL's fast shutdown: it ends every connection.
-            server.send_signal(2)
-            server.wait(_START_SECONDS)
+        process.start()
+        yield PostgreSQL(directory, binaries, process)
     finally:
+        process.stop()
         shutil.rmtree(directory)
-
-
-def _unprivileged(directory: Path) -> str | None:
-    """Return the user to run as, since PostgreSQL refuses to run as root."""
-    if os.getuid() != 0:
-        return None
-    user = pwd.getpwnam("postgres")
-    os.chown(directory, user.pw_uid, user.pw_gid)
-    return user.pw_name
 
 
 def _run(command: list[str | Path], user: str | None) -> None:
     subprocess.run(command, check=True, capture_output=True, user=user, cwd="/")
 
 
-def _await_start(binaries: Path, directory: Path, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while subprocess.run([binaries / "pg_isready", "-q", "-h", directory], check=False).returncode:
-        assert server.poll() is None, (directory / "log").read_text(encoding="utf-8")
-        assert time.monotonic() < deadline, "PostgreSQL did not start"
-        # There is no event to await: its own `pg_ctl --wait` looks again and again as well.
-        time.sleep(0.05)
+def _answers(binaries: Path, directory: Path) -> bool:
+    return subprocess.run([binaries / "pg_isready", "-q", "-h", directory], check=False).returncode == 0

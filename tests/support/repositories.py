@@ -18,13 +18,14 @@ from redbird.base import BaseRepo
 from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MemoryRepo, MongoRepo, SQLRepo
 
 from rocketry_otel import TaskEventRecord, open_repository
+from tests.support.mariadb import MariaDB, run_mariadb
 from tests.support.postgresql import PostgreSQL, run_postgresql
 
 PLAIN = [
     *("plain-memory", "plain-csv", "plain-json", "plain-mongodb"),
     *("plain-sqlite", "plain-sqlite-text", "plain-postgresql"),
 ]
-KINDS = ("memory", "csv", "json", "sqlite", "postgresql", "mongodb")
+KINDS = ("memory", "csv", "json", "sqlite", "postgresql", "mariadb", "mongodb")
 
 
 Make = Callable[..., BaseRepo]
@@ -34,6 +35,13 @@ Make = Callable[..., BaseRepo]
 def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server for the whole session."""
     with run_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A MariaDB server for the whole session."""
+    with run_mariadb() as server:
         yield server
 
 
@@ -53,6 +61,9 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], 
         if kind == "postgresql":
             server: PostgreSQL = request.getfixturevalue("postgresql")
             return server.url(server.new_database())
+        if kind == "mariadb":
+            maria: MariaDB = request.getfixturevalue("mariadb")
+            return maria.url(maria.new_database())
         if kind == "mongodb":
             request.getfixturevalue("mongo_server")
             return "mongodb://localhost/telemetry"

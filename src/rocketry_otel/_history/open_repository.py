@@ -32,6 +32,7 @@ def open_repository(url: str, *, read_only: bool = False) -> BaseRepo:
                                     relative and four are absolute.
     ``postgresql://user@host/db``   The table ``rocketry_task_events`` there, or that of
                                     ``?table=name``. Likewise any other URL of SQLAlchemy.
+    ``mysql://user@host/db``        The same in MySQL or MariaDB.
     ``mongodb://host/database``     The collection ``rocketry_task_events`` there, or that of
                                     ``?collection=name``. Without a database: ``rocketry``.
     ==============================  ===========================================================

@@ -27,7 +27,7 @@ _CURES = {
     "sqlalchemy": (
         "its scheme is not memory, csv, json or mongodb, and a SQL database needs "
         "SQLAlchemy, which is missing: pip install 'rocketry-otel[sql]', or for PostgreSQL "
-        "'rocketry-otel[postgresql]'"
+        "'rocketry-otel[postgresql]', for MySQL and MariaDB 'rocketry-otel[mysql]'"
     ),
 }
 
@@ -61,7 +61,7 @@ def module_for(url: str) -> ModuleType:
             url,
             "this is not the URL of a repository; examples: memory://, csv:///directory/file.csv, "
             "json:///directory, sqlite:///file.db, postgresql://user:password@host/database, "
-            "mongodb://host/database",
+            "mysql://user:password@host/database, mongodb://host/database",
         )
     module = _MODULES.get(scheme.lower(), "sql_repo")
     try:

@@ -19,9 +19,27 @@ from .urls import mask_url, refusal, without_secrets
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
+# The dialects of MySQL and MariaDB. Either server is reached by both.
+MYSQL = {"mysql", "mariadb"}
+
 _TABLE = "rocketry_task_events"
 # Packages with another name than their module.
 _PACKAGES = {"MySQLdb": "mysqlclient"}
+# The drivers besides SQLAlchemy's own choice, and the extra that brings one of them. SQLAlchemy 2.0
+# takes psycopg2 for PostgreSQL and 2.1 takes psycopg: both work.
+_DRIVERS = {
+    "postgresql": (("psycopg", "psycopg2"), "postgresql"),
+    "mysql": (("pymysql",), "mysql"),
+    "mariadb": (("pymysql",), "mysql"),
+}
+# Otherwise a host that does not answer delays the application for two minutes, and a database in
+# another encoding loses characters.
+_CONNECT_OPTIONS = {
+    "psycopg": {"connect_timeout": 10, "client_encoding": "utf8"},
+    "psycopg2": {"connect_timeout": 10, "client_encoding": "utf8"},
+    "pymysql": {"connect_timeout": 10, "charset": "utf8mb4"},
+    "mysqldb": {"connect_timeout": 10, "charset": "utf8mb4"},
+}
 _SQLITE_OPTIONS = {
     "cached_statements",
     "check_same_thread",
@@ -65,12 +83,9 @@ def make_engine(url: str, place: URL) -> Engine:
         RepositoryURLError: The database cannot be used, or its driver is missing.
         RepositoryError: The directory of a file cannot be created.
     """
-    drivers = [place.drivername]
-    if place.drivername == "postgresql":
-        # SQLAlchemy 2.0 means psycopg2 and 2.1 means psycopg: both work.
-        drivers += ["postgresql+psycopg", "postgresql+psycopg2"]
+    others, extra = _DRIVERS.get(place.drivername, ((), ""))
     missing = None
-    for driver in drivers:
+    for driver in (place.drivername, *(f"{place.drivername}+{other}" for other in others)):
         try:
             return _make_engine_of(url, place.set(drivername=driver))
         except sa.exc.NoSuchModuleError:  # noqa: PERF203  # three turns at the most
@@ -86,7 +101,7 @@ def make_engine(url: str, place: URL) -> Engine:
             f"database that SQLAlchemy knows here{hint}",
         )
     package = missing.name or "its driver"
-    cure = "'rocketry-otel[postgresql]'" if drivers[1:] else _PACKAGES.get(package, package)
+    cure = f"'rocketry-otel[{extra}]'" if extra else _PACKAGES.get(package, package)
     raise refusal(url, f"the database's driver is missing ({missing}): pip install {cure}")
 
 
@@ -100,10 +115,9 @@ def _make_engine_of(url: str, place: URL) -> Engine:
         # takes care that one thread at a time does.
         sqlite = {} if "check_same_thread" in place.query else {"check_same_thread": False}
         return _create(url, place, connect_args=sqlite)
-    arguments = {}
-    if dialect.driver in {"psycopg", "psycopg2"}:
-        # Otherwise a host that does not answer delays the application for two minutes.
-        arguments = {"connect_timeout": 10, "client_encoding": "utf8"}
+    if place.get_backend_name() in MYSQL and not place.database:
+        raise refusal(url, "it names no database; write scheme://user:password@host/database")
+    arguments = _CONNECT_OPTIONS.get(dialect.driver, {})
     chosen = {name: value for name, value in arguments.items() if name not in place.query}
     # A connection that the database has closed is noticed before its use.
     return _create(url, place, pool_pre_ping=True, connect_args=chosen)

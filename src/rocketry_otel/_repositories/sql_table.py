@@ -10,6 +10,8 @@ from sqlalchemy.dialects import mysql
 from rocketry_otel._errors import RepositoryMismatchError
 from rocketry_otel._model.record import TaskEventRecord
 
+from .sql_engine import MYSQL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -38,11 +40,17 @@ _SHORT = {*_INDEXED, "execution", "trace_id", "span_id"}
 _TYPES: Mapping[type, Any] = {str: _LONG_TEXT, float: sa.Float(53), int: sa.BigInteger()}
 # Before SQLAlchemy 2.1, one of these is a subclass of the other.
 _FRACTIONAL = (sa.Numeric, sa.Float)
+# MySQL and MariaDB may have another encoding, with few characters. Most of their collations take "a"
+# for "A", or for "a " with a space. A new table has the first of these that the server knows.
+_ENCODING = "utf8mb4"
+_EXACT_COLLATIONS = ("utf8mb4_0900_bin", "utf8mb4_nopad_bin", "utf8mb4_bin")
+# How many characters of four bytes their types of text hold.
+_MYSQL_LENGTHS = {"TINYTEXT": 63, "TEXT": 16_383, "MEDIUMTEXT": 4_194_303}
 _ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def define_table(name: str, id_name: str = "id") -> sa.Table:
-    """Return the table of task events."""
+def define_table(name: str, id_name: str = "id", **options: str) -> sa.Table:
+    """Return the table of task events, with further options of SQLAlchemy for its creation."""
     columns = [
         sa.Column(
             field.name,
@@ -63,6 +71,7 @@ def define_table(name: str, id_name: str = "id") -> sa.Table:
         sa.Index(f"ix_{name}_run", "run_id"),
         # No id is used twice, not even that of a deleted record.
         sqlite_autoincrement=True,
+        **options,
     )
 
 
@@ -76,9 +85,22 @@ def open_table(engine: Engine, name: str) -> tuple[sa.Table, dict[str, int]]:
         RepositoryMismatchError: Records do not fit into the existing table.
         SQLAlchemyError: The database refuses.
     """
-    create_missing(engine, define_table(name))
+    create_missing(engine, define_table(name, **_options(engine)))
     with engine.connect() as connection:
         return _checked(connection, name)
+
+
+def _options(engine: Engine) -> dict[str, str]:
+    """Return the options for the creation of a table in a database."""
+    dialect = engine.dialect.name
+    if dialect not in MYSQL:
+        return {}
+    known = sa.text("SELECT collation_name FROM information_schema.collations")
+    with engine.connect() as connection:
+        found = set(connection.execute(known).scalars())
+    collation = next(one for one in _EXACT_COLLATIONS if one in found)
+    options = {"engine": "InnoDB", "default_charset": _ENCODING, "collate": collation}
+    return {f"{dialect}_{name}": value for name, value in options.items()}
 
 
 def create_missing(engine: Engine, table: sa.Table) -> None:
@@ -120,10 +142,17 @@ def _limits(connection: Connection, columns: Mapping[str, ReflectedColumn]) -> d
         return {}
     limits = dict.fromkeys(_INDEXED, _INDEXED_LENGTH)
     for name in _FIELDS:
-        length = getattr(columns[name]["type"], "length", None)
+        length = _length(connection, columns[name]["type"])
         if length is not None:
             limits[name] = min(length, limits.get(name, length))
     return limits
+
+
+def _length(connection: Connection, found: sa.types.TypeEngine[Any]) -> int | None:
+    length: int | None = getattr(found, "length", None)
+    if length is None and connection.dialect.name in MYSQL:
+        return _MYSQL_LENGTHS.get(type(found).__name__)
+    return length
 
 
 def _differences(
@@ -134,6 +163,8 @@ def _differences(
         yield f"missing columns: {', '.join(missing)}"
     if len(keys) != 1 or not _numbers_itself(connection, name, columns[keys[0]]):
         yield "no primary key of one integer column that counts by itself"
+    if connection.dialect.name in MYSQL:
+        yield from _other_encodings(connection, name)
     for column in columns.values():
         field = _FIELDS.get(column["name"])
         if field is None:
@@ -145,6 +176,19 @@ def _differences(
         if not _is_fit(connection, column["type"], field.type_):
             wanted = {str: "text", float: "double precision", int: "integer"}[field.type_]
             yield f"column {field.name} is {column['type']!r} where {wanted} is needed"
+
+
+def _other_encodings(connection: Connection, name: str) -> Iterator[str]:
+    # A character that is not in the encoding is an error of the database, and so fails the task.
+    statement = sa.text(
+        "SELECT column_name, character_set_name FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND table_name = :table"
+        " AND character_set_name <> :encoding ORDER BY ordinal_position"
+    )
+    values = {"table": name, "encoding": _ENCODING}
+    for column, encoding in connection.execute(statement, values):
+        if column in _FIELDS:
+            yield f"column {column} has the encoding {encoding} where {_ENCODING} is needed"
 
 
 def _has_default(column: ReflectedColumn) -> bool:
@@ -171,6 +215,6 @@ def _is_fit(connection: Connection, found: sa.types.TypeEngine[Any], wanted: typ
         return isinstance(found, (sa.Integer, *_FRACTIONAL))
     # In single precision, a time since the epoch is minutes off.
     single = isinstance(found, sa.REAL) or (
-        isinstance(found, sa.FLOAT) and connection.dialect.name in {"mysql", "mariadb"}
+        isinstance(found, sa.FLOAT) and connection.dialect.name in MYSQL
     )
     return isinstance(found, _FRACTIONAL) and (connection.dialect.name == "sqlite" or not single)
