@@ -6,14 +6,23 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import committed
 from tests.support.committed import Store
+from tests.support.ferretdb import FerretDB, run_ferretdb
+from tests.support.mariadb import MariaDB, run_mariadb
 from tests.support.postgresql import PostgreSQL, run_postgresql
 
 SEED = os.environ.get("CONSERVATION_SEED") or str(random.SystemRandom().randrange(10**9))
+
+_SERVERS: dict[str, Callable[[Any], Store]] = {
+    "postgresql": committed.postgresql,
+    "mariadb": committed.mariadb,
+    "ferretdb": committed.ferretdb,
+}
 
 
 @pytest.fixture
@@ -29,8 +38,20 @@ def chance(seed: str, request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(scope="session")
-def _server() -> Iterator[PostgreSQL]:
+def _postgresql() -> Iterator[PostgreSQL]:
     with run_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _mariadb() -> Iterator[MariaDB]:
+    with run_mariadb() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _ferretdb() -> Iterator[FerretDB]:
+    with run_ferretdb() as server:
         yield server
 
 
@@ -39,8 +60,8 @@ def make_store(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str]
     """Return a function that makes an empty repository of a kind."""
 
     def make(kind: str) -> Store:
-        if kind == "postgresql":
-            return committed.postgresql(request.getfixturevalue("_server"))
+        if kind in _SERVERS:
+            return _SERVERS[kind](request.getfixturevalue(f"_{kind}"))
         makers = {
             "sqlite": committed.sqlite,
             "csv": committed.csv_file,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 MANIFEST = Path(__file__).with_name("collector-builder.yaml")
 COMPOSE_SOURCE = Path(__file__).with_name("compose.go")
+FERRETDB_SOURCE = Path(__file__).with_name("ferretdb.go")
 _LINES_OF_A_FAILURE = 15
 
 
@@ -57,7 +58,7 @@ class Program:
 
     def build(self, directory: Path) -> None:
         """Build it into an empty directory."""
-        _build_module(directory, self.module, self.packages, self.tags)
+        _build_module(directory, self.binaries[0], self.module, self.packages, self.tags)
 
 
 class _Collector(Program):
@@ -73,12 +74,19 @@ class _Collector(Program):
         (directory / "builder").unlink()
 
 
-class _Compose(Program):
-    """A few lines of ours around Docker Compose's own library."""
+@dataclass(frozen=True)
+class _OurLines(Program):
+    """A few lines of ours around a library.
+
+    Attributes:
+        source: The file with them.
+    """
+
+    source: Path = COMPOSE_SOURCE
 
     def build(self, directory: Path) -> None:
         """Build it into an empty directory."""
-        shutil.copy(COMPOSE_SOURCE, directory / "main.go")
+        shutil.copy(self.source, directory / "main.go")
         super().build(directory)
 
 
@@ -117,8 +125,19 @@ VICTORIA_LOGS = Program(
     ["github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"],
 )
 _COMPOSE_GO = ("github.com/compose-spec/compose-go/v2", "v2.16.2")
-COMPOSE = _Compose(_key("compose", COMPOSE_SOURCE, _COMPOSE_GO), ["compose"], _COMPOSE_GO, ["."])
-PROGRAMS = (COLLECTOR, JAEGER, PROMETHEUS, VICTORIA_LOGS, COMPOSE)
+COMPOSE = _OurLines(_key("compose", COMPOSE_SOURCE, _COMPOSE_GO), ["compose"], _COMPOSE_GO, ["."])
+# A server that speaks the protocol of MongoDB, under a free licence. 1.24 is the last version whose
+# backend needs no further server.
+_FERRETDB = ("github.com/FerretDB/FerretDB", "v1.24.2")
+FERRETDB = _OurLines(
+    _key("ferretdb", FERRETDB_SOURCE, _FERRETDB),
+    ["ferretdb"],
+    _FERRETDB,
+    ["."],
+    tags="ferretdb_no_postgresql",
+    source=FERRETDB_SOURCE,
+)
+PROGRAMS = (FERRETDB, COLLECTOR, JAEGER, PROMETHEUS, VICTORIA_LOGS, COMPOSE)
 
 
 def cache() -> Path:
@@ -158,11 +177,12 @@ def build_what_is_missing() -> None:
 
 
 def _build_module(
-    directory: Path, module: tuple[str, str], packages: Sequence[str], tags: str
+    directory: Path, name: str, module: tuple[str, str], packages: Sequence[str], tags: str
 ) -> None:
+    # A package at the root of the module is built into a file with the module's last name.
     # Not `go install package@version`: it refuses modules that replace others, and asks for
     # modules that there are not.
-    _run(directory, "go", "mod", "init", "stack.test/compose")
+    _run(directory, "go", "mod", "init", f"stack.test/{name}")
     _run(directory, "go", "get", "@".join(module))
     options = ["-mod=mod", f"-tags={tags}", "-trimpath", "-ldflags=-s -w", f"-o={directory}/"]
     _run(directory, "go", "build", *options, *packages)

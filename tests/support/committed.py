@@ -7,10 +7,14 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pymongo
+
+from tests.support.ferretdb import FerretDB
+from tests.support.mariadb import MariaDB
 from tests.support.postgresql import PostgreSQL
 
 TABLE = "rocketry_task_events"
@@ -119,5 +123,30 @@ def postgresql(server: PostgreSQL) -> Store:
         if server.psql(f"SELECT to_regclass('{TABLE}')", database):
             query = f"SELECT row_to_json(it) FROM {TABLE} it ORDER BY id"  # noqa: S608
             yield from map(json.loads, server.psql(query, database).splitlines())
+
+    return Store(server.url(database), rows)
+
+
+def mariadb(server: MariaDB) -> Store:
+    """A new database of MariaDB, read with its own client."""
+    database = server.new_database()
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        names = [field.name for field in fields(Committed)]
+        if server.sql(f"SHOW TABLES LIKE '{TABLE}'", database):
+            pairs = ", ".join(f"'{name}', {name}" for name in names)
+            query = f"SELECT json_object({pairs}) FROM {TABLE} ORDER BY id"  # noqa: S608
+            yield from map(json.loads, server.sql(query, database).splitlines())
+
+    return Store(server.url(database), rows)
+
+
+def ferretdb(server: FerretDB) -> Store:
+    """A new database of FerretDB, read with its client."""
+    database = server.new_database()
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        with pymongo.MongoClient(server.url(database)) as client:
+            yield from client[database][TABLE].find().sort("_id", 1)
 
     return Store(server.url(database), rows)

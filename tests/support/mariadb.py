@@ -80,7 +80,11 @@ def run_mariadb() -> Iterator[MariaDB]:
     process = ServerProcess(
         [
             *(server, "--no-defaults", data, f"--socket={_socket(directory)}"),
-            *(f"--pid-file={directory / 'pid'}", "--skip-networking", "--innodb-buffer-pool-size=16M"),
+            *(
+                f"--pid-file={directory / 'pid'}",
+                "--skip-networking",
+                "--innodb-buffer-pool-size=16M",
+            ),
             *small,
         ],
         directory,

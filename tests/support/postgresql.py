@@ -121,4 +121,7 @@ def _run(command: list[str | Path], user: str | None) -> None:
 
 
 def _answers(binaries: Path, directory: Path) -> bool:
-    return subprocess.run([binaries / "pg_isready", "-q", "-h", directory], check=False).returncode == 0
+    return (
+        subprocess.run([binaries / "pg_isready", "-q", "-h", directory], check=False).returncode
+        == 0
+    )

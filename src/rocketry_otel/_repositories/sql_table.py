@@ -40,8 +40,8 @@ _SHORT = {*_INDEXED, "execution", "trace_id", "span_id"}
 _TYPES: Mapping[type, Any] = {str: _LONG_TEXT, float: sa.Float(53), int: sa.BigInteger()}
 # Before SQLAlchemy 2.1, one of these is a subclass of the other.
 _FRACTIONAL = (sa.Numeric, sa.Float)
-# MySQL and MariaDB may have another encoding, with few characters. Most of their collations take "a"
-# for "A", or for "a " with a space. A new table has the first of these that the server knows.
+# MySQL and MariaDB may have another encoding, with few characters. Most of their collations take
+# "a" for "A", or for "a " with a space. A new table has the first of these that the server knows.
 _ENCODING = "utf8mb4"
 _EXACT_COLLATIONS = ("utf8mb4_0900_bin", "utf8mb4_nopad_bin", "utf8mb4_bin")
 # How many characters of four bytes their types of text hold.
@@ -49,7 +49,7 @@ _MYSQL_LENGTHS = {"TINYTEXT": 63, "TEXT": 16_383, "MEDIUMTEXT": 4_194_303}
 _ID_TYPE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def define_table(name: str, id_name: str = "id", **options: str) -> sa.Table:
+def define_table(name: str, id_name: str = "id", **options: Any) -> sa.Table:
     """Return the table of task events, with further options of SQLAlchemy for its creation."""
     columns = [
         sa.Column(
