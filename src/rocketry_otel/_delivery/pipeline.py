@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from rocketry_otel._model.runs import Run, Step
     from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
+    from rocketry_otel._telemetry.running import RunningRun
 
 
 _LONGEST_IN_AN_OUTAGE = 1.0
@@ -106,6 +107,7 @@ class Pipeline:
         self._try_again_at = 0.0
         self._outage = Outage(self.counters)
         self._may_be_global = False
+        self._running: Callable[[], Iterable[RunningRun]] = tuple
         self._signals: _Signals | None = None
         self._closed = False
         self._resting = False
@@ -144,6 +146,10 @@ class Pipeline:
     def allow_global(self) -> None:
         """Let our own providers become the global ones where the application has set none."""
         self._may_be_global = True
+
+    def show_running(self, running: Callable[[], Iterable[RunningRun]]) -> None:
+        """Let the metrics show the runs that go on, which ``running`` returns."""
+        self._running = running
 
     def replace(self, other: Pipeline, open_runs: Iterable[Run]) -> None:
         """Send from now on in the place of another pipeline, which sends its queues and closes.
@@ -197,7 +203,13 @@ class Pipeline:
 
     def _use(self, providers: Providers) -> _Signals:
         emitter = SignalEmitter(providers, self._settings, self._lose)
-        metrics = TaskMetrics(providers.meter, self.counters, delivery_of(self.worker), self._lose)
+        metrics = TaskMetrics(
+            providers.meter,
+            self.counters,
+            delivery_of(self.worker),
+            self._lose,
+            self._running,
+        )
         self.heartbeat.show(providers.meter)
         with suppressed():
             self.worker.follow(providers.queues, emitter, providers.line_queues)

@@ -21,6 +21,7 @@ from rocketry_otel._model.annotations import (
     plain_attributes,
 )
 from rocketry_otel._model.crashes import crash_fields
+from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import (
     CRASH,
     FROM_CHILD,
@@ -37,11 +38,13 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.process_name import host_name
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.threads import start_thread
+from rocketry_otel._telemetry.running import RunningRun
 
 from .child_process import DROPPED_LINES
 from .latest_runs import LatestRuns, look_up
 from .launched import Launched
 from .pending_launches import Launch, PendingLaunches
+from .progress import progress_board
 from .user_hooks import UserHooks
 
 if TYPE_CHECKING:
@@ -98,6 +101,7 @@ class Bridge:
         self._user_hooks = UserHooks()
         self._is_logged = False
         self._renew_lock()
+        self.pipeline.show_running(self._running)
         after_fork_in_child(self._renew_lock)
 
     def _renew_lock(self) -> None:
@@ -106,6 +110,8 @@ class Bridge:
         # handler's lock is held when it is taken.
         self._lock = threading.RLock()
         self._is_closing_runs = False
+        # In a forked child, these are the parent's runs.
+        self._inherited = frozenset(self._tracker.open_runs())
 
     def _has_crash_record(self, ids: RunIds) -> bool:
         return self.pipeline.worker.crash_records.has(ids)
@@ -273,6 +279,17 @@ class Bridge:
         with self._lock:
             return self._tracker.open_runs()
 
+    def _running(self) -> list[RunningRun]:
+        """Return the runs of this process that go on, with their age and progress."""
+        found = []
+        for run in self.open_runs():
+            began = run.began
+            if began is None or run in self._inherited or not self._exports(began):
+                continue
+            age = max(nanoseconds(_now_of(run)) - began.created, 0) / NANOSECONDS
+            found.append(RunningRun(began.task_name or "", age, progress_board.of(run.ids)))
+        return found
+
     def crash(
         self, began: TaskEvent, ids: RunIds, created: float, exit_code: int | None = None
     ) -> None:
@@ -422,3 +439,11 @@ def _launched(began: TaskEvent, launch: Launch) -> TaskEvent:
         # Sorted by key, as they are read again.
         attributes = tuple(sorted({**dict(launch.attributes), **dict(attributes)}.items()))
     return began._replace(links=launch.links, attributes=attributes)
+
+
+def _now_of(run: Run) -> float:
+    """Return seconds since the epoch, by the clock of the application that has launched a run."""
+    try:
+        return run.launch.now() if isinstance(run.launch, Launched) else time.time()
+    except Exception:  # noqa: BLE001  # a clock of the user's may raise anything
+        return time.time()

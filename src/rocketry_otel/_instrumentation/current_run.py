@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rocketry_otel._model.ids import RunIds
 
     from .log_lines import Lines
+    from .progress import ProgressReporter
 
 
 class CurrentRun:
@@ -40,6 +41,7 @@ class CurrentRun:
         annotations: Annotations | None = None,
         clock: Callable[[], int] = time.time_ns,
         lines: Lines | None = None,
+        reporter: ProgressReporter | None = None,
     ) -> None:
         """Make the view of a run, or of no run; only this package calls it."""
         self.task_name = task_name
@@ -49,6 +51,7 @@ class CurrentRun:
         self._annotations = annotations
         self._clock = clock
         self._lines = lines
+        self._reporter = reporter
 
     def __bool__(self) -> bool:
         return self._annotations is not None
@@ -78,6 +81,20 @@ class CurrentRun:
             self._annotations.add_event(
                 name, self._clock(), {} if attributes is None else attributes
             )
+
+    def progress(self, done: float, total: float = 1.0) -> None:
+        """Report how far the run has come, while it goes on.
+
+        The gauge ``rocketry.task.progress`` shows it until the run ends. A log record
+        ``rocketry.task.progress`` is sent at the first report, at most once a second, and when
+        all is done. Call it as often as you like. A value that is no number is ignored.
+
+        Args:
+            done: How much is done, in any unit.
+            total: How much there is in all, in the same unit.
+        """
+        if self._reporter is not None:
+            self._reporter.report(done, total, self._clock())
 
 
 _NO_RUN = CurrentRun()

@@ -40,6 +40,7 @@ from .launched import GoneRuns, Launched
 from .links import dependency_links, requests
 from .log_lines import Lines, log_lines
 from .pending_launches import Launch
+from .progress import ProgressReporter, progress_board
 from .run_span import RunSpan
 from .start_line import start_line
 
@@ -127,12 +128,14 @@ class SchedulerHooks:
         state = dict(vars(self))
         state.pop("_session", None)
         state["_placement"] = None
+        state["_progress_writer"] = progress_board.writer_to_pickle()
         state["_baggage"] = {
             key: value for key, value in baggage.get_all().items() if _can_be_pickled(value)
         }
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        progress_board.use_writer(state.pop("_progress_writer"))
         vars(self).update(state)
         self._watch_children()
 
@@ -161,6 +164,8 @@ class SchedulerHooks:
             if task.logger_name not in self._loggers:
                 self._loggers.append(task.logger_name)
             self._watch_children()
+            if task.get_execution() == "process":
+                progress_board.open_pipe()
             launching = Launching(task, bridge, *requests.take(task))
             links = self._links(launching) if self._settings.links else ()
             launch = Launch(get_current(), links, attributes=launch_attributes(launching))
@@ -225,7 +230,9 @@ class SchedulerHooks:
             base = _with_baggage(base, baggage.get_all(run.launched_in))
         run_id, clock = run.began.run_id, _clock(task, run.ids)
         lines = self._lines_of(name, run_id, run.context, self._send_line)
-        current = CurrentRun(name, run_id, run.ids, annotations, clock, lines)
+        show = functools.partial(progress_board.put, run.ids)
+        reporter = ProgressReporter(self._send_line, show, name, run_id, run.context)
+        current = CurrentRun(name, run_id, run.ids, annotations, clock, lines, reporter)
         return self._set(current, _with_span(base, run.context, annotations, clock), None)
 
     def _lines_of(
@@ -261,7 +268,11 @@ class SchedulerHooks:
         log_lines.watch(self)
         lines = self._lines_of(name, began.run_id, context, child.send_line)
         clock = _clock(task, ids)
-        current = CurrentRun(name, began.run_id, ids, records.annotations, clock, lines)
+        show = functools.partial(progress_board.send, ids)
+        reporter = ProgressReporter(
+            child.send_line, show, name, began.run_id, context, is_in_child=True
+        )
+        current = CurrentRun(name, began.run_id, ids, records.annotations, clock, lines, reporter)
         context = _with_span(base, context, records.annotations, clock)
         return self._set(current, context, child)
 

@@ -35,6 +35,10 @@ class Launched(NamedTuple):
             return any(run is self.run for run in self.task._run_stack)  # noqa: SLF001  # no public way
         return bool(self.run.is_alive())
 
+    def now(self) -> float:
+        """Return seconds since the epoch, by the application's clock."""
+        return float(self.task.session.get_time())
+
     @property
     def is_process(self) -> bool:
         """Whether it has a child process, whose records come through a queue."""

@@ -25,6 +25,8 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 from rocketry_otel._runtime.threads import start_thread
 
+from .running import show_running
+
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from rocketry_otel._export.status import Delivery
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.runs import Run
+
+    from .running import RunningRun
 
 # From 10 ms to 6 h, in seconds.
 DURATION_BUCKETS = (
@@ -66,6 +70,7 @@ class TaskMetrics:
         counters: The number of items by their outcome.
         delivery: Returns the status of delivery.
         lost: Called with ``metrics`` and the error of a measurement that could not be made.
+        running: Returns the runs that go on.
     """
 
     def __init__(
@@ -74,7 +79,9 @@ class TaskMetrics:
         counters: Counters,
         delivery: Callable[[], Delivery],
         lost: Callable[[str, Exception], None] = lambda *_: None,
+        running: Callable[[], Iterable[RunningRun]] = tuple,
     ) -> None:
+        self.running = running
         self.counters = counters
         self.delivery = delivery
         self._lost = lost
@@ -219,6 +226,7 @@ def _observe_bridge(provider: MeterProvider, sharing: list[TaskMetrics]) -> None
             description="Telemetry that is not delivered yet.",
         )
     meter = provider.get_meter(NAME, VERSION, SCHEMA_URL)
+    show_running(meter, lambda: [run for one in sharing for run in one.running()])
     meter.create_observable_counter(
         "rocketry.bridge.hook_errors",
         [_hook_errors(sharing)],
