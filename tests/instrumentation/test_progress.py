@@ -52,7 +52,7 @@ class Reports:
 
 
 @pytest.mark.parametrize("is_in_child", [False, True])
-def test_reports_are_sent_once_a_second_and_at_the_end(is_in_child: bool) -> None:
+def test_reports_are_sent_once_a_second_and_at_the_end(*, is_in_child: bool) -> None:
     """The gauge of this process has each value; a child sends as many messages as log records."""
     reports = Reports(is_in_child=is_in_child)
     for done, now in [(1, 0.0), (2, 0.5), (3, 1.0), (4, 1.9), (100, 1.95), (100, 1.96), ("", 9)]:
@@ -131,7 +131,9 @@ def test_spawned_child_never_waits_for_its_parent() -> None:
 
 
 @pytest.mark.parametrize("log_lines", [True, False])
-def test_run_is_seen_to_live_before_it_ends(telemetry: TelemetryCapture, log_lines: bool) -> None:
+def test_run_is_seen_to_live_before_it_ends(
+    telemetry: TelemetryCapture, *, log_lines: bool
+) -> None:
     """Age and progress are there while the run goes on, by the application's clock."""
     clock = ManualClock(1_000.0)
     app = make_app(time_func=clock)
@@ -156,9 +158,7 @@ def test_run_is_seen_to_live_before_it_ends(telemetry: TelemetryCapture, log_lin
     age = [(TASK, 90.0)]
     assert seen == [[age, []], [age, [(TASK, 0.25)]]]
     assert gauges() == [[], []]
-    (record,) = [
-        one for one in telemetry.log_records if one.event_name == "rocketry.task.progress"
-    ]
+    (record,) = [one for one in telemetry.log_records if one.event_name == "rocketry.task.progress"]
     span = telemetry.span("etl")
     assert (record.trace_id, record.span_id) == (span.context.trace_id, span.context.span_id)
     assert record.timestamp == record.observed_timestamp == 1_090_000_000_000
