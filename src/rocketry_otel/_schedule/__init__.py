@@ -1,0 +1,1 @@
+"""What Rocketry's conditions mean: their parts, words, verdicts, and what is missing."""
