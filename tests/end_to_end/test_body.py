@@ -446,6 +446,7 @@ def test_global_providers_at_the_start(case: str, globals_seen: dict[str, list[A
 
 # Where a run began.
 ORIGIN = {"host.name", "process.pid"}
+CODE = {"code.function.name", "code.file.path", "code.line.number"}
 SAID = {"ok": True, "ratio": 0.5, "rows": 4, "team": "blue"}
 
 
@@ -526,22 +527,26 @@ def test_annotations_are_sent_and_stored(
         run_tasks(app, "etl")
     began, ended = handler.repo.filter_by().all()
     assert (began.action, ended.action) == ("run", ending)
-    assert set(json.loads(began.attributes)) == {*ORIGIN, "rocketry.scheduler"}
+    kept = {key for key in json.loads(began.attributes) if not key.startswith("rocketry.")}
+    assert kept == {*ORIGIN, *CODE}
     assert began.events is None
     span = telemetry.span("etl")
     attributes = {
         key: value
         for key, value in (span.attributes or {}).items()
-        if key not in {"task_name", "error.type", *ORIGIN} and not key.startswith("rocketry.")
+        if key not in {"task_name", "error.type"} | ORIGIN | CODE
+        and not key.startswith("rocketry.")
     }
     events = [event for event in span.events if event.name != "exception"]
     if (execution, ending) == ("process", "terminate"):
         assert (attributes, events) == ({}, [])
-        assert (ended.attributes, ended.events) == (None, None)
+        assert json.loads(ended.attributes) == {"rocketry.termination.reason": "timeout"}
+        assert ended.events is None
         return
     itself = f"etl {began.run_id} {began.trace_id} {began.span_id}"
     assert attributes == {**SAID, "itself": itself}
-    assert json.loads(ended.attributes) == attributes
+    reason = {"rocketry.termination.reason": "timeout"} if ending == "terminate" else {}
+    assert json.loads(ended.attributes) == {**attributes, **reason}
     assert [type(attributes[key]) for key in SAID] == [type(value) for value in SAID.values()]
     (event,) = events
     assert (event.name, dict(event.attributes or {})) == ("half", {"n": 1})

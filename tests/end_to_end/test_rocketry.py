@@ -64,15 +64,18 @@ def test_every_ending_in_every_mode(
         "rocketry.action": ending,
         "host.name": socket.gethostname(),
         "process.pid": began.process,
+        "code.function.name": f"{function.__module__}.{function.__qualname__}",
+        "code.file.path": function.__code__.co_filename,
+        "code.line.number": function.__code__.co_firstlineno,
     }
     assert (began.process == os.getpid()) is (execution != "process")
-    error_types = {"fail": "ValueError", "terminate": "terminated"}
+    error_types = {"fail": "ValueError", "terminate": "timeout"}
     if ending in error_types:
         expected["error.type"] = error_types[ending]
-    if (execution, ending) == ("process", "terminate"):
-        expected["error.type"] = "timeout"
-    assert dict(span.attributes) == expected
-    assert {type(value) for key, value in span.attributes.items() if key != "process.pid"} == {str}
+    reason = {"rocketry.termination.reason": "timeout"} if ending == "terminate" else {}
+    assert dict(span.attributes) == {**expected, **reason}
+    numbers = {key for key, value in span.attributes.items() if type(value) is int}
+    assert numbers == {"process.pid", "code.line.number"}
     failed = ending in error_types
     assert span.status.status_code is (StatusCode.ERROR if failed else StatusCode.UNSET)
     if ending == "fail":

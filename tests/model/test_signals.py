@@ -138,17 +138,28 @@ def test_exception_setting_holds_for_all_signals(detail: str, keys: list[str], e
 
 
 @pytest.mark.parametrize(
-    ("message", "error_type"),
+    ("words", "stored", "reason"),
     [
-        ("Task 'etl' status: 'terminate' (timeouted)", "timeout"),
-        ("Task 'etl' status: 'terminate' (task terminated)", "terminated"),
-        ("Task 'etl' status: 'terminate' (forced termination)", "terminated"),
+        ("timeouted", None, "timeout"),
+        ("end condition is true", None, "end_condition"),
+        ("forced termination", None, "requested"),
+        ("Instant shutdown of the scheduler", None, "shutdown"),
+        ("Task 'etl' timeouted", None, "shutdown"),
+        ("task terminated", None, None),
+        ("task terminated", "timeout", "timeout"),
+        ("task terminated", "shutdown", "shutdown"),
+        ("task terminated", "of a body", None),
+        ("timeouted) and more", None, None),
     ],
 )
-def test_termination_has_its_reason(message: str, error_type: str) -> None:
-    """A run whose time was up differs from one that was stopped."""
-    signal = span_of(event("terminate", 3.0, message=message), event("run"))
-    assert signal.attributes["error.type"] == error_type
+def test_termination_has_its_reason(words: str, stored: str | None, reason: str | None) -> None:
+    """It is stored with the ending, or else in Rocketry's message."""
+    message = f"Task 'etl' status: 'terminate' ({words})"
+    added = None if stored is None else json.dumps({"rocketry.termination.reason": stored})
+    signal = span_of(event("terminate", 3.0, message=message, attributes=added), event("run"))
+    expected = stored if reason is None else reason
+    assert signal.attributes.get("rocketry.termination.reason") == expected
+    assert signal.attributes["error.type"] == ("timeout" if reason == "timeout" else "terminated")
     assert signal.error == message
 
 

@@ -27,12 +27,14 @@ from rocketry_otel._model.event import (
     FROM_CHILD,
     RUN,
     SUCCESS,
+    TERMINATE,
     live_event,
     nanoseconds,
     parse_event,
 )
 from rocketry_otel._model.origin import is_from, may_have_crashed, with_origin
 from rocketry_otel._model.runs import Observation, RunTracker
+from rocketry_otel._model.signals import TERMINATION_REASON
 from rocketry_otel._model.text import optional_text, safe_text
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.process_name import host_name
@@ -45,6 +47,7 @@ from .latest_runs import LatestRuns, look_up
 from .launched import Launched
 from .pending_launches import Launch, PendingLaunches
 from .progress import progress_board
+from .terminations import termination_of
 from .user_hooks import UserHooks
 
 if TYPE_CHECKING:
@@ -412,6 +415,10 @@ class Bridge:
             added |= run.annotations.attributes
             events += tuple(run.annotations.events)
             links += tuple(run.annotations.links)
+        if event.action == TERMINATE and isinstance(run.launch, Launched):
+            reason = termination_of(run.launch.run)
+            if reason is not None:
+                added[TERMINATION_REASON] = reason
         if self._user_hooks:
             added |= self._user_hooks.of(event, fields, self._counters)
         if not (added or events or links):

@@ -43,6 +43,7 @@ from .pending_launches import Launch
 from .progress import ProgressReporter, progress_board
 from .run_span import RunSpan
 from .start_line import start_line
+from .terminations import terminations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -101,6 +102,7 @@ class SchedulerHooks:
         hooks.scheduler_shutdown.append(self.stopping)
         session.config.func_run_id = self.launching
         _own_run_ids.watch(session, self)
+        terminations.watch(Task, session)
         self._session = ref(session)
         log_lines.watch(self)
         requests.watch(Task, session)
@@ -120,6 +122,7 @@ class SchedulerHooks:
         if session.config.func_run_id == self.launching:
             session.config.func_run_id = self._make_run_id
         _own_run_ids.unwatch(session)
+        terminations.unwatch(Task, session)
         log_lines.unwatch(self)
         requests.unwatch(session)
 

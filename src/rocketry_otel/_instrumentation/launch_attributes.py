@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rocketry_otel._model.annotations import plain_attributes
 from rocketry_otel._runtime.scope import NAME
 
+from .code_location import code_attributes
+
 if TYPE_CHECKING:
     from rocketry_otel._model.annotations import RunLink
     from rocketry_otel._model.plain_values import AttributeValue
@@ -46,7 +48,7 @@ class Launching(NamedTuple):
 Source = Callable[[Launching], Mapping[str, object]]
 
 # The names of the attributes begin with ``rocketry.`` or ``code.``: no others come to the span.
-SOURCES: tuple[Source, ...] = ()
+SOURCES: tuple[Source, ...] = (code_attributes,)
 
 
 def launch_attributes(

@@ -39,6 +39,7 @@ PROCESS_ID = "process.pid"
 SERVICE_VERSION = "service.version"
 EXIT_CODE = "process.exit.code"
 CRASH_SIGNAL = "rocketry.crash.signal"
+TERMINATION_REASON = "rocketry.termination.reason"
 # Not sent: the process whose scheduler has launched the run, by a name of our own.
 SCHEDULER = "rocketry.scheduler"
 
@@ -57,6 +58,16 @@ _MOST_EVENTS = 128
 
 # The semantic conventions' value for an error of unknown type.
 _UNKNOWN_ERROR = "_OTHER"
+
+_TIMEOUT = "timeout"
+_SHUTDOWN = "shutdown"
+# By Rocketry's words for them.
+_TERMINATION_REASONS = {
+    "timeouted": _TIMEOUT,
+    "end condition is true": "end_condition",
+    "forced termination": "requested",
+    "Instant shutdown of the scheduler": _SHUTDOWN,
+}
 
 _MICROSECOND = 1_000  # nanoseconds
 
@@ -160,6 +171,8 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
     error_type = error_type_of(ended)
     if error_type is not None:
         attributes[ERROR_TYPE] = error_type
+    if action == TERMINATE and (reason := termination_reason_of(ended)) is not None:
+        attributes[TERMINATION_REASON] = reason
     if run.end_estimated:
         attributes[END_ESTIMATED] = True
     added = dict(ended.attributes)
@@ -216,9 +229,35 @@ def error_type_of(ended: TaskEvent) -> str | None:
         name = exception.type if exception else None
         return short_name(name) if name else _UNKNOWN_ERROR
     if ended.action == TERMINATE:
-        # Rocketry's message if the time of the run was up.
-        return "timeout" if "(timeouted)" in ended.message else "terminated"
+        return _TIMEOUT if termination_reason_of(ended) == _TIMEOUT else "terminated"
     return CRASH if ended.action == CRASH else None
+
+
+def termination_reason_of(ended: TaskEvent) -> str | None:
+    """Return why a run was terminated; ``None`` if that is not known.
+
+    Its attributes have the reason in every mode of execution. The message, which is all that
+    smaller models keep, has it if Rocketry itself has logged the ending.
+    """
+    reason = dict(ended.attributes).get(TERMINATION_REASON)
+    if reason in _TERMINATION_REASONS.values():
+        return str(reason)
+    for words in (*_TERMINATION_REASONS, _end_of_permanent(ended.task_name)):
+        if ended.message.endswith(f"({words})"):
+            return termination_reason(words, ended.task_name)
+    return None
+
+
+def termination_reason(words: str, task_name: str | None) -> str | None:
+    """Return the reason of a termination from Rocketry's words; ``None`` for other words."""
+    if words == _end_of_permanent(task_name):
+        return _SHUTDOWN
+    return _TERMINATION_REASONS.get(words)
+
+
+def _end_of_permanent(task_name: str | None) -> str:
+    # Rocketry's words at its shutdown for a task that is not meant to end.
+    return f"Task '{task_name}' timeouted"
 
 
 def _who(event: TaskEvent) -> Attributes:
