@@ -68,4 +68,5 @@ def _note(task: Any, run: Any, words: object) -> None:
 
 def termination_of(run: Any) -> str | None:
     """Return the reason why a run is being terminated, from Rocketry's object of it."""
-    return vars(run).get(_ATTRIBUTE)
+    reason: str | None = vars(run).get(_ATTRIBUTE)
+    return reason
