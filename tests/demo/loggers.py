@@ -2,7 +2,10 @@
 
 import logging
 
-LOGGERS = ("rocketry", "rocketry.task", "rocketry.scheduler", "rocketry_otel", "opentelemetry")
+LOGGERS = (
+    *("rocketry", "rocketry.task", "rocketry.scheduler"),
+    *("rocketry_otel", "opentelemetry", "shop"),
+)
 
 
 def state_of_loggers():

@@ -19,6 +19,7 @@ def test_quiet_keeps_warnings_once():
         logging.getLogger("rocketry_otel").info("not this")
         logging.getLogger("opentelemetry.sdk").error("another")
         logging.getLogger("rocketry.scheduler").critical("noise")
+        logging.getLogger("shop").critical("noise")
         warnings.warn("noise", UserWarning, stacklevel=1)
 
     assert kept.texts == ["a thing", "another"]
@@ -29,7 +30,7 @@ def test_quiet_undoes_everything_after_an_error():
     before = (state_of_loggers(), rocketry.session)
 
     def fail():
-        tasks.make_app().session.set_as_default()
+        tasks.make_app("127.0.0.1:1").session.set_as_default()
         logging.getLogger("rocketry.task").setLevel(logging.CRITICAL)
         raise RuntimeError
 
@@ -44,7 +45,8 @@ def test_run_counter():
     counter = RunCounter()
     counters = []
     for action in ("crash", "run", "run", "success", "fail"):
-        counter.emit(logging.makeLogRecord({"action": action}))
+        counter.emit(logging.makeLogRecord({"action": action, "task_name": f"to {action}"}))
         counters.append((counter.ended, counter.in_flight))
 
     assert counters == [(1, 0), (1, 1), (1, 2), (2, 1), (3, 0)]
+    assert counter.tasks == {"to crash", "to success", "to fail"}

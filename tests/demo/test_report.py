@@ -11,7 +11,16 @@ from rocketry_otel import (
     open_repository,
 )
 from rocketry_otel._demo.delivery import Delivery
-from rocketry_otel._demo.report import advice, cut, query, repository, table, telemetry
+from rocketry_otel._demo.report import (
+    advice,
+    cut,
+    links,
+    query,
+    repository,
+    table,
+    telemetry,
+)
+from rocketry_otel._model.annotations import RunLink, links_as_text
 from rocketry_otel._model.event import parse_event
 from rocketry_otel._model.ids import RunIds
 from rocketry_otel._model.runs import Run
@@ -127,37 +136,52 @@ def test_table_of_no_runs():
                 " )]",
             ],
         ),
+        (
+            [{"exc_text": "Traceback:\n  a very very long line"}],
+            [
+                ">>> x",
+                "[TaskEventRecord(",
+                "    exc_text='Tr...,",
+                " )]",
+                ">>> print(_[-1].exc_text)",
+                "Traceback:",
+                "  a very very lon...",
+            ],
+        ),
     ],
 )
 def test_query(records, lines):
-    """The newest of the records is shown, without empty fields, and cut to the width."""
+    """The newest record is shown, without empty fields, cut to the width, with its traceback."""
     assert query("x", records, 20) == lines
 
 
 @pytest.mark.parametrize(
-    ("delivery", "line"),
+    ("delivery", "lines"),
     [
         (
             Delivery((), 0, 0, complete=True),
-            "None was sent: OTEL_* variables turn it off, or the settings exclude the runs.",
+            ["None was sent: OTEL_* variables turn it off, or the settings exclude the runs."],
         ),
         (
             Delivery(("http://a", "http://b"), 0, 0, complete=False),
-            "<yellow>Not delivered: no collector accepts it at http://a and http://b.</>",
+            ["<yellow>Not delivered: no collector accepts it at http://a and http://b.</>"],
         ),
         (
             Delivery(("http://a",), 1, 2, complete=True),
-            "<green>Delivered to http://a: 1 span and 2 log records, and the metrics.</>",
+            [
+                "<green>Delivered to http://a: 1 span and 2 log records, and the metrics.</>",
+                "Child processes send the spans and log lines of their bodies themselves.",
+            ],
         ),
         (
             Delivery(("http://a",), 0, 1, complete=False),
-            "<yellow>Delivered to http://a: 0 spans and 1 log record, but not all of it.</>",
+            ["<yellow>Delivered to http://a: 0 spans and 1 log record, but not all of it.</>"],
         ),
     ],
 )
-def test_telemetry(delivery, line):
+def test_telemetry(delivery, lines):
     """The status of delivery has the address and the numbers."""
-    assert telemetry(delivery, [], 80, _painted) == [line]
+    assert telemetry(delivery, [], 80, _painted) == lines
 
 
 def test_telemetry_shows_warnings():
@@ -174,10 +198,11 @@ def test_advice_with_a_collector():
     lines = advice(Delivery(("http://a",), 1, 2, complete=True), "python")
 
     assert lines == [
-        "Look at a run: copy its trace id from the table. After this project's",
-        "`docker compose up -d` open",
+        "Look at a run: copy its trace id from the table, and open",
         "  http://localhost:3000   Grafana: the dashboard; the id goes into a field there",
         "  http://localhost:16686  Jaeger: the trace; the id goes into the search box",
+        "Inside the run of extract is a request over HTTP, and inside that of load are",
+        "SQL queries. The log lines of their bodies are in the same traces.",
     ]
 
 
@@ -187,14 +212,15 @@ def test_advice_with_a_collector():
 def test_advice_without_a_collector(endpoints, where):
     """Without a collector, the advice names the programs to start."""
     assert advice(Delivery(endpoints, 0, 0, complete=False), "python") == [
-        "To see the runs, start the programs that show them, in the directory of this",
-        "project's docker-compose.yml:",
-        "  docker compose up -d",
+        "To see the runs, start the programs that show them; the first command needs",
+        "rocketry-otel[cli]:",
+        "  python -m rocketry_otel stack init",
+        "  docker compose -f rocketry-stack/docker-compose.yml up -d",
         "  python -m rocketry_otel demo",
         "and open",
         "  http://localhost:3000   Grafana: the dashboard, log lines, alerts",
         "  http://localhost:16686  Jaeger: the traces",
-        "Without that file, Jaeger shows the traces alone:",
+        "Without them, Jaeger shows the traces alone:",
         "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.20.0",
         "  OTEL_LOGS_EXPORTER=none OTEL_METRICS_EXPORTER=none python -m rocketry_otel demo",
         "Any other OpenTelemetry Collector works as well, if it listens at",
@@ -215,6 +241,39 @@ def test_command_that_reads_the_repository(tmp_path):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "exc_type='MyError'" in done.stdout
+
+
+def test_repository_that_is_removed():
+    """A repository that is gone has no command to read it either."""
+    assert repository("sqlite:////tmp/a/tasks.db", "python", removed=True) == [
+        "It was temporary, and is removed. --keep leaves it, --repo chooses another."
+    ]
+
+
+def test_links_show_the_longest_chain():
+    """The last of the longest chains is shown, from the run that waited longest."""
+
+    def linked(task, number, *waited_for):
+        text = links_as_text(tuple(RunLink(it, it, "dependency") for it in waited_for))
+        event = parse_event({"task_name": task, "action": "run", "created": 1.0, "links": text})
+        return Run(RunIds(number, number), event)
+
+    runs = [
+        linked("a", 1),
+        linked("b", 2, 1),
+        linked("long-name", 3, 99, 2),
+        linked("b", 4, 1),
+        linked("c", 5, 4),
+    ]
+    assert links(runs, _painted) == [
+        "Each run of the pipeline has a link to the run that it waited for:",
+        f"  c  <dim>{5:032x}</>  waited for",
+        f"  b  <dim>{4:032x}</>  waited for",
+        f"  a  <dim>{1:032x}</>",
+    ]
+    assert links(runs[:3], _unpainted)[1] == f"  long-name  {3:032x}  waited for"
+    assert links(runs[:1], _unpainted) == []
+    assert links([], _unpainted) == []
 
 
 def test_repository_in_memory():

@@ -77,6 +77,32 @@ def _rows_of(out):
     return re.findall(row, out, re.MULTILINE)
 
 
+def _runs_in(shown):
+    """Give the spans of runs, without those that are inside them."""
+    return [span for span in shown.spans if span.name.startswith("run ")]
+
+
+def _actions_in(shown):
+    """Give the log records of runs, without the lines of bodies."""
+    return [it for it in shown.records if it.event_name.startswith("rocketry.task.")]
+
+
+def _inside(shown, span):
+    """Give the spans whose parent is a span, in their order."""
+    found = [it for it in shown.spans if it.parent_span_id == span.span_id]
+    assert {it.trace_id for it in found} <= {span.trace_id}
+    return sorted(found, key=lambda it: it.start_time_unix_nano)
+
+
+def _lines_of(shown, span):
+    """Give the log lines of the body of a run."""
+    return [
+        it.body.string_value
+        for it in shown.records
+        if it.trace_id == span.trace_id and not it.event_name
+    ]
+
+
 def _spans_of(shown, name):
     found = [span for span in shown.spans if span.name == f"run {name}"]
     return sorted(found, key=lambda span: span.start_time_unix_nano)
@@ -91,23 +117,27 @@ def test_demo_shows_every_way_to_end(shown):
 
 def test_demo_sends_every_run_in_the_table(shown):
     """Each run in the table is one span of the same trace id, and there is no other."""
-    sent = [(span.name.removeprefix("run "), span.trace_id.hex()) for span in shown.spans]
+    sent = [(it.name.removeprefix("run "), it.trace_id.hex()) for it in _runs_in(shown)]
 
     assert sorted(sent) == sorted((task, trace_id) for task, _, trace_id in shown.rows)
 
 
 def test_demo_counts_its_telemetry(shown):
-    """The printed numbers are those of the collector."""
+    """The printed numbers are those of the collector, less those that children sent."""
+    of_children = [span for span in shown.spans if span.name == "clean prices"]
+    spans = len(shown.spans) - len(of_children)
+    lines = ("the price of plums is missing", "invoice 1 of 3 is sent")
+    records = [it for it in shown.records if it.body.string_value not in lines]
     assert (
-        f"Delivered to {shown.endpoint}: {len(shown.spans)} spans and {len(shown.records)} log "
+        f"Delivered to {shown.endpoint}: {spans} spans and {len(records)} log "
         "records, and the metrics.\n"
     ) in shown.out
-    assert len(shown.records) == 2 * len(shown.spans) == 2 * len(shown.rows)
+    assert len(_actions_in(shown)) == 2 * len(_runs_in(shown)) == 2 * len(shown.rows)
 
 
 def test_demo_uses_every_mode_of_execution(shown):
     """The spans bear all four modes."""
-    modes = {attributes_of(span.attributes)["rocketry.execution"] for span in shown.spans}
+    modes = {attributes_of(it.attributes)["rocketry.execution"] for it in _runs_in(shown)}
 
     assert modes == {"main", "async", "thread", "process"}
 
@@ -118,6 +148,36 @@ def test_demo_pipeline_is_in_order(shown):
 
     assert extract.end_time_unix_nano <= transform.start_time_unix_nano
     assert transform.end_time_unix_nano <= load.start_time_unix_nano
+    assert [link.span_id for link in transform.links] == [extract.span_id]
+    assert [link.span_id for link in load.links] == [transform.span_id]
+    assert (
+        "\nEach run of the pipeline has a link to the run that it waited for:\n"
+        f"  load       {load.trace_id.hex()}  waited for\n"
+        f"  transform  {transform.trace_id.hex()}  waited for\n"
+        f"  extract    {extract.trace_id.hex()}\n\n"
+    ) in shown.out
+
+
+def test_demo_has_spans_and_log_lines_inside_its_runs(shown):
+    """A request over HTTP, SQL queries and a child's own span are in the traces of their runs."""
+    (extract, transform, load) = (_spans_of(shown, n)[0] for n in ("extract", "transform", "load"))
+
+    (client,) = _inside(shown, extract)
+    (server,) = _inside(shown, client)
+    assert (client.name, server.name) == ("GET", "GET /prices")
+    for span in (client, server):
+        assert attributes_of(span.attributes)["http.response.status_code"] == 200
+    assert [it.name for it in _inside(shown, transform)] == ["clean prices"]
+    assert [attributes_of(it.attributes) for it in _inside(shown, load)] == [
+        {
+            "db.system.name": "sqlite",
+            "db.query.text": "INSERT INTO prices VALUES ('apples', 1.2), ('pears', 2.5)",
+        },
+        {"db.system.name": "sqlite", "db.query.text": "SELECT count(*) FROM prices"},
+    ]
+    assert _lines_of(shown, extract) == ["3 prices have come"]
+    assert _lines_of(shown, transform) == ["the price of plums is missing"]
+    assert _lines_of(shown, load) == ["2 prices are stored"]
 
 
 def test_demo_has_overlapping_runs(shown):
@@ -160,7 +220,11 @@ def test_demo_prints_a_query(shown):
         f"    created={record.created!r},\n"
         f"    run_id='{record.run_id}',\n"
     ) in shown.out
-    assert f"    span_id='{record.span_id}',\n )]\n" in shown.out
+    assert (
+        f"    span_id='{record.span_id}',\n )]\n"
+        ">>> print(_[-1].exc_text)\nTraceback (most recent call last):\n"
+    ) in shown.out
+    assert '    raise MailServerError("421 too many connections, try again later")\n' in shown.out
 
 
 def test_demo_names_the_repository(shown):
@@ -191,12 +255,15 @@ def test_demo_leaves_the_process_as_it_was(shown):
 
 
 def test_demo_without_a_collector(tmp_path):
-    """Without a collector, the demo succeeds, and shows the address and the programs to start."""
+    """Without a collector, the demo succeeds, and shows the address and the programs to start.
+
+    With --keep its folder stays.
+    """
     receiver = OTLPReceiver(grpc=False)
     with receiver:
         receiver.stop()  # the port is ours, and refuses
         done = run_command(
-            [*COMMAND, "--seconds", "1"],
+            [*COMMAND, "--seconds", "1", "--keep"],
             {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
                 "TMPDIR": str(tmp_path),
@@ -206,13 +273,14 @@ def test_demo_without_a_collector(tmp_path):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Not delivered: no collector accepts it at {receiver.http_endpoint}.\n" in done.stdout
-    assert "\n  docker compose up -d\n" in done.stdout
+    assert "\n  docker compose -f rocketry-stack/docker-compose.yml up -d\n" in done.stdout
     assert f"\n{receiver.http_endpoint}; or one elsewhere:\n" in done.stdout
     assert done.stdout.count("Telemetry does not get through to") == 1
     (directory,) = tmp_path.iterdir()
     assert f"\nRepository\nsqlite:///{directory}/tasks.db\n" in done.stdout
     assert "\x1b" not in done.stdout
-    assert "Traceback (" not in done.stdout.replace("exc_text='Traceback (", "")
+    shown = done.stdout.count("exc_text='Traceback (") + done.stdout.count("exc_text)\nTraceback (")
+    assert done.stdout.count("Traceback (") == shown
 
 
 @pytest.mark.usefixtures("_interruptible")
@@ -247,6 +315,9 @@ def test_demo_interrupted_in_a_process_of_its_own(tmp_path):
     assert (process.returncode, err) == (130, "")
     assert re.search(r"^Interrupted; \d+ runs have ended\.$", out, re.MULTILINE)
     assert "\nTelemetry\nDelivered to" in out
+    assert "\nRepository\nIt was temporary, and is removed." in out
+    # A child that was killed may have left what its multiprocessing kept there.
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("rocketry")] == []
     assert "start     task" not in out
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
@@ -278,7 +349,7 @@ def test_demo_interrupted_here(monkeypatch, capsys):
     assert "memory://, which ends with this process.\n" in out
     ended = [attributes_of(it.log_record.attributes) for it in receiver.log_records]
     assert ("import-feed", "terminate") in [
-        (it["task_name"], it["rocketry.action"]) for it in ended
+        (it.get("task_name"), it.get("rocketry.action")) for it in ended
     ]
 
 
@@ -325,14 +396,12 @@ def test_repository_error_without_a_cause(monkeypatch):
         run._run(None, 1, None, None, None)
 
 
-def test_file_of_its_own_without_sqlalchemy(monkeypatch, tmp_path):
+def test_file_of_its_own_without_sqlalchemy(monkeypatch):
     """Without SQLAlchemy the demo's repository is a CSV file, with it SQLite."""
-    monkeypatch.setattr(run.tempfile, "mkdtemp", lambda prefix: f"{tmp_path}/a%b/{prefix}")
-    path = f"{tmp_path}/a%25b/rocketry-otel-demo-"
-    assert run._file_of_its_own() == f"sqlite:///{path}/tasks.db"
+    assert run._file_in("/home/a%b") == "sqlite:////home/a%25b/tasks.db"
 
     monkeypatch.setattr(run, "find_spec", lambda _: None)
-    assert run._file_of_its_own() == f"csv://{path}/tasks.csv"
+    assert run._file_in("/home/a%b") == "csv:///home/a%25b/tasks.csv"
 
 
 def test_runs_of_this_demo_are_shown():

@@ -1,6 +1,7 @@
 """The demo's tasks and its application."""
 
 import asyncio
+import logging
 import signal
 import time
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rocketry.exc import TaskInactionException
 
-from rocketry_otel._demo import tasks
+from rocketry_otel._demo import shop, tasks
 from tests.support.program import Program
 
 
@@ -28,17 +29,36 @@ def slept(monkeypatch):
     return SimpleNamespace(seconds=seconds, handlers=set_handlers)
 
 
-@pytest.mark.parametrize("task", [tasks.extract, tasks.poll_prices])
-def test_async_tasks_succeed(task, slept):
-    """Tasks for the event loop succeed."""
-    coroutine = task()
+def test_async_task_succeeds(slept):
+    """The task for the event loop succeeds."""
+    coroutine = tasks.poll_prices()
     with pytest.raises(StopIteration):
         coroutine.send(None)
 
     assert len(slept.seconds) == 1
 
 
-@pytest.mark.parametrize("task", [tasks.transform, tasks.load, tasks.heartbeat, tasks.import_feed])
+def test_extract_gets_the_prices(caplog):
+    """The server has the prices, one of which is missing."""
+    caplog.set_level(logging.INFO, "shop")
+    with shop.open_shop() as address:
+        asyncio.run(tasks.extract(address))
+        assert tasks._get_prices(address) == {"apples": 1.2, "pears": 2.5, "plums": None}
+
+    assert caplog.messages == ["3 prices have come"]
+    with pytest.raises(ConnectionRefusedError):
+        tasks._get_prices(address)
+
+
+def test_load_stores_the_prices(caplog):
+    """The task counts what it has stored."""
+    caplog.set_level(logging.INFO, "shop")
+    tasks.load()
+
+    assert caplog.messages == ["2 prices are stored"]
+
+
+@pytest.mark.parametrize("task", [tasks.transform, tasks.heartbeat, tasks.import_feed])
 def test_other_tasks_succeed(task, slept):
     """Other tasks succeed, unless they are terminated."""
     assert task() is None
@@ -79,7 +99,7 @@ def test_child_that_cannot_leave_is_killed(tmp_path):
     """A thread that waits for the lock of a killed child would keep it for good."""
     script = """
         import threading
-        from rocketry_otel._demo import tasks
+        from rocketry_otel._demo import shop, tasks
 
         threading.Thread(target=threading.Event().wait).start()
         tasks._be_a_good_child()

@@ -119,6 +119,9 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="the repository, such as sqlite:///tasks.db, csv://tasks.csv or memory:// "
         "(default: ROCKETRY_OTEL_REPO, else SQLite in a temporary directory)",
     )
+    demo.add_argument(
+        "--keep", action="store_true", help="leave the temporary directory where it is"
+    )
     demo.set_defaults(run=_run_demo)
 
 
@@ -134,7 +137,7 @@ def _run_demo(arguments: argparse.Namespace) -> int:
             "pip install 'rocketry-otel[rocketry]'\n"
         )
         return _MISUSE
-    finished = run_demo(seconds=arguments.seconds, repo=arguments.repo)
+    finished = run_demo(seconds=arguments.seconds, repo=arguments.repo, keep=arguments.keep)
     return 0 if finished else _INTERRUPTED
 
 

@@ -11,20 +11,29 @@ import rocketry
 
 from rocketry_otel._runtime.scope import NAME
 
+from .tasks import LOGGER
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TASK_LOGGER = "rocketry.task"
 
-_ROCKETRYS = (TASK_LOGGER, "rocketry.scheduler", "rocketry")
+_SILENT = (TASK_LOGGER, "rocketry.scheduler", "rocketry", LOGGER)
 _OURS = (NAME, "opentelemetry")
 
 
 class RunCounter(logging.Handler):
-    """Counts runs by their records."""
+    """Counts runs by their records.
+
+    Attributes:
+        ended: How many runs have ended.
+        in_flight: How many runs go on.
+        tasks: The names of the tasks of which a run has ended.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
+        self.tasks: set[str] = set()
         self.ended = 0
         self.in_flight = 0
 
@@ -36,6 +45,7 @@ class RunCounter(logging.Handler):
             # A crash that Rocketry finds at its start ends a run of an earlier process.
             self.in_flight = max(self.in_flight - 1, 0)
             self.ended += 1
+            self.tasks.add(getattr(record, "task_name", ""))
 
 
 class Warnings(logging.Handler):
@@ -63,7 +73,7 @@ def quiet() -> Iterator[Warnings]:
         The warnings of rocketry-otel and OpenTelemetry.
     """
     kept = Warnings()
-    loggers = [logging.getLogger(name) for name in (*_ROCKETRYS, *_OURS)]
+    loggers = [logging.getLogger(name) for name in (*_SILENT, *_OURS)]
     before = [(one, one.handlers, one.level, one.propagate, one.disabled) for one in loggers]
     default_session = rocketry.session
     for logger in loggers:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Paint = Callable[[str, str], str]
 
 _LONGEST_TABLE = 40
+_SHORTEST_CHAIN = 2
 _SECOND = 1_000_000_000
 # The addresses in docker-compose.yml.
 _GRAFANA, _JAEGER = "http://localhost:3000", "http://localhost:16686"
@@ -87,7 +88,49 @@ def query(expression: str, records: Sequence[Mapping[str, Any]], width: int) -> 
     for name, value in records[-1].items():
         if value is not None:
             lines.append(cut(f"    {name}={value!r}", width - 1) + ",")
-    return [*lines, " )]"]
+    return [*lines, " )]", *_traceback(records[-1].get("exc_text"), width)]
+
+
+def _traceback(text: str | None, width: int) -> list[str]:
+    if not text:
+        return []
+    return [">>> print(_[-1].exc_text)", *(cut(line, width) for line in text.splitlines())]
+
+
+def links(runs: Sequence[Run], paint: Paint) -> list[str]:
+    """Return the longest chain of runs, each of which waited for the one below it.
+
+    Args:
+        runs: The runs; of several chains of that length, the last is shown.
+        paint: Colours a text.
+    """
+    by_trace = {run.ids.trace_id: run for run in runs}
+    chains = [_chain(run, by_trace) for run in reversed(runs)]
+    chain = max(chains, key=len, default=[])
+    if len(chain) < _SHORTEST_CHAIN:
+        return []
+    widest = max(len(_task_name(run)) for run in chain)
+    return [
+        "Each run of the pipeline has a link to the run that it waited for:",
+        *(
+            f"  {_task_name(run):<{widest}}  {paint(run.ids.trace_hex, 'dim')}"
+            f"{'' if run is chain[-1] else '  waited for'}"
+            for run in chain
+        ),
+    ]
+
+
+def _chain(run: Run, by_trace: Mapping[int, Run]) -> list[Run]:
+    chain = [run]
+    # A run waits for earlier ones alone, so this ends.
+    while (linked := _waited_for(chain[-1], by_trace)) is not None:
+        chain.append(linked)
+    return chain
+
+
+def _waited_for(run: Run, by_trace: Mapping[int, Run]) -> Run | None:
+    found = (by_trace.get(link.trace_id) for link in _first(run).links)
+    return next((one for one in found if one is not None and one is not run), None)
 
 
 def telemetry(delivery: Delivery, warned: Iterable[str], width: int, paint: Paint) -> list[str]:
@@ -101,7 +144,10 @@ def telemetry(delivery: Delivery, warned: Iterable[str], width: int, paint: Pain
     elif not (delivery.spans or delivery.log_records):
         lines = [paint(f"Not delivered: no collector accepts it at {where}.", "yellow")]
     elif delivery.complete:
-        lines = [paint(f"Delivered to {where}: {amount}, and the metrics.", "green")]
+        lines = [
+            paint(f"Delivered to {where}: {amount}, and the metrics.", "green"),
+            "Child processes send the spans and log lines of their bodies themselves.",
+        ]
     else:
         lines = [paint(f"Delivered to {where}: {amount}, but not all of it.", "yellow")]
     for text in warned:
@@ -120,22 +166,24 @@ def advice(delivery: Delivery, python: str) -> list[str]:
     """Return the next steps, with commands to copy."""
     if delivery.spans:
         return [
-            "Look at a run: copy its trace id from the table. After this project's",
-            "`docker compose up -d` open",
+            "Look at a run: copy its trace id from the table, and open",
             f"  {_GRAFANA}   Grafana: the dashboard; the id goes into a field there",
             f"  {_JAEGER}  Jaeger: the trace; the id goes into the search box",
+            "Inside the run of extract is a request over HTTP, and inside that of load are",
+            "SQL queries. The log lines of their bodies are in the same traces.",
         ]
     where = " and ".join(delivery.endpoints) or "http://localhost:4318"
     again = f"{python} -m rocketry_otel demo"
     return [
-        "To see the runs, start the programs that show them, in the directory of this",
-        "project's docker-compose.yml:",
-        "  docker compose up -d",
+        "To see the runs, start the programs that show them; the first command needs",
+        "rocketry-otel[cli]:",
+        f"  {python} -m rocketry_otel stack init",
+        "  docker compose -f rocketry-stack/docker-compose.yml up -d",
         f"  {again}",
         "and open",
         f"  {_GRAFANA}   Grafana: the dashboard, log lines, alerts",
         f"  {_JAEGER}  Jaeger: the traces",
-        "Without that file, Jaeger shows the traces alone:",
+        "Without them, Jaeger shows the traces alone:",
         "  docker run --rm -p 16686:16686 -p 4318:4318 jaegertracing/jaeger:2.20.0",
         f"  OTEL_LOGS_EXPORTER=none OTEL_METRICS_EXPORTER=none {again}",
         "Any other OpenTelemetry Collector works as well, if it listens at",
@@ -144,10 +192,12 @@ def advice(delivery: Delivery, python: str) -> list[str]:
     ]
 
 
-def repository(url: str, python: str) -> list[str]:
+def repository(url: str, python: str, *, removed: bool = False) -> list[str]:
     """Return where the repository is, and how to read it again."""
     if url.startswith("memory:"):
         return [f"{url}, which ends with this process."]
+    if removed:
+        return ["It was temporary, and is removed. --keep leaves it, --repo chooses another."]
     return [
         url,
         "To read it again:",

@@ -26,13 +26,14 @@ from rocketry_otel._model.event import nanoseconds
 from rocketry_otel._repositories.urls import mask_url
 
 from . import report
-from .delivery import Delivery, deliver
-from .quiet import TASK_LOGGER, RunCounter, quiet
+from .delivery import deliver
+from .quiet import TASK_LOGGER, RunCounter, Warnings, quiet
 from .screen import Screen
-from .tasks import FAILING, make_app
+from .shop import open_shop
+from .tasks import FAILING, LAST, make_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from redbird import BaseRepo
 
@@ -40,16 +41,20 @@ if TYPE_CHECKING:
     from rocketry_otel._model.runs import Run
 
 _TICK = 0.2
+# On a slow machine the demo goes on until the pipeline has come to its end, but no longer than
+# this many times the seconds.
+_LONGEST = 4
 _SECONDS_TO_CLOSE = 1.0
 _SECONDS_TO_DELIVER_IF_INTERRUPTED = 1.0
 
 
-def run_demo(*, seconds: float, repo: str | None = None) -> bool:
+def run_demo(*, seconds: float, repo: str | None = None, keep: bool = False) -> bool:
     """Run the demo and print what it did.
 
     Args:
         seconds: How long tasks are started. The demo then waits for those that run.
         repo: URL of the repository; by default that of the settings, else a new file.
+        keep: Whether the new file stays.
 
     Returns:
         Whether the demo came to its end; false if the user interrupted it.
@@ -57,12 +62,23 @@ def run_demo(*, seconds: float, repo: str | None = None) -> bool:
     Raises:
         RocketryOTelError: If a setting is wrong or the repository does not work.
     """
-    screen = Screen(sys.stdout)
     with quiet() as warnings:
         settings = Settings()
-        url = repo or settings.repo or _file_of_its_own()
+        url = repo or settings.repo
+        if url is not None:
+            return _run_with(url, settings, seconds, warnings)
+        with _folder_of_its_own(keep=keep) as folder:
+            return _run_with(_file_in(folder), settings, seconds, warnings, is_removed=not keep)
+
+
+def _run_with(
+    url: str, settings: Settings, seconds: float, warnings: Warnings, *, is_removed: bool = False
+) -> bool:
+    """Run the demo with a repository; see ``run_demo``."""
+    screen = Screen(sys.stdout)
+    with open_shop() as shop:
         repository = open_repository(url)
-        app = make_app()
+        app = make_app(shop)
         handler = instrument(
             app,
             repo=repository,
@@ -91,7 +107,14 @@ def run_demo(*, seconds: float, repo: str | None = None) -> bool:
             _show_runs(screen, handler, began)
         else:
             screen.line(f"Interrupted; {counter.ended} runs have ended.")
-    _conclude(screen, delivery, warnings.texts, url, finished=finished)
+    python = _this_python()
+    parts = {
+        "Repository": report.repository(mask_url(url), python, removed=is_removed),
+        "Telemetry": report.telemetry(delivery, warnings.texts, screen.width, screen.paint),
+    }
+    if finished:
+        parts["Next"] = report.advice(delivery, python)
+    _conclude(screen, parts)
     return finished
 
 
@@ -122,7 +145,7 @@ async def _serve(
         passed = time.monotonic() - began
         if interrupted.is_set():
             app.session.shut_down(force=True)
-        elif passed >= seconds and not stopping:
+        elif passed >= seconds * (1 if LAST in counter.tasks else _LONGEST) and not stopping:
             stopping = True
             app.session.shut_down()
         done = f"{counter.ended} runs have ended, {counter.in_flight} in progress"
@@ -158,9 +181,14 @@ def _introduce(screen: Screen, app: Any, seconds: float, url: str) -> None:
 
 def _show_runs(screen: Screen, handler: OTelRepoHandler, began: float) -> None:
     repo = handler.repo
-    for line in report.table(_runs(repo, began), screen.width, screen.paint):
-        screen.line(line)
-    screen.line()
+    runs = _runs(repo, began)
+    for lines in (
+        report.table(runs, screen.width, screen.paint),
+        report.links(runs, screen.paint),
+    ):
+        for line in lines:
+            screen.line(line)
+        screen.line()
     expression = f'handler.repo.filter_by(task_name="{FAILING}", action="fail").all()'
     records = repo.filter_by(task_name=FAILING, action="fail").all()
     for line in report.query(expression, [record.dict() for record in records], screen.width):
@@ -175,26 +203,27 @@ def _runs(repo: BaseRepo, began: float) -> list[Run]:
     )
 
 
-def _conclude(
-    screen: Screen, delivery: Delivery, warnings: list[str], url: str, *, finished: bool
-) -> None:
-    python = _this_python()
-    parts = {
-        "Repository": report.repository(mask_url(url), python),
-        "Telemetry": report.telemetry(delivery, warnings, screen.width, screen.paint),
-    }
-    if finished:
-        parts["Next"] = report.advice(delivery, python)
+def _conclude(screen: Screen, parts: Mapping[str, list[str]]) -> None:
     for title, lines in parts.items():
         for line in ("", screen.paint(title, "bold"), *lines):
             screen.line(line)
 
 
-def _file_of_its_own() -> str:
-    directory = quote(tempfile.mkdtemp(prefix="rocketry-otel-demo-"))
+@contextmanager
+def _folder_of_its_own(*, keep: bool) -> Iterator[str]:
+    """Make a folder for the repository, and its state of delivery; remove it unless it is kept."""
+    folder = tempfile.mkdtemp(prefix="rocketry-otel-demo-")
+    try:
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder)
+
+
+def _file_in(folder: str) -> str:
     if find_spec("sqlalchemy") is None:
-        return f"csv://{directory}/tasks.csv"
-    return f"sqlite:///{directory}/tasks.db"
+        return f"csv://{quote(folder)}/tasks.csv"
+    return f"sqlite:///{quote(folder)}/tasks.db"
 
 
 def _this_python() -> str:
