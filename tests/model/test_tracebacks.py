@@ -103,6 +103,24 @@ def test_exception_group_is_named_by_itself() -> None:
     assert info.message == "two things (2 sub-exceptions)"
 
 
+def test_printed_exception_group_is_named_by_itself() -> None:
+    """A record of a newer Python is understood by an older one."""
+    text = """\
+  + Exception Group Traceback (most recent call last):
+  |   File "tasks.py", line 3, in etl
+  |     raise ExceptionGroup("two things", [ValueError("a"), KeyError("b")])
+  | ExceptionGroup: two things (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ValueError: a
+    +---------------- 2 ----------------
+    | KeyError: 'b'
+    +------------------------------------
+"""
+    info = exception_from_text(text)
+    assert info.type == "ExceptionGroup"
+    assert info.message == "two things (2 sub-exceptions)"
+
+
 ODD = [
     None,
     True,

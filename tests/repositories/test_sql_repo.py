@@ -418,7 +418,7 @@ def test_one_statement_answers_each_query(repo, ask, end):
 
 
 def test_readers_that_stop_early_hold_no_connection(repo):
-    """Forty threads that each read a part of a result hold none; the writer keeps its own."""
+    """Forty threads that each read a part of a result hold none; writer and reader keep theirs."""
     for number in range(3):
         repo.add(record(created=number))
     results = []
@@ -433,7 +433,7 @@ def test_readers_that_stop_early_hold_no_connection(repo):
     for thread in threads:
         thread.join()
     assert [one for _, one in results] == [record(created=0)] * 40
-    assert "Current Checked out connections: 1" in repo.engine.pool.status() or isinstance(
+    assert "Current Checked out connections: 2" in repo.engine.pool.status() or isinstance(
         repo.engine.pool, sa.pool.NullPool
     )
 
@@ -620,8 +620,8 @@ def terminate(server, database):
 
 def test_connection_closed_long_ago_is_renewed(postgresql, monkeypatch):
     """A connection that has rested is tried before its use, also if the server sent nothing."""
-    monkeypatch.setattr("rocketry_otel._repositories.sql_writer._LONGEST_REST", 0.0)
-    monkeypatch.setattr("rocketry_otel._repositories.sql_writer._has_input", lambda _: False)
+    monkeypatch.setattr("rocketry_otel._repositories.sql_connection._LONGEST_REST", 0.0)
+    monkeypatch.setattr("rocketry_otel._repositories.sql_connection._has_input", lambda _: False)
     database = postgresql.new_database()
     repo = open_repository(postgresql.url(database))
     repo.add(record("a"))
@@ -661,7 +661,7 @@ def test_one_connection_adds_all_records(repo):
 def test_disposed_engine_keeps_no_connection(repo):
     """The kept connection is closed as well, and the next record opens another one."""
     repo.add(record("a"))
-    kept = repo._writer._connection
+    kept = repo._writer._kept._connection
     repo.engine.dispose()
     assert kept.closed
     repo.add(record("b"))
@@ -774,8 +774,8 @@ def test_child_outlives_the_connections_of_its_parent(url):
 def test_connection_in_use_is_not_waited_for(repo):
     """A fork, or the disposal of the engine, while another thread adds a record."""
     repo.add(record("a"))
-    kept = repo._writer._connection
-    with repo._writer._lock:
+    kept = repo._writer._kept._connection
+    with repo._writer._kept.lock:
         other = threading.Thread(target=repo.engine.dispose)
         other.start()
         other.join()
@@ -787,11 +787,11 @@ def test_connection_in_use_is_not_waited_for(repo):
 def test_child_works_at_once(repo):
     """Starting afresh, the repository leaves its connections alone and makes new ones."""
     repo.add(record())
-    pool, session, kept = repo.engine.pool, repo.session, repo._writer._connection
+    pool, session, kept = repo.engine.pool, repo.session, repo._writer._kept._connection
     repo._start_afresh()
     assert repo.engine.pool is not pool
     repo.add(record("child"))
-    assert repo._writer._connection is not kept
+    assert repo._writer._kept._connection is not kept
     assert not kept.closed
     assert repo.session is not session
     assert repo.filter_by().all() == [record(), record("child")]
@@ -806,7 +806,7 @@ def test_freed_repository_closes_its_connections(postgresql):
     repo.add(record())
     count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608
     assert postgresql.psql(count) == "1"
-    kept = repo._writer._connection.connection.dbapi_connection
+    kept = repo._writer._kept._connection.connection.dbapi_connection
     del repo
     assert kept.closed
 

@@ -153,14 +153,13 @@ def test_hanging_call_delays_no_fork() -> None:
     def work() -> None:
         with calls:
             inside.set()
-            let_go.wait(10)
+            let_go.wait(60)
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert inside.wait(10)
-    began = time.monotonic()
+    assert inside.wait(60)
     assert child_was_cut(and_its_own=True) is True
-    assert time.monotonic() - began < 5
+    assert thread.is_alive()
     let_go.set()
     thread.join()
     assert calls.were_cut is False

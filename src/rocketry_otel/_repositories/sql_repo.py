@@ -22,6 +22,7 @@ from rocketry_otel._runtime.forks import after_fork_in_child, before_fork
 
 from .skipped import SkippedRows
 from .sql_engine import analyze_sqlite, make_engine, prepare_sqlite, split_table, write
+from .sql_reader import Equal, Page, RowReader
 from .sql_table import open_table
 from .sql_writer import RowWriter
 from .urls import mask_url, refusal, without_secrets
@@ -29,15 +30,16 @@ from .values import storable, storable_query, storable_record, with_text
 from .weak_references import Referable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.engine import Engine
 
-    # The id of a row, and its values if they can be read.
-    _Row = Sequence[Any]
+    from .sql_reader import Row
 
 _PAGE = 2_000
 _NAMES = tuple(TaskEventRecord.__fields__)
+# Values that compare with a column as they are.
+_PLAIN = {str, int, float}
 
 # Pools and sessions of the parent process. If a child freed them, they would close the parent's
 # connections to the database.
@@ -85,9 +87,10 @@ def _open(url: str, engine: Engine, name: str) -> TaskEventSQLRepo:
 class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
     """Red Bird's ``SQLRepo``, safe with threads, forks and errors.
 
-    Records are added through one connection that is kept. Every other operation takes its own
-    connection from the pool and returns it, even if its result is read only in part. So an error
-    cannot outlive its operation, as it does in a session.
+    Records are added through one connection that is kept, and read through another one. Every
+    other operation takes its own connection from the pool. Each holds a connection for one
+    statement, even if its result is read only in part. So an error cannot outlive its operation,
+    as it does in a session.
     ``limits`` has the number of characters that a column holds, if it is limited.
     """
 
@@ -97,10 +100,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
     _limits: Mapping[str, int] = PrivateAttr()
     _skipped: SkippedRows = PrivateAttr()
     _writer: RowWriter = PrivateAttr()
-    _reading: Any = PrivateAttr()
-    # The beginnings of statements that read ids, and ids with values.
-    _ids: Any = PrivateAttr()
-    _rows: Any = PrivateAttr()
+    _reader: RowReader = PrivateAttr()
 
     def __init__(self, engine: Engine, table: sa.Table, limits: Mapping[str, int]) -> None:
         orm_class = type("TaskEvent", (), {})
@@ -115,10 +115,7 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         self.engine = engine
         self._limits = limits
         self._skipped = SkippedRows(f"the table {table.name}")
-        # One statement needs no transaction, and so two turns to the server less.
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._ids = sa.select(self._id)
-        self._rows = sa.select(self._id, *(table.c[name] for name in _NAMES))
+        self._reader = RowReader(engine, table, self._id, _NAMES, self._skipped.skip)
         self._writer = RowWriter(engine, table, _NAMES)
         if engine.dialect.name == "sqlite":
             before_fork(self._close_idle)
@@ -132,7 +129,8 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
         self.engine.dispose()
 
     def _start_afresh(self) -> None:
-        _abandoned.extend((self.engine.pool, self.session, self._writer.leave_to_the_parent()))
+        kept = (self._writer.leave_to_the_parent(), self._reader.leave_to_the_parent())
+        _abandoned.extend((self.engine.pool, self.session, *kept))
         self.engine.dispose(close=False)
         self.session = self.create_scoped_session(self.engine)
 
@@ -181,29 +179,32 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
 
     def query_count(self, query: Any) -> int:
         """Return the number of records that match."""
-        count = sa.select(sa.func.count()).select_from(self._table).where(query)
-        return int(self._scalar(count))
+        count = sa.select(sa.func.count()).select_from(self._table)
+        return int(self._reader.scalar(count.where(self._expression(query))))
 
     def query_update(self, query: Any, values: dict[str, Any]) -> int:
         """Change the records that match, and return their number."""
-        return write(self.engine, self._table.update().where(query).values(self._storable(values)))
+        changed = self._table.update().where(self._expression(query))
+        return write(self.engine, changed.values(self._storable(values)))
 
     def query_delete(self, query: Any) -> int:
         """Remove the records that match, and return their number."""
-        return write(self.engine, self._table.delete().where(query))
+        return write(self.engine, self._table.delete().where(self._expression(query)))
 
     def format_query(self, oper: dict[str, Any]) -> Any:
-        """Return the query as an expression of SQLAlchemy."""
+        """Return the query as the values of columns, or else as an expression of SQLAlchemy."""
         query = {name: self._fitted(name, one) for name, one in storable_query(oper).items()}
-        return to_expression(query, table=self._table.c)
+        is_plain = all(type(one) in _PLAIN and name in self._table.c for name, one in query.items())
+        return Equal(query) if is_plain else to_expression(query, table=self._table.c)
 
-    def _scalar(self, statement: Any) -> Any:
-        with self._reading.connect() as connection:
-            return connection.execute(statement).scalar()
+    def _expression(self, query: Any) -> Any:
+        equal = query.values if isinstance(query, Equal) else None
+        return query if equal is None else to_expression(equal, table=self._table.c)
 
     def _records(
         self,
-        *conditions: Any,
+        query: Any,
+        *,
         first: int = _PAGE,
         newest_first: bool = False,
         until_now: bool = False,
@@ -212,52 +213,21 @@ class TaskEventSQLRepo(SQLRepo, Referable):  # type: ignore[misc]
 
         With ``until_now``, records that are added after the first page are left out.
         """
-        limit = first
-        behind: list[Any] = []
+        page = Page(first, newest_first)
         while True:
-            page = self._read(*conditions, *behind, limit=limit, newest_first=newest_first)
-            if until_now and len(page) == limit:
-                newest = self._scalar(sa.select(sa.func.max(self._id)))
-                conditions, until_now = (*conditions, self._id <= newest), False
-            for row in page:
+            rows = self._reader.rows(query, page)
+            is_last = len(rows) < page.limit
+            if until_now and not is_last and page.until is None:
+                page = page._replace(until=self._reader.newest_id())
+            for row in rows:
                 record = self._record_of(row)
                 if record is not None:
                     yield record
-            if len(page) < limit:
+            if is_last:
                 return
-            last = page[-1][0]
-            limit, behind = _PAGE, [self._id < last if newest_first else self._id > last]
+            page = page._replace(limit=_PAGE, behind=rows[-1][0])
 
-    def _read(self, *conditions: Any, limit: int, newest_first: bool) -> list[_Row]:
-        """Return rows: the id, and the values if the driver can read them."""
-        try:
-            return self._fetch(self._rows, *conditions, limit=limit, newest_first=newest_first)
-        except Exception:  # noqa: BLE001  # a driver may raise anything at an odd value
-            # A database that is away raises here.
-            ids = self._fetch(self._ids, *conditions, limit=limit, newest_first=newest_first)
-            return [row for (id_,) in ids for row in self._read_alone(id_)]
-
-    def _read_alone(self, id_: Any) -> list[_Row]:
-        try:
-            return self._fetch(self._rows, self._id == id_)
-        except Exception as error:  # noqa: BLE001  # as above
-            found = self._fetch(self._ids, self._id == id_)
-            self._skipped.skip(error)
-            return found
-
-    def _fetch(
-        self,
-        select: Any,
-        *conditions: Any,
-        limit: int | None = None,
-        newest_first: bool = False,
-    ) -> list[_Row]:
-        order = self._id.desc() if newest_first else self._id
-        statement = select.where(*conditions).order_by(order).limit(limit)
-        with self._reading.connect() as connection:
-            return connection.execute(statement).fetchall()  # type: ignore[no-any-return]
-
-    def _record_of(self, row: Sequence[Any]) -> TaskEventRecord | None:
+    def _record_of(self, row: Row) -> TaskEventRecord | None:
         # A row that the driver cannot read has only its id.
         return self._skipped.record(dict(zip(_NAMES, row[1:], strict=True))) if row[1:] else None
 
