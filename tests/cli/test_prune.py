@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rocketry_otel import RepositoryError, open_repository
 from rocketry_otel._cli import prune
 from rocketry_otel._cli.main import main
 from rocketry_otel._delivery.state import State
-from tests.support.histories import write_by_red_bird
+from tests.support.histories import close, red_birds_repo, write_by_red_bird
 from tests.support.processes import run_command
 from tests.support.runs import COMMAND, START, on_terminal, record
 from tests.support.stored_states import write_state
@@ -127,14 +128,32 @@ def test_another_process_reads(url: str, capsys: Output) -> None:
     assert count(url) == 20
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "sqlite"])
-def test_repository_of_somebody_else(kind: str, tmp_path: Path, capsys: Output) -> None:
-    """One that Red Bird has made is left alone: status 2."""
-    url = f"{kind}://{'/' if kind == 'sqlite' else ''}{tmp_path}/its"
+@pytest.mark.parametrize("kind", ["json", "sqlite", "postgresql"])
+def test_repository_of_red_bird(
+    kind: str, make_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """Its records are removed, its columns stay, and Red Bird goes on with it."""
+    monkeypatch.setenv("ROCKETRY_OTEL_CATCH_UP", "0s")
+    url = make_url(kind)
+    for number in range(6):
+        write_by_red_bird(url, action="inaction", created=START + number, run_id=f"r{number}")
+    assert main(["prune", "--repo", url, "--keep", "2", "--yes"]) == 0
+    assert capsys.readouterr().out == "4 records are to be removed.\n4 records were removed.\n"
+    write_by_red_bird(url, action="inaction", created=START + 6, run_id="r6")
+    repo = red_birds_repo(url)
+    assert sorted(record.run_id for record in repo.filter_by().all()) == ["r4", "r5", "r6"]
+    close(repo)
+
+
+def test_csv_file_of_red_bird_stays(tmp_path: Path, capsys: Output) -> None:
+    """Red Bird takes no lock when it adds a row: the reason, a cure and status 2."""
+    url = f"csv://{tmp_path}/its"
     write_by_red_bird(url)
     assert main(["prune", "--repo", url, "--keep", "1", "--yes"]) == 2
     assert capsys.readouterr().err == (
-        "rocketry-otel: records are removed only from repositories that open_repository has made\n"
+        "rocketry-otel: records cannot be removed from a CSV file that Red Bird has made: it adds "
+        "rows without a lock, and a row that it adds meanwhile would be lost. Stop the application "
+        "and move the file away: it begins a new one\n"
     )
 
 

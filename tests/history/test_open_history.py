@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from redbird.oper import greater_equal
 from rocketry.log import MinimalRunRecord, RunRecord, TaskRunRecord
 
 from rocketry_otel import RepositoryError, RepositoryMismatchError, RepositoryURLError
-from rocketry_otel._history.open_history import open_history
+from rocketry_otel._history.open_history import open_history, open_to_remove
+from rocketry_otel._history.retention import prune
 from rocketry_otel._history.streams.base import fields_of
+from rocketry_otel._model.retention import Retention
 from rocketry_otel._repositories.open_repository import open_repository
 from tests.repositories.records import FULL, record
 from tests.support.histories import ROW, write_by_red_bird
@@ -195,3 +198,33 @@ def test_fields_of_rocketrys_models_are_read(model: Any, tmp_path: Path) -> None
     place = {"process": "7", "thread": str(2**40)}
     kept = {MinimalRunRecord: {}, TaskRunRecord: texts, RunRecord: {**texts, **place}}
     assert found == {**ROW, **kept[model]}
+
+
+@pytest.mark.parametrize("kind", ["json", "sqlite", "postgresql", "mongodb"])
+def test_records_of_red_bird_are_removed(kind: str, make_url: Any) -> None:
+    """Old ones go, and the fields of the others stay as they were."""
+    url = make_url(kind)
+    for number in range(4):
+        write_by_red_bird(url, action="inaction", created=number + 0.5, run_id=f"r{number}")
+    now = time.time_ns()
+    with open_to_remove(url) as repo:
+        assert prune(repo, Retention.parse("1"), acknowledged=now, now=now).removed == 3
+    with open_history(url) as repo:
+        (only,) = [fields_of(item) for item in repo.filter_by(created=greater_equal(0.0))]
+    expected = {"task_name": "etl", "action": "inaction", "created": 3.5, "run_id": "r3"}
+    assert {name: only[name] for name in expected} == expected
+
+
+def test_records_of_red_birds_csv_file_are_not_removed(tmp_path: Path) -> None:
+    """Red Bird adds rows without a lock: one that it adds meanwhile would be lost."""
+    url = f"csv://{tmp_path}/its.csv"
+    for number in range(3):
+        write_by_red_bird(url, action="inaction", created=number + 0.5)
+    before = (tmp_path / "its.csv").read_bytes()
+    now = time.time_ns()
+    with (
+        open_to_remove(url) as repo,
+        pytest.raises(RepositoryError, match=r"records cannot be removed from .* one by one"),
+    ):
+        prune(repo, Retention.parse("1"), acknowledged=now, now=now)
+    assert (tmp_path / "its.csv").read_bytes() == before

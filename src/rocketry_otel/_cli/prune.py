@@ -7,19 +7,18 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
-from redbird.repos import CSVFileRepo, JSONDirectoryRepo, SQLRepo
+from redbird.repos import CSVFileRepo
 
 from rocketry_otel._delivery.state import State
 from rocketry_otel._delivery.state_path import repository_path, state_folder
 from rocketry_otel._delivery.stored_state import StoredState
 from rocketry_otel._errors import RepositoryError
 from rocketry_otel._export.responses import shown
+from rocketry_otel._history.open_history import open_to_remove
 from rocketry_otel._history.retention import count_old, prune
 from rocketry_otel._model.durations import EXAMPLES, NANOSECONDS
 from rocketry_otel._model.retention import Retention
 from rocketry_otel._repositories.csv_repo import TaskEventCSVRepo
-from rocketry_otel._repositories.json_repo import TaskEventJSONRepo
-from rocketry_otel._repositories.open_repository import open_repository
 from rocketry_otel._settings import Settings
 
 from .options import opened, repo_option, url_of
@@ -63,12 +62,13 @@ def command(*, repo: str | None, keep: Retention, yes: bool) -> int:
     The number of records is shown first, and nothing is removed without a yes. At any age these
     stay: records that have not been delivered, the newest record of each action of each task, and
     the beginnings of runs that go on. An application may go on writing meanwhile.
+    Red Bird may have made the repository, unless it is a CSV file.
     """
     settings = Settings()
     screen = Screen()
     url = url_of(repo, settings)
     with opened(url) as existing:
-        _check_kind(existing, url)
+        _check_kind(existing)
         state = StoredState(state_folder(existing, settings.state_dir))
         bound, why = _bound(state, settings.catch_up)
         if why is not None:
@@ -88,7 +88,8 @@ def command(*, repo: str | None, keep: Retention, yes: bool) -> int:
             screen.note("another process reads the repository at present: try again later")
             return _NOT_DONE
         try:
-            removed = prune(open_repository(url), keep, acknowledged=bound, now=now).removed
+            with open_to_remove(url) as repository:
+                removed = prune(repository, keep, acknowledged=bound, now=now).removed
         except RepositoryError:
             raise
         except Exception as error:
@@ -97,22 +98,17 @@ def command(*, repo: str | None, keep: Retention, yes: bool) -> int:
     return 0
 
 
-def _check_kind(repo: BaseRepo, url: str) -> None:
-    """Check that the repository is one that ``open_repository`` would not change by opening it.
+def _check_kind(repo: BaseRepo) -> None:
+    """Check that records can be removed from a repository while an application adds some.
 
     Raises:
-        RepositoryError: It has another model.
+        RepositoryError: It is a CSV file of Red Bird's.
     """
-    is_ours = not isinstance(repo, (CSVFileRepo, JSONDirectoryRepo)) or isinstance(
-        repo, (TaskEventCSVRepo, TaskEventJSONRepo)
-    )
-    if isinstance(repo, SQLRepo):
-        from rocketry_otel._repositories.sql_engine import split_table  # noqa: PLC0415
-
-        is_ours = repo.table == split_table(url)[1]
-    if not is_ours:
+    if isinstance(repo, CSVFileRepo) and not isinstance(repo, TaskEventCSVRepo):
         raise RepositoryError(
-            "records are removed only from repositories that open_repository has made"
+            "records cannot be removed from a CSV file that Red Bird has made: it adds rows "
+            "without a lock, and a row that it adds meanwhile would be lost. Stop the application "
+            "and move the file away: it begins a new one"
         )
 
 

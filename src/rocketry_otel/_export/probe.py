@@ -36,6 +36,10 @@ ITEM = "rocketry-otel check"
 _HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _CERTIFICATE = "OTEL_EXPORTER_OTLP_CERTIFICATE"
+_CLIENT = (
+    "set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY to files of an "
+    "authority that it trusts"
+)
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,24 @@ _CURES = (
     _Cure("wrong port", ("does not speak",), ""),
     _Cure(
         "TLS",
-        ("SSL", "CERTIFICATE", "certificate", "Handshake", "handshake", "WRONG_VERSION"),
-        f"set {_CERTIFICATE} to the file of the authority that signed the certificate; https:// "
-        "needs a collector with TLS, and http:// one without",
+        ("CERTIFICATE_VERIFY_FAILED",),
+        f"set {_CERTIFICATE} to the file of the authority that signed the collector's "
+        "certificate; the certificate is for the name of the host in the address",
+    ),
+    _Cure(
+        "TLS",
+        ("WRONG_VERSION", "RECORD_LAYER"),
+        "https:// needs a collector with TLS, and http:// one without",
+    ),
+    _Cure(
+        "client certificate",
+        ("SSL", "Handshake", "handshake"),
+        f"the collector asks for a certificate, or refuses this one: {_CLIENT}",
+    ),
+    _Cure(
+        "TLS",
+        ("certificate",),
+        f"see whether the files are there that {_CERTIFICATE} and the variables beside it name",
     ),
     _Cure(
         "unauthorised",
@@ -124,6 +143,12 @@ _CURES = (
         ("HTTP 429", "HTTP 503", "RESOURCE_EXHAUSTED"),
         "the collector is there, but accepts nothing at present: see its log; the application "
         "tries again until it does",
+    ),
+    _Cure(
+        "closed",
+        ("ConnectionReset", "RemoteDisconnected", "BrokenPipe", "Socket closed"),
+        "it ends the connection without an answer. It may need TLS: write https://. It may ask for "
+        f"a certificate: {_CLIENT}. Or it speaks another protocol: OTEL_EXPORTER_OTLP_PROTOCOL",
     ),
 )
 

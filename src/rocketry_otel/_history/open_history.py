@@ -44,6 +44,29 @@ def open_history(url: str) -> Iterator[BaseRepo]:
         yield open_existing(url, closing)
 
 
+@contextmanager
+def open_to_remove(url: str) -> Iterator[BaseRepo]:
+    """Open an existing repository, of any model, to remove records from it.
+
+    Nothing is created, and no table, column or index is changed.
+
+    Args:
+        url: See ``open_repository``.
+
+    Raises:
+        RepositoryError: As ``open_history``.
+    """
+    with ExitStack() as closing:
+        kind = _kind_of(url.strip())
+        if kind in {"csv_repo", "json_repo", "mongo_repo"}:
+            # They do not distinguish between a reader and others.
+            yield open_existing(url, closing)
+        else:
+            from .open_sql import open_sql  # noqa: PLC0415
+
+            yield open_sql(url.strip(), closing, removes=True)
+
+
 def open_existing(url: str, closing: ExitStack) -> BaseRepo:
     """Open an existing repository, of any model, to read it; the errors are those above.
 
@@ -52,8 +75,11 @@ def open_existing(url: str, closing: ExitStack) -> BaseRepo:
         closing: Gets the callbacks that close it.
     """
     url = url.strip()
-    kind = module_for(url).__name__.rpartition(".")[2]
-    return _opener(url, kind)(url, closing)
+    return _opener(url, _kind_of(url))(url, closing)
+
+
+def _kind_of(url: str) -> str:
+    return module_for(url).__name__.rpartition(".")[2]
 
 
 def _opener(url: str, kind: str) -> Opener:

@@ -10,7 +10,7 @@ from redbird.repos import SQLRepo
 from sqlalchemy.engine import make_url
 
 from rocketry_otel._errors import RepositoryError, RepositoryMismatchError
-from rocketry_otel._repositories.sql_engine import split_table
+from rocketry_otel._repositories.sql_engine import make_engine, split_table
 from rocketry_otel._repositories.sql_read_only import make_reading_engine, sqlite_file
 from rocketry_otel._repositories.urls import mask_url, without_secrets
 
@@ -37,12 +37,13 @@ class _HistorySQLRepo(SQLRepo):  # type: ignore[misc]
             self.session.remove()
 
 
-def open_sql(url: str, closing: ExitStack) -> BaseRepo:
+def open_sql(url: str, closing: ExitStack, *, removes: bool = False) -> BaseRepo:
     """Open the table of a URL of SQLAlchemy.
 
     Args:
         url: The URL.
         closing: Gets the callbacks that close it.
+        removes: Whether records are removed from it.
 
     Raises:
         RepositoryURLError: The URL cannot be understood, or the driver is missing.
@@ -53,7 +54,7 @@ def open_sql(url: str, closing: ExitStack) -> BaseRepo:
     path = sqlite_file(place)
     if path is not None and not path.is_file():
         raise not_there(url, "file")
-    engine = make_reading_engine(url, place)
+    engine = make_engine(url, place) if removes else make_reading_engine(url, place)
     closing.callback(engine.dispose)
     try:
         is_chosen = "table" in make_url(url).query
