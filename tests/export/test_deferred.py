@@ -4,21 +4,40 @@ import threading
 
 import pytest
 
-from rocketry_otel._export.deferred import Deferred, catch, made
+from rocketry_otel._export.deferred import catch, made
+from tests.support.channels import deferred
 
 
-def ignore(_: Exception) -> None:
-    """Do nothing with the error of an item."""
+def fail() -> None:
+    """Raise, as a sampler of the user's may."""
+    raise ValueError("a limit of the user's")
 
 
 def test_item_is_made_when_it_is_wanted() -> None:
     """The provider passes it to ``catch``, on the same thread."""
-    assert made(Deferred(lambda: catch("item"), ignore)) == "item"
+    assert made(deferred(lambda: catch("item"))) == "item"
 
 
 def test_provider_may_make_none() -> None:
     """A scope may be disabled."""
-    assert made(Deferred(lambda: None, ignore)) is None
+    assert made(deferred(lambda: None)) is None
+
+
+def test_item_is_encoded_for_a_destination_that_takes_bytes() -> None:
+    """Then no provider makes it."""
+    item = deferred(fail, encode=lambda: "bytes")
+    assert made(item, encoded=True) == "bytes"
+
+
+def test_item_is_made_for_a_destination_that_takes_no_bytes() -> None:
+    """Such as the console."""
+    assert made(deferred(lambda: catch("item"), encode=fail)) == "item"
+
+
+def test_provider_makes_an_item_that_cannot_be_encoded() -> None:
+    """Its own way shows whether that is an error."""
+    assert made(deferred(lambda: catch("item"), encode=fail), encoded=True) == "item"
+    assert made(deferred(lambda: catch("item")), encoded=True) == "item"
 
 
 def test_other_items_are_not_caught() -> None:
@@ -32,17 +51,13 @@ def test_other_items_are_not_caught() -> None:
         catch("item")
 
     assert catch("before") is False
-    assert made(Deferred(make, ignore)) == "item"
+    assert made(deferred(make)) == "item"
     assert elsewhere == [False]
     assert catch("after") is False
 
 
 def test_error_is_raised_and_ends_the_catching() -> None:
     """The caller counts it."""
-
-    def make() -> None:
-        raise ValueError("a limit of the user's")
-
     with pytest.raises(ValueError, match=r"^a limit of the user's$"):
-        made(Deferred(make, ignore))
+        made(deferred(fail))
     assert catch("after") is False

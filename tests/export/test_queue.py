@@ -12,12 +12,13 @@ import pytest
 
 from rocketry_otel._export.buffer import Buffer, QueueLimits
 from rocketry_otel._export.counters import Counters
-from rocketry_otel._export.deferred import Deferred, catch
+from rocketry_otel._export.deferred import catch
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
 from rocketry_otel._export.record_ref import RecordRef
 from rocketry_otel._export.responses import Answer, Result
 from rocketry_otel._runtime.forks import no_fork
+from tests.support.channels import deferred
 
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
@@ -37,6 +38,7 @@ class Collector:
     """A destination with chosen answers, which keeps the items that it accepts."""
 
     name = "http://c"
+    takes_encoded = False
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -668,7 +670,7 @@ def test_deferred_items_are_made_on_the_thread_of_the_queue(parts: Parts) -> Non
 
     queue = parts.queue(LATER)
     queue.put("first")
-    queue.put(Deferred(make, made_by.append))
+    queue.put(deferred(make, made_by.append))
     queue.put("last")
     assert flush(queue)
     assert parts.collector.tried == [["first", "made", "last"]] * 2
@@ -684,8 +686,8 @@ def test_deferred_item_that_cannot_be_made_costs_no_other(parts: Parts) -> None:
         raise ValueError("a limit of the user's")
 
     queue = parts.queue(LATER)
-    queue.put(Deferred(fail, errors.append))
-    queue.put(Deferred(lambda: None, errors.append))
+    queue.put(deferred(fail, errors.append))
+    queue.put(deferred(lambda: None, errors.append))
     queue.put("other")
     assert flush(queue)
     assert parts.collector.accepted == ["other"]
@@ -701,7 +703,7 @@ def test_batch_of_items_that_cannot_be_made_is_settled(parts: Parts) -> None:
         raise ValueError("a limit of the user's")
 
     queue = parts.queue(LATER)
-    queue.put(Deferred(fail, errors.append))
+    queue.put(deferred(fail, errors.append))
     assert flush(queue)
     assert parts.collector.tried == []
     assert len(errors) == 1
@@ -717,7 +719,7 @@ def test_item_is_made_while_the_queue_closes(parts: Parts) -> None:
         catch("late")
 
     queue = parts.queue()
-    queue.put(Deferred(make, lambda _: None))
+    queue.put(deferred(make))
     assert making.wait(LONG)
     close(queue, 0.0)
     closed.set()
@@ -744,7 +746,7 @@ def test_fork_waits_while_an_item_is_made(parts: Parts) -> None:
         catch("made")
 
     queue = parts.queue(LATER)
-    queue.put(Deferred(make, lambda _: None))
+    queue.put(deferred(make))
     assert flush(queue)
     other.join(LONG)
     assert seen == [False]

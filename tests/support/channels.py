@@ -10,9 +10,11 @@ from typing import Any
 
 from rocketry_otel._export.buffer import QueueLimits
 from rocketry_otel._export.counters import Counters
+from rocketry_otel._export.deferred import Deferred
 from rocketry_otel._export.outage import Outage
 from rocketry_otel._export.queue import ExportQueue
 from rocketry_otel._export.responses import Answer, Result
+from rocketry_otel._model.event import parse_event
 
 ACCEPTED = Result(Answer.ACCEPTED)
 UNAVAILABLE = Result(Answer.UNAVAILABLE, "down")
@@ -22,6 +24,8 @@ LONG = 20.0
 
 class Collector:
     """A destination with chosen answers, which keeps the accepted items."""
+
+    takes_encoded = False
 
     def __init__(self, name: str = "http://c") -> None:
         self.name = name
@@ -53,6 +57,35 @@ class Collector:
 
     def shutdown(self) -> None:
         """Do nothing."""
+
+
+class _FunctionMaker:
+    """Makes an item by a function, and its bytes by another one."""
+
+    def __init__(
+        self,
+        make: Callable[[], object],
+        lost: Callable[[Exception], object],
+        encode: Callable[[], Any],
+    ) -> None:
+        self._make = make
+        self._encode = encode
+        self.lost = lost
+
+    def make(self, *_: object) -> object:
+        return self._make()
+
+    def encode(self, *_: object) -> Any:
+        return self._encode()
+
+
+def deferred(
+    make: Callable[[], object],
+    lost: Callable[[Exception], object] = lambda _: None,
+    encode: Callable[[], Any] = lambda: None,
+) -> Deferred:
+    """Return a deferred item that functions make."""
+    return Deferred(_FunctionMaker(make, lost, encode), parse_event({}), None)
 
 
 @contextmanager

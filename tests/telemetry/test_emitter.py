@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -35,16 +35,24 @@ def handler(receiver: OTLPReceiver) -> Iterator[OTelRepoHandler]:
 
 @pytest.fixture
 def makers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the threads that make spans."""
+    """The names of the threads that make spans, by the SDK or as bytes."""
     names: list[str] = []
-    record = RunTracer.record
 
-    def note(self: RunTracer, *args: Any) -> None:
-        names.append(threading.current_thread().name)
-        record(self, *args)
+    def note(method: Callable[..., Any], *args: Any) -> Any:
+        result = method(*args)
+        how = "record" if result is None else "encode"
+        if method.__name__ == how:
+            names.append(f"{how} {threading.current_thread().name}")
+        return result
 
-    monkeypatch.setattr(RunTracer, "record", note)
+    for method in (RunTracer.record, RunTracer.encode):
+        monkeypatch.setattr(RunTracer, method.__name__, partialmethod_of(note, method))
     return names
+
+
+def partialmethod_of(note: Callable[..., Any], method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that calls ``note`` with the one it replaces."""
+    return lambda *args: note(method, *args)
 
 
 def run(handler: OTelRepoHandler, action: str = "success", **fields: Any) -> None:
@@ -59,9 +67,40 @@ def test_no_task_waits_for_our_own_providers(
     """The thread that sends a span makes it."""
     run(handler)
     assert handler.flush(20.0)
-    assert makers == ["rocketry-otel-traces"]
+    assert makers == ["encode rocketry-otel-traces"]
     assert len(receiver.spans) == 1
     assert len(receiver.log_records) == 2
+
+
+def test_span_beyond_a_limit_is_made_by_the_sdk(
+    monkeypatch: pytest.MonkeyPatch,
+    handler: OTelRepoHandler,
+    receiver: OTLPReceiver,
+    makers: list[str],
+) -> None:
+    """It cuts it, and counts the attributes that it drops."""
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "2")
+    run(handler)
+    assert handler.flush(20.0)
+    assert makers == ["record rocketry-otel-traces"]
+    assert receiver.spans[0].span.dropped_attributes_count > 0
+
+
+def test_spans_of_a_body_go_along_with_runs(
+    handler: OTelRepoHandler, receiver: OTLPReceiver, makers: list[str]
+) -> None:
+    """One request has bytes of ours and items of the SDK, each with its resource and scope."""
+    tracer = handler._bridge.pipeline.connect().providers.tracer
+    tracer.get_tracer("body", "1").start_span("step").end()
+    run(handler)
+    assert handler.flush(20.0)
+    assert makers == ["encode rocketry-otel-traces"]
+    assert len(receiver.trace_requests) == 1
+    assert sorted((one.span.name, one.scope.name) for one in receiver.spans) == [
+        ("run etl", "rocketry_otel"),
+        ("step", "body"),
+    ]
+    assert receiver.spans[0].resource == receiver.spans[1].resource
 
 
 def test_large_event_is_cut_at_once(
@@ -69,7 +108,7 @@ def test_large_event_is_cut_at_once(
 ) -> None:
     """Many may wait: no more is kept of each than is sent."""
     run(handler, "fail", exc_info=raised(ValueError("x" * 100_000)))
-    assert makers == ["MainThread"]
+    assert makers == ["record MainThread"]
     assert handler.flush(20.0)
     assert len(receiver.spans) == 1
 
@@ -87,12 +126,15 @@ def test_processor_of_the_application_sees_runs_at_once(
     handler._bridge.pipeline.connect().providers.tracer.add_span_processor(Processor())
     run(handler)
     assert seen == ["run etl"]
-    assert makers == ["MainThread"]
+    assert makers == ["record MainThread"]
     assert handler.flush(20.0)
     assert len(receiver.spans) == 1
 
 
-@pytest.mark.parametrize(("ratio", "spans", "thread"), [("1.0", 1, "traces"), ("0.0", 0, None)])
+@pytest.mark.parametrize(
+    ("ratio", "spans", "maker"),
+    [("1.0", 1, "encode rocketry-otel-traces"), ("0.0", 0, "record MainThread")],
+)
 def test_sampler_decides_before_the_queue(
     monkeypatch: pytest.MonkeyPatch,
     handler: OTelRepoHandler,
@@ -100,7 +142,7 @@ def test_sampler_decides_before_the_queue(
     makers: list[str],
     ratio: str,
     spans: int,
-    thread: str | None,
+    maker: str,
 ) -> None:
     """A span that is not sampled takes no room."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
@@ -109,7 +151,7 @@ def test_sampler_decides_before_the_queue(
     assert handler.flush(20.0)
     assert len(receiver.spans) == spans
     assert len(receiver.log_records) == 2
-    assert makers == [f"rocketry-otel-{thread}" if thread else "MainThread"]
+    assert makers == [maker]
     assert handler.delivery.traces.delivered == spans
     assert handler.delivery.traces.dropped == 0
 

@@ -18,6 +18,7 @@ from rocketry_otel._runtime.forks import after_fork_in_child, calls
 from rocketry_otel._runtime.scope import NAME
 
 from . import otel_env as environment
+from .encoded import Encoded, is_too_large, request_of, sender_of
 from .endpoint import visible, without_secrets
 from .responses import (
     LONGEST_ANSWER,
@@ -110,15 +111,25 @@ class ExporterDestination:
             watch of its connection, if it can be watched.
         name: The destination as people may see it.
         endpoint: The endpoint with its secrets, which no reason of a failure may quote.
+        signal: The signal, if the exporter can send bytes and its connection is watched.
+
+    Attributes:
+        takes_encoded: Whether a batch may have encoded items.
     """
 
     def __init__(
-        self, make: Callable[[], tuple[Any, Watch | None]], name: str, endpoint: str = ""
+        self,
+        make: Callable[[], tuple[Any, Watch | None]],
+        name: str,
+        endpoint: str = "",
+        signal: str = "",
     ) -> None:
         self.name = name
+        self._signal = signal
         self._endpoint = endpoint
         self._make = make
         self._made: tuple[Any, Watch | None] | None = self._make_quiet()
+        self.takes_encoded = bool(signal) and sender_of(self._made[0]) is not None
         self._parents: list[Any] = []
         after_fork_in_child(self._leave_it_to_the_parent)
 
@@ -153,7 +164,7 @@ class ExporterDestination:
         exporter, watch = self._made
         if watch is not None:
             watch.take_result()  # an older result may be left, if the exporter raised
-        answer = exporter.export(batch)
+        answer = self._send(exporter, batch)
         if watch is not None:
             # The HTTP exporter swallows the exceptions of its session.
             return watch.take_result() or Result(
@@ -162,6 +173,13 @@ class ExporterDestination:
         if getattr(answer, "name", "") == "SUCCESS":
             return Result(Answer.ACCEPTED)
         return Result(Answer.REFUSED, "the exporter reports a failure")
+
+    def _send(self, exporter: Any, batch: Any) -> Any:
+        send = sender_of(exporter) if self.takes_encoded else None
+        if send is None or not any(isinstance(item, Encoded) for item in batch):
+            return exporter.export(batch)
+        request = request_of(self._signal, batch)
+        return None if is_too_large(exporter, request) else send(request)
 
     def _make_quiet(self) -> tuple[Any, Watch | None]:
         with quiet():
@@ -242,7 +260,8 @@ def _http_destination(signal: str) -> ExporterDestination:
         options = {"timeout": timeout, "compression": compression, "session": watch}
         return class_(endpoint, **options), watch
 
-    return _destination_at(endpoint, make)
+    takes_encoded = signal != "metrics" and not has_session
+    return _destination_at(endpoint, make, signal if takes_encoded else "")
 
 
 def _grpc_destination(signal: str) -> ExporterDestination:
@@ -278,10 +297,10 @@ def _grpc_destination(signal: str) -> ExporterDestination:
 
 
 def _destination_at(
-    endpoint: str, make: Callable[[], tuple[Any, Watch | None]]
+    endpoint: str, make: Callable[[], tuple[Any, Watch | None]], signal: str = ""
 ) -> ExporterDestination:
     try:
-        return ExporterDestination(make, visible(endpoint), endpoint)
+        return ExporterDestination(make, visible(endpoint), endpoint, signal)
     except Exception as error:  # noqa: BLE001  # a library may raise anything at a bad address
         # The library's own error quotes the endpoint with its password.
         raise ValueError(without_secrets(shown(error), endpoint)) from None

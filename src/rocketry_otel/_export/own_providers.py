@@ -36,6 +36,8 @@ from rocketry_otel._runtime.scope import NAME
 from . import otel_env as environment
 from .buffer import QueueLimits
 from .deferred import catch
+from .encoded import Scope
+from .encoding import limits_of_log_records, limits_of_spans
 from .exporters import destinations, quiet
 from .metric_push import MetricPush
 from .queue import ExportQueue
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .counters import Counters
+    from .encoding import Limits
     from .outage import Outage
 
 
@@ -82,11 +85,12 @@ def tracer_provider(counters: Counters, outage: Outage) -> tuple[TracerProvider,
     """Return a tracer provider, and the channels of its spans."""
     _check_sampler()
     with environment.without_bad_number("OTEL_TRACES_SAMPLER_ARG", most=1.0), quiet():
+        limits = _span_limits()
         provider = TracerProvider(
-            resource=_lasting_resource(), shutdown_on_exit=False, span_limits=_span_limits()
+            resource=_lasting_resource(), shutdown_on_exit=False, span_limits=limits
         )
     channels = _queues("traces", "BSP", 5000, counters, outage)
-    hand_over = _SpanHandOver(channels)
+    hand_over = _SpanHandOver(channels, limits_of_spans(limits))
     provider.add_span_processor(hand_over)
     _made[provider] = (list(channels), hand_over)
     return provider, list(channels)
@@ -100,13 +104,14 @@ def logger_provider(counters: Counters, outage: Outage) -> tuple[LoggerProvider,
     """
     options: dict[str, Any] = {}
     if "log_record_limits" in inspect.signature(LoggerProvider).parameters:
-        options["log_record_limits"] = _log_record_limits()
+        options["log_record_limits"] = limits = _log_record_limits()
     else:
         _remove_bad_limits()
+        limits = LogRecordLimits()
     provider = LoggerProvider(resource=_lasting_resource(), shutdown_on_exit=False, **options)
     channels = _queues("logs", "BLRP", 1000, counters, outage)
     lines = _queues("logs", "BLRP", 1000, counters, outage, for_lines=True)
-    hand_over = _LogHandOver(channels, lines)
+    hand_over = _LogHandOver(channels, lines, limits_of_log_records(limits))
     provider.add_log_record_processor(hand_over)
     _made[provider] = ([*channels, *lines], hand_over)
     return provider, [*channels, *lines]
@@ -178,11 +183,38 @@ def queues_of(provider: Any) -> list[ExportQueue[Any]] | None:
         The queues of a provider of ours. ``None`` for any other, and where the application has
         added a processor: that one sees each item at once.
     """
-    its = _made.get(provider)
-    if its is None:
+    hand_over = _made_of(provider)[1]
+    if hand_over is None or _processors_of(provider) != (hand_over,):
         return None
-    hand_over = its[1]
-    return hand_over.queues if _processors_of(provider) == (hand_over,) else None
+    queues: list[ExportQueue[Any]] = hand_over.queues
+    return queues
+
+
+def scope_of(provider: Any, instrument: Any) -> Scope | None:
+    """Return the scope of items that may be encoded without a provider of ours.
+
+    Args:
+        provider: A tracer or logger provider.
+        instrument: A tracer or a logger of it.
+
+    Returns:
+        The scope. ``None`` for any other provider, and where the SDK has to make each item: no
+        destination takes bytes, or the SDK cuts texts, or it counts its own work.
+    """
+    channels, hand_over = _made_of(provider)
+    counts = environment.text("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED")
+    if hand_over is None or hand_over.limits is None or (counts or "").lower() == "true":
+        return None
+    if not any(channel.destination.takes_encoded for channel in channels):
+        return None
+    return Scope(provider, instrument, hand_over.limits)
+
+
+def _made_of(provider: Any) -> tuple[list[Channel], Any]:
+    try:
+        return _made.get(provider, ([], None))
+    except TypeError:  # a provider of the application that has no hash, or no weak references
+        return [], None
 
 
 def _processors_of(provider: Any) -> tuple[Any, ...]:
@@ -193,10 +225,16 @@ def _processors_of(provider: Any) -> tuple[Any, ...]:
 
 
 class _SpanHandOver(SpanProcessor):
-    """Hands each sampled span to the queues when it ends."""
+    """Hands each sampled span to the queues when it ends.
 
-    def __init__(self, queues: list[ExportQueue[ReadableSpan]]) -> None:
+    Args:
+        queues: The queues.
+        limits: The limits of spans; ``None`` if the SDK has to make each of them.
+    """
+
+    def __init__(self, queues: list[ExportQueue[ReadableSpan]], limits: Limits | None) -> None:
         self.queues = queues
+        self.limits = limits
 
     def take_over(self, other: _SpanHandOver) -> None:
         """Use the queues of another one from now on."""
@@ -223,14 +261,17 @@ class _LogHandOver(LogRecordProcessor):
     Args:
         queues: The queues of our own records, those of runs.
         lines: The queues of all others: log lines of bodies, and what the application logs.
+        limits: The limits of log records; ``None`` if the SDK has to make each of them.
     """
 
     def __init__(
         self,
         queues: list[ExportQueue[ReadableLogRecord]],
         lines: list[ExportQueue[ReadableLogRecord]],
+        limits: Limits | None,
     ) -> None:
         self.queues = queues
+        self.limits = limits
         self._lines = lines
 
     def take_over(self, other: _LogHandOver) -> None:

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rocketry_otel._runtime.forks import after_fork_in_child, no_fork
+from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.threads import wait_until
 
 from .backoff import pause_after
@@ -226,7 +226,7 @@ class ExportQueue(Channel, Generic[T]):
             return batch
         entries, left_out = [], []
         for entry in batch:
-            its = _made(entry)
+            its = _made(entry, encoded=self.destination.takes_encoded)
             if its is None:
                 left_out.append(entry.record_ref)
             else:
@@ -379,18 +379,16 @@ class ExportQueue(Channel, Generic[T]):
         return self._failing is None and not self._is_closing()
 
 
-def _made(entry: Entry) -> Entry | None:
+def _made(entry: Entry, *, encoded: bool) -> Entry | None:
     """Return an entry with its item made; ``None`` if there is none, or it fails, which counts."""
     deferred = entry.item
     if not isinstance(deferred, Deferred):
         return entry
     try:
-        # A child that is forked meanwhile could inherit a lock of the SDK.
-        with no_fork:
-            item = made(deferred)
+        item = made(deferred, encoded=encoded)
         return None if item is None else Entry(item, entry.record_ref)
     except Exception as error:  # noqa: BLE001  # a sampler or limit of the user's may raise
-        deferred.lost(error)
+        deferred.maker.lost(error)
         return None
 
 

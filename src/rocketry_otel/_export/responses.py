@@ -108,9 +108,15 @@ class Result:
 
 
 class Destination(Protocol):
-    """A collector or another exporter, with the true result of each batch."""
+    """A collector or another exporter, with the true result of each batch.
+
+    Attributes:
+        name: The destination as people may see it.
+        takes_encoded: Whether a batch may have encoded items.
+    """
 
     name: str
+    takes_encoded: bool
 
     def export(self, batch: Any) -> Result:
         """Send a batch; never raises."""

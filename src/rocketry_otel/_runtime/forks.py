@@ -64,7 +64,8 @@ class _Guard:
         depth = getattr(self._here, "depth", 0)
         if not depth:
             with self._changed:
-                self._changed.wait_for(lambda: not self._forking)
+                if self._forking:
+                    self._changed.wait_for(lambda: not self._forking)
                 self._count += 1
         self._here.depth = depth + 1
 
@@ -75,7 +76,8 @@ class _Guard:
         if depth == 0:
             with self._changed:
                 self._count -= 1
-                self._changed.notify_all()
+                if self._forking:
+                    self._changed.notify_all()
 
     def before_fork(self) -> None:
         own = min(getattr(self._here, "depth", 0), 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._export.channel import signal_of
 from rocketry_otel._export.deferred import Deferred
@@ -24,15 +24,61 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
+    from rocketry_otel._export.encoded import Encoded
     from rocketry_otel._export.providers import Providers
+    from rocketry_otel._export.queue import ExportQueue
     from rocketry_otel._export.record_ref import RecordRef
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.runs import Run, Step
+    from rocketry_otel._model.signals import ExceptionDetail, SpanSignal
     from rocketry_otel._settings import Settings
+
+    Lost = Callable[[str, Exception], None]
 
 
 # A longer text is cut at once, not when it is sent: many may wait.
 _LONGEST_TO_KEEP = 65_536
+
+
+class _SpanMaker:
+    """Makes the spans of runs that have ended; see ``Maker``."""
+
+    def __init__(self, tracer: RunTracer, detail: ExceptionDetail, lost: Lost) -> None:
+        self._tracer = tracer
+        self._detail = detail
+        self._sends_exception_events = sends_exception_events()
+        self.lost = partial(lost, "traces")
+
+    def make(self, event: TaskEvent, run: Run) -> None:
+        self._tracer.record(self._signal(event, run), run.ids, run.sampling)
+
+    def encode(self, event: TaskEvent, run: Run) -> Encoded | None:
+        return self._tracer.encode(self._signal(event, run), run.ids, run.sampling)
+
+    def _signal(self, event: TaskEvent, run: Run) -> SpanSignal:
+        signal = span_signal(run, event, self._detail)
+        return signal if self._sends_exception_events else signal._replace(exception=None)
+
+
+class _LogMaker:
+    """Makes the log records of events; see ``Maker``."""
+
+    def __init__(
+        self, logger: EventLogger, tracer: RunTracer, detail: ExceptionDetail, lost: Lost
+    ) -> None:
+        self._logger = logger
+        self._tracer = tracer
+        self._detail = detail
+        self.lost = partial(lost, "logs")
+
+    def make(self, event: TaskEvent, run: Run | None) -> None:
+        context = None if run is None else _context_of(self._tracer, run, event)
+        self._logger.record(log_signal(event, self._detail), context)
+
+    def encode(self, event: TaskEvent, run: Run | None) -> Encoded | None:
+        ids = None if run is None else run.ids
+        flags = self._tracer.flags_of(None if run is None else run.sampling)
+        return self._logger.encode(log_signal(event, self._detail), ids, flags)
 
 
 class SignalEmitter:
@@ -44,26 +90,16 @@ class SignalEmitter:
         lost: Called with the name of a signal that could not be handed over, and the error.
     """
 
-    def __init__(
-        self, providers: Providers, settings: Settings, lost: Callable[[str, Exception], None]
-    ) -> None:
+    def __init__(self, providers: Providers, settings: Settings, lost: Lost) -> None:
         self._tracer = RunTracer(providers.tracer, settings.span_kind)
-        self._logger = EventLogger(providers.logger)
         self._providers = providers
-        self._settings = settings
-        self._lost = lost
-        self._sends_exception_events = sends_exception_events()
+        logger = EventLogger(providers.logger)
+        self._spans = _SpanMaker(self._tracer, settings.exceptions, lost)
+        self._logs = _LogMaker(logger, self._tracer, settings.exceptions, lost)
 
     def context_of(self, run: Run, event: TaskEvent) -> Context:
         """Return the context that holds the run's span, made at the first call."""
-        if run.context is None:
-            first = run.began or event
-            with suppress(Exception):  # the sampler is called again at the end, and errors count
-                run.sampling = self._tracer.sampling_of(
-                    run.ids, span_name(first.task_name or ""), beginning_attributes(first)
-                )
-            run.context = self._tracer.context_of(run.ids, run.sampling)
-        return run.context
+        return _context_of(self._tracer, run, event)
 
     def context_maker(self, run: Run) -> Callable[[], Context]:
         """Return a function that makes the context of a run that was sent, without the run."""
@@ -85,46 +121,43 @@ class SignalEmitter:
             self.context_of(run, event)
         may_wait = not _is_large(event)
         if run is not None and step.change == "ended" and _is_for("traces", record_ref):
-            make = partial(self._record_span, run, event)
-            is_sampled = self._tracer.is_sampled(run.sampling)
-            self._send("traces", make, record_ref, may_wait=may_wait and is_sampled)
+            provider = self._providers.tracer
+            may_wait_for_span = may_wait and self._tracer.is_sampled(run.sampling)
+            queues = queues_of(provider) if may_wait_for_span else None
+            _send(Deferred(self._spans, event, run), queues, record_ref)
         if _is_for("logs", record_ref):
-            make = partial(self._record_log, run, event)
-            self._send("logs", make, record_ref, may_wait=may_wait)
+            queues = queues_of(self._providers.logger) if may_wait else None
+            _send(Deferred(self._logs, event, run), queues, record_ref)
 
-    def _send(
-        self,
-        signal: Literal["traces", "logs"],
-        make: Callable[[], object],
-        record_ref: RecordRef | None,
-        *,
-        may_wait: bool,
-    ) -> None:
+
+def _send(
+    deferred: Deferred, queues: list[ExportQueue[Any]] | None, record_ref: RecordRef | None
+) -> None:
+    """Put an item into queues; without queues, let the provider make it at once."""
+    try:
+        if queues is not None:
+            for queue in queues:
+                queue.put(deferred, record_ref)
+            return
+        before = enter(record_ref)
         try:
-            provider = self._providers.tracer if signal == "traces" else self._providers.logger
-            queues = queues_of(provider) if may_wait else None
-            if queues is not None:
-                deferred = Deferred(make, partial(self._lost, signal))
-                for queue in queues:
-                    queue.put(deferred, record_ref)
-                return
-            before = enter(record_ref)
-            try:
-                make()
-            finally:
-                enter(before)
-        except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
-            self._lost(signal, error)
+            deferred.maker.make(deferred.event, deferred.run)
+        finally:
+            enter(before)
+    except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+        deferred.maker.lost(error)
 
-    def _record_span(self, run: Run, event: TaskEvent) -> None:
-        span = span_signal(run, event, self._settings.exceptions)
-        if not self._sends_exception_events:
-            span = span._replace(exception=None)
-        self._tracer.record(span, run.ids, run.sampling)
 
-    def _record_log(self, run: Run | None, event: TaskEvent) -> None:
-        context = None if run is None else self.context_of(run, event)
-        self._logger.record(log_signal(event, self._settings.exceptions), context)
+def _context_of(tracer: RunTracer, run: Run, event: TaskEvent) -> Context:
+    """Return the context that holds a run's span, made at the first call."""
+    if run.context is None:
+        first = run.began or event
+        with suppress(Exception):  # the sampler is called again at the end, and errors count
+            run.sampling = tracer.sampling_of(
+                run.ids, span_name(first.task_name or ""), beginning_attributes(first)
+            )
+        run.context = tracer.context_of(run.ids, run.sampling)
+    return run.context
 
 
 def _is_large(event: TaskEvent) -> bool:

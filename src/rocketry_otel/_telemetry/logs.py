@@ -12,11 +12,15 @@ from opentelemetry._logs import LogRecord
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
+from rocketry_otel._export.encoded import Encoded
+from rocketry_otel._export.encoding import encode_log
+from rocketry_otel._export.own_providers import scope_of
 from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 
 if TYPE_CHECKING:
     from opentelemetry._logs import Logger, LoggerProvider
 
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.signals import LogSignal
 
 # An empty context is falsy, and the SDK then takes the current span: name "no span" outright.
@@ -34,6 +38,23 @@ class EventLogger:
 
     def __init__(self, provider: LoggerProvider) -> None:
         self._logger = provider.get_logger(NAME, VERSION, SCHEMA_URL)
+        self._scope = scope_of(provider, self._logger)
+
+    def encode(self, signal: LogSignal, ids: RunIds | None, flags: int) -> Encoded | None:
+        """Return the log record that ``record`` makes as bytes.
+
+        Args:
+            signal: The log record.
+            ids: The ids of its run; ``None`` if it belongs to none.
+            flags: The trace flags of the run.
+
+        Returns:
+            The log record; ``None`` if only the SDK can make it.
+        """
+        scope = self._scope
+        if scope is None or not scope.limits.allow_log(signal):
+            return None
+        return Encoded(scope, encode_log(signal, ids, flags))
 
     def record(self, signal: LogSignal, context: Context | None) -> None:
         """Send a log record of the run whose span is in ``context``."""

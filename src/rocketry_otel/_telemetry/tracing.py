@@ -23,6 +23,9 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from rocketry_otel._export.encoded import Encoded
+from rocketry_otel._export.encoding import encode_span
+from rocketry_otel._export.own_providers import scope_of
 from rocketry_otel._model.signals import EXCEPTION_EVENT, LINK
 from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 
@@ -101,6 +104,7 @@ class RunTracer:
 
     def __init__(self, provider: TracerProvider, kind: str) -> None:
         self._tracer: Tracer = provider.get_tracer(NAME, VERSION, SCHEMA_URL)
+        self._scope = scope_of(provider, self._tracer)
         self._kind = _KINDS[kind]
         self._chosen, self._sampler = _choose_ids(self._tracer)
         # The most common sampler always samples: no call is needed.
@@ -128,22 +132,40 @@ class RunTracer:
 
     def context_of(self, ids: RunIds, sampling: SamplingResult | None) -> Context:
         """Return a context that holds the run's span, for the spans and log records of the run."""
-        sampled = sampling is None or sampling.decision is Decision.RECORD_AND_SAMPLE
         span_context = SpanContext(
             ids.trace_id,
             ids.span_id,
             is_remote=False,
-            trace_flags=_SAMPLED if sampled else _NOT_SAMPLED,
+            trace_flags=self.flags_of(sampling),
             trace_state=None if sampling is None else sampling.trace_state,
         )
         return set_span_in_context(NonRecordingSpan(span_context), Context())
+
+    @staticmethod
+    def flags_of(sampling: SamplingResult | None) -> TraceFlags:
+        """Return the trace flags of a run with this decision of the sampler."""
+        is_sampled = sampling is None or sampling.decision is Decision.RECORD_AND_SAMPLE
+        return _SAMPLED if is_sampled else _NOT_SAMPLED
+
+    def encode(
+        self, signal: SpanSignal, ids: RunIds, sampling: SamplingResult | None
+    ) -> Encoded | None:
+        """Return the span that ``record`` makes as bytes; ``None`` if only the SDK can make it."""
+        if sampling is not None:
+            if sampling.trace_state:
+                return None
+            signal = signal._replace(attributes=_with_sampler(signal.attributes, sampling))
+        scope = self._scope
+        if scope is None or not scope.limits.allow_span(signal):
+            return None
+        return Encoded(scope, encode_span(signal, ids, self._kind))
 
     def record(self, signal: SpanSignal, ids: RunIds, sampling: SamplingResult | None) -> None:
         """Make the span of a run that has ended, with its times set back."""
         chosen = self._chosen
         chosen.ids = ids
         if sampling is not None:
-            attributes: dict[str, Any] = {**sampling.attributes, **signal.attributes}
+            attributes = _with_sampler(signal.attributes, sampling)
             chosen.sampling = SamplingResult(sampling.decision, attributes, sampling.trace_state)
         try:
             span = self._tracer.start_span(
@@ -166,6 +188,10 @@ class RunTracer:
         if signal.error is not None:
             span.set_status(Status(StatusCode.ERROR, signal.error))
         span.end(signal.end)
+
+
+def _with_sampler(attributes: Attributes, sampling: SamplingResult) -> dict[str, Any]:
+    return {**sampling.attributes, **attributes}
 
 
 def _link(link: RunLink) -> Link:
