@@ -150,8 +150,11 @@ class RunTracker:
 
     def open_run(self, task_name: str, run_id: str | None) -> Run | None:
         """Return the newest open run of a task that has this id."""
+        if run_id is not None:
+            named = self._open_by_key.get((task_name, run_id))
+            return named[-1] if named else None
         for run in reversed(self._open.values()):
-            if run.is_of(task_name) and run.began is not None and run.began.run_id == run_id:
+            if run.is_of(task_name) and run.began is not None and run.began.run_id is None:
                 return run
         return None
 
