@@ -29,7 +29,7 @@ help:
 	@echo "make test-all   run them with every Python from 3.10 to 3.13 that is found, beside"
 	@echo "                pydantic 2, and with the oldest dependencies, two at a time"
 	@echo "make stack      build the real collector, Jaeger, Prometheus, VictoriaLogs for test-stack;"
-	@echo "                with Go, once, into \$$STACK_CACHE or ~/.cache/rocketry-otel/stack"
+	@echo "                with Go (and Kafka, with Maven), once, into \$$STACK_CACHE or ~/.cache/rocketry-otel/stack"
 	@echo "make test-stack run the tests of the configurations in this repository with them"
 	@echo "make test-rocketry"
 	@echo "                run Rocketry's own tests with its handler and with ours, and compare"

@@ -1,7 +1,7 @@
 """An instrumented application, run as a program of its own beside the stack.
 
 ``python app.py SECONDS REPOSITORY``: its tasks end in every way. It prints the runs in the
-repository, as one line of JSON.
+repository, as one line of JSON. It ends earlier if the file ``STOP_FILE`` is there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 from opentelemetry import trace
 from rocketry import Rocketry
@@ -36,8 +37,9 @@ def load() -> None:
 
 
 def fail() -> None:
-    """Raise an error."""
-    raise ValueError("boom")
+    """Raise an error, in a span of its own."""
+    with tracer.start_as_current_span("attempt"):
+        raise ValueError("boom")
 
 
 def idle() -> None:
@@ -79,10 +81,11 @@ def as_async(function):
 def stop_after(app, seconds: float) -> None:
     """Shut the session down from a task, which is the scheduler's own thread."""
     began = time.monotonic()
+    stop_file = Path(os.environ.get("STOP_FILE", "/nonexistent"))
 
     @app.task(every("100 ms"), name="clock", execution="main")
     def clock() -> None:
-        if time.monotonic() - began > seconds:
+        if time.monotonic() - began > seconds or stop_file.exists():
             app.session.shut_down()
 
 

@@ -19,18 +19,23 @@ from .servers import Collector, eventually
 class Running:
     """An application that is at work."""
 
-    def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], directory: Path) -> None:
         self._process = process
-        self._errors = errors
+        self._errors = _errors_in(directory)
+        self._stop_file = _stop_file_in(directory)
 
     @property
     def stderr(self) -> str:
         """What it has written there so far."""
         return self._errors.read_text(encoding="utf-8")
 
+    def stop(self) -> None:
+        """Let it end now, before its time is over."""
+        self._stop_file.touch()
+
     def finished(self, service: str) -> Ran:
         """Wait until it has ended."""
-        out, _ = self._process.communicate(timeout=90)
+        out, _ = self._process.communicate(timeout=120)
         assert self._process.returncode == 0, self.stderr
         printed = json.loads(out)
         return Ran(service, printed["records"], printed["flushed"], self.stderr)
@@ -41,14 +46,14 @@ def application(
     directory: Path, collector: Collector, seconds: float, **env: str
 ) -> Iterator[Running]:
     """Run the application, without waiting for it."""
-    errors = directory / "stderr.txt"
-    with errors.open("w", encoding="utf-8") as stderr:
+    with _errors_in(directory).open("w", encoding="utf-8") as stderr:
         process = subprocess.Popen(
             [sys.executable, str(APP), str(seconds), f"sqlite:///{directory}/tasks.db"],
             env=clean_environment(
                 {
                     "OTEL_SERVICE_NAME": "outage",
                     "OTEL_EXPORTER_OTLP_ENDPOINT": collector.http_endpoint,
+                    "STOP_FILE": str(_stop_file_in(directory)),
                     "OTEL_BSP_SCHEDULE_DELAY": "200",
                     "OTEL_BLRP_SCHEDULE_DELAY": "200",
                     **env,
@@ -61,10 +66,18 @@ def application(
             cwd=APP.parents[2],
         )
     try:
-        yield Running(process, errors)
+        yield Running(process, directory)
     finally:
         process.kill()
         process.communicate()
+
+
+def _errors_in(directory: Path) -> Path:
+    return directory / "stderr.txt"
+
+
+def _stop_file_in(directory: Path) -> Path:
+    return directory / "stop"
 
 
 def records(directory: Path) -> int:

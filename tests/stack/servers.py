@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +51,8 @@ class Server:
         log_file: Its log, over all its starts.
     """
 
+    start_timeout: float = START_TIMEOUT
+
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str], ready_url: str, log_file: Path
     ) -> None:
@@ -78,7 +80,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        eventually(self._is_ready, START_TIMEOUT, f"Start of {self.command[0]}")
+        eventually(self._is_ready, self.start_timeout, f"Start of {self.command[0]}")
 
     def stop(self) -> None:
         """End it as an operator does, and wait until it is gone; once more does nothing."""
@@ -96,6 +98,9 @@ class Server:
     def _is_ready(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, f"It ended at once:\n{self.log[-3000:]}"
+        return self._answers()
+
+    def _answers(self) -> bool:
         try:
             return requests.get(self._ready_url, timeout=1).ok
         except requests.RequestException:
@@ -163,9 +168,13 @@ class Collector(Server):
         """Return the page that Prometheus fetches."""
         return requests.get(f"http://{self.metrics_address}/metrics", timeout=5).text
 
+    def own_metrics(self) -> str:
+        """Return the page of its own metrics."""
+        return requests.get(f"http://{self.own_metrics_address}/metrics", timeout=5).text
+
     def queue_sizes(self) -> dict[str, int]:
         """Return how many items wait to be sent on, by exporter."""
-        text = requests.get(f"http://{self.own_metrics_address}/metrics", timeout=5).text
+        text = self.own_metrics()
         sizes = {}
         for line in text.splitlines():
             if line.startswith("otelcol_exporter_queue_size{"):
@@ -248,6 +257,7 @@ class Prometheus(Server):
         rules: The rules; those that are shipped, or what was made of them.
         collector: What it fetches metrics from.
         pace: How often. A page that takes longer than that is not fetched at all.
+        more: Other collectors that it fetches metrics from.
     """
 
     def __init__(
@@ -256,14 +266,15 @@ class Prometheus(Server):
         collector: Collector,
         rules: str | None = None,
         pace: str = "250ms",
+        more: Sequence[Collector] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         (port,) = free_ports(1)
         self.url = f"http://{LOOPBACK}:{port}"
         shipped = (ROOT / "stack" / "prometheus.yaml").read_text(encoding="utf-8")
         replaced = {
-            "collector:8889": collector.metrics_address,
-            "collector:8888": collector.own_metrics_address,
+            '"collector:8889"': _quoted(it.metrics_address for it in (collector, *more)),
+            '"collector:8888"': _quoted(it.own_metrics_address for it in (collector, *more)),
             "_interval: 15s": f"_interval: {pace}",
         }
         for old, new in replaced.items():
@@ -298,6 +309,10 @@ class Prometheus(Server):
         content = json.loads(answer.text)
         assert content["status"] == "success", content
         return content["data"]
+
+
+def _quoted(addresses: Iterable[str]) -> str:
+    return ", ".join(f'"{address}"' for address in addresses)
 
 
 class VictoriaLogs(Server):

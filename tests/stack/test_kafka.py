@@ -1,0 +1,189 @@
+"""Agent, Kafka, two gateways: nothing is lost on the way, and nothing is counted twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.support.otlp_receiver import OTLPReceiver, attributes_of
+
+from .broker import Broker
+from .conftest import Ran
+from .outage_app import application, goes_on
+from .programs import KAFKA
+from .servers import ROOT, Collector, Server, eventually
+
+SHIPPED = ROOT / "collector-config.yaml"
+FOLDER = ROOT / "stack" / "collector"
+AGENT = [FOLDER / "agent.yaml", FOLDER / "agent-kafka.yaml"]
+GATEWAY = [SHIPPED, FOLDER / "gateway-kafka.yaml"]
+# Seconds; an application is stopped when the test has seen enough.
+AT_MOST = 200
+SAMPLING_GATEWAY = [SHIPPED, FOLDER / "sampling.yaml", FOLDER / "gateway-kafka.yaml"]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory) -> Iterator[Broker]:
+    """Run a broker; without one the tests are skipped, and fail where all must run."""
+    missing = KAFKA.missing_tools if KAFKA.is_built else [KAFKA.key]
+    if missing:
+        reason = f"Kafka needs what is not here: {', '.join(missing)}"
+        if os.environ.get("REQUIRE_ALL_TESTS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with Broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def agent(broker, tmp_path_factory) -> Iterator[Collector]:
+    """Run an agent that writes to the broker."""
+    directory = tmp_path_factory.mktemp("agent")
+    env = {"KAFKA_BROKER": broker.address}
+    with Collector(directory, "unused", "unused", AGENT, env) as agent:
+        yield agent
+
+
+@pytest.fixture
+def backends() -> Iterator[OTLPReceiver]:
+    """Stand in for Jaeger and for Loki."""
+    with OTLPReceiver() as receiver:
+        yield receiver
+
+
+def two_gateways(
+    directory: Path, broker: Broker, backends: OTLPReceiver, files: list[Path], **env: str
+) -> list[Collector]:
+    """Return two gateways that read from the broker; they are not started yet."""
+    return [
+        Collector(
+            directory / name,
+            backends.grpc_endpoint.removeprefix("http://"),
+            backends.http_endpoint,
+            files,
+            {"KAFKA_BROKER": broker.address, **env},
+        )
+        for name in ("gateway-1", "gateway-2")
+    ]
+
+
+@pytest.fixture
+def gateways(tmp_path, broker, backends) -> Iterator[list[Collector]]:
+    """Run two gateways that sample nothing."""
+    first, second = two_gateways(tmp_path, broker, backends, GATEWAY)
+    with first, second:
+        yield [first, second]
+
+
+def taken(gateway: Collector, what: str) -> int:
+    """Return how much a gateway has read from the broker since its start."""
+    pattern = rf'^otelcol_receiver_accepted_{what}\{{[^}}]*receiver="kafka"[^}}]*\}} (\d+)'
+    return sum(int(it) for it in re.findall(pattern, gateway.own_metrics(), re.MULTILINE))
+
+
+def share_the_work(gateways: list[Collector]) -> None:
+    """Wait until each gateway has partitions of its own to read."""
+    eventually(lambda: all(taken(it, "spans") > 0 for it in gateways), 60, "Work for both")
+
+
+def traces_of(backends: OTLPReceiver, service: str) -> dict[str, list[Span]]:
+    """Return the spans of a service that have arrived, by trace."""
+    traces: dict[str, list[Span]] = {}
+    for it in backends.spans:
+        if attributes_of(it.resource.attributes)["service.name"] == service:
+            traces.setdefault(it.span.trace_id.hex(), []).append(it.span)
+    return traces
+
+
+def log_records_of(backends: OTLPReceiver, service: str) -> set[tuple[str, str]]:
+    """Return name and trace id of the log records that have arrived."""
+    return {
+        (it.log_record.event_name.removeprefix("rocketry.task."), it.log_record.trace_id.hex())
+        for it in backends.log_records
+        if attributes_of(it.resource.attributes)["service.name"] == service
+    }
+
+
+def all_log_records_arrive(backends: OTLPReceiver, ran: Ran) -> None:
+    """Wait until the log record of every stored record has arrived; twice is as good as once."""
+    stored = {(it["action"], it["trace_id"]) for it in ran.records}
+    assert backends.wait_for(lambda it: log_records_of(it, ran.service) >= stored, 60)
+    assert log_records_of(backends, ran.service) == stored
+
+
+def test_every_run_arrives_though_each_part_is_killed(tmp_path, broker, agent, gateways, backends):
+    """Broker, agent and both gateways, one after the other, while the application goes on."""
+    parts: list[Server] = [*gateways, broker, agent]
+    with application(tmp_path, agent, AT_MOST, OTEL_SERVICE_NAME="killed") as running:
+        share_the_work(gateways)
+        for part in parts:
+            part.kill()
+            goes_on(tmp_path)
+            part.start()
+        running.stop()
+        ran = running.finished("killed")
+    assert ran.flushed
+    assert backends.wait_for(lambda it: set(traces_of(it, "killed")) >= ran.trace_ids, 60)
+    assert set(traces_of(backends, "killed")) == ran.trace_ids
+    all_log_records_arrive(backends, ran)
+
+
+def test_gateways_sample_by_outcome(tmp_path, broker, agent, backends):
+    """Each decides on whole traces, because all spans of a trace are in one partition."""
+    env = {
+        "COLLECTOR_LONGEST_RUN": "20s",
+        "COLLECTOR_DECISION_WAIT": "200ms",
+        "COLLECTOR_KEEP_PERCENT": "0",
+    }
+    first, second = two_gateways(tmp_path, broker, backends, SAMPLING_GATEWAY, **env)
+    with first, second:
+        with application(tmp_path, agent, AT_MOST, OTEL_SERVICE_NAME="thinned") as running:
+            share_the_work([first, second])
+            goes_on(tmp_path)
+            running.stop()
+            ran = running.finished("thinned")
+        assert ran.flushed
+        kept = {it["trace_id"] for it in ran.endings("fail") + ran.endings("hang")}
+        assert backends.wait_for(lambda it: set(traces_of(it, "thinned")) >= kept, 60)
+        all_log_records_arrive(backends, ran)
+    # A gateway that is stopped decides on all that it has.
+    found = traces_of(backends, "thinned")
+    assert set(found) == kept
+    for record in ran.endings("fail"):
+        names = {span.name for span in found[record["trace_id"]]}
+        assert names == {"run fail", "attempt"}
+
+
+def test_large_message_is_taken(agent, gateways):
+    """The metrics of a process are one message: those of many tasks exceed a megabyte."""
+    tasks = 10_000
+    request = ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    attribute = resource.resource.attributes.add(key="service.name")
+    attribute.value.string_value = "large"
+    metric = resource.scope_metrics.add().metrics.add(name="rocketry.task.last_success", unit="s")
+    now = time.time_ns()
+    for number in range(tasks):
+        point = metric.gauge.data_points.add(time_unix_nano=now, as_double=number)
+        label = point.attributes.add(key="task_name")
+        label.value.string_value = f"{number}-{'x' * 100}"
+    body = request.SerializeToString()
+    assert len(body) > 1_000_000
+    headers = {"Content-Type": "application/x-protobuf"}
+    answer = requests.post(f"{agent.http_endpoint}/v1/metrics", body, headers=headers, timeout=10)
+    assert answer.ok
+
+    def shown() -> int:
+        return sum(it.metrics().count('job="large"') for it in gateways)
+
+    eventually(lambda: shown() >= tasks, 60, "Arrival of the metrics of all tasks")
