@@ -184,7 +184,7 @@ def test_nothing_that_waits_is_given_up():
         for name, exporter in yaml.safe_load(text_of(file))["exporters"].items()
         if name != "prometheus"
     }
-    assert len(exporters) == 5
+    assert len(exporters) == 6
     for exporter in exporters.values():
         assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
         assert exporter["sending_queue"]["storage"] == "file_storage"
