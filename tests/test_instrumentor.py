@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from rocketry_otel.instrumentor import RocketryInstrumentor
 from rocketry_otel.testing import TelemetryCapture
 from tests.support import apps
 from tests.support.apps import make_app, run_tasks
-from tests.support.otlp_receiver import OTLPReceiver
+from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 from tests.support.processes import Finished, run_command
 
 LOGGER = logging.getLogger("rocketry.task")
@@ -253,3 +254,83 @@ def test_fork_of_rocketry_is_instrumented(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     assert instrumentor.instrumentation_dependencies() == ("rocketry-fix>=2.5.1.dev0,<2.6",)
     assert instrumentor._check_dependency_conflicts() is None
+
+
+FILE = """
+file_format: "1.0"
+disabled: {disabled}
+resource:
+  attributes:
+    - name: service.name
+      value: from the file
+tracer_provider:
+  processors:
+    - simple:
+        exporter:
+          otlp_http:
+            endpoint: ${{COLLECTOR}}/v1/traces
+{more}
+"""
+LOGS_TOO = """
+logger_provider:
+  processors:
+    - simple:
+        exporter:
+          otlp_http:
+            endpoint: ${COLLECTOR}/v1/logs
+"""
+
+
+@pytest.mark.parametrize(
+    ("disabled", "more", "spans", "events", "line"),
+    [
+        pytest.param(
+            "false",
+            LOGS_TOO,
+            ["run etl"],
+            ["rocketry.task.run", "rocketry.task.success"],
+            "Traces and logs go to the provider of the application; metrics are not sent. "
+            "OTEL_CONFIG_FILE configures this: what cannot be sent is not sent again",
+            id="traces and logs",
+        ),
+        pytest.param(
+            "false",
+            "",
+            ["run etl"],
+            [],
+            "Traces go to the provider of the application; logs and metrics are not sent. "
+            "OTEL_CONFIG_FILE configures this: what cannot be sent is not sent again",
+            id="traces",
+        ),
+        pytest.param(
+            "true",
+            LOGS_TOO,
+            [],
+            [],
+            "OTEL_CONFIG_FILE configures this: it has no provider, or is disabled.",
+            id="disabled",
+        ),
+    ],
+)
+def test_file_of_configuration_is_followed(
+    disabled: str, more: str, spans: list[str], events: list[str], line: str, receiver, tmp_path
+) -> None:
+    """What the file has is sent as it says, nothing else is, and one line of the log has it."""
+    # Not imported: that would count as having read a file.
+    if find_spec("opentelemetry.configuration") is None:
+        pytest.skip("opentelemetry-configuration is not installed")
+    file = tmp_path / "otel.yaml"
+    file.write_text(FILE.format(disabled=disabled, more=more), encoding="utf-8")
+    script = "import logging\nlogging.basicConfig(level=logging.INFO)\n" + PLAIN + RUN
+    endpoint = receiver.http_endpoint
+    variables = {"OTEL_CONFIG_FILE": str(file), "COLLECTOR": endpoint, **HTTP}
+    done = run(tmp_path, script, endpoint, **variables)
+    assert (done.returncode, done.stdout.strip()) == (0, "the body runs"), done.stderr
+    assert [it.span.name for it in receiver.spans] == spans
+    for it in receiver.spans:
+        assert attributes_of(it.resource.attributes)["service.name"] == "from the file"
+    names = [it.log_record.event_name for it in receiver.log_records]
+    assert [name for name in names if name.startswith("rocketry.task.")] == events
+    assert bool(names) == bool(events)
+    (found,) = [it for it in done.stderr.splitlines() if "OTEL_CONFIG_FILE configures" in it]
+    assert line in found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from contextlib import contextmanager
 from functools import lru_cache
@@ -38,6 +39,15 @@ def text(*names: str) -> str | None:
 def sdk_is_disabled() -> bool:
     """Return whether ``OTEL_SDK_DISABLED`` is ``true``."""
     return choice("OTEL_SDK_DISABLED", allowed=("true", "false"), default="false") == "true"
+
+
+def is_configured_by_file() -> bool:
+    """Return whether OpenTelemetry has read the file that ``OTEL_CONFIG_FILE`` names.
+
+    The specification wants no other telemetry than that of the file then. The SDK imports the
+    package for such files only to read one.
+    """
+    return text("OTEL_CONFIG_FILE") is not None and "opentelemetry.configuration" in sys.modules
 
 
 def choice(*names: str, allowed: Collection[str], default: str) -> str:

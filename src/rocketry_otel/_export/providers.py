@@ -166,8 +166,8 @@ def resolve(
 
     Returns:
         For each signal: the given provider, else the global one of the application, else our own
-        from the environment. If a signal fails, the others work, and no thread or connection of it
-        is left.
+        from the environment. If a file of OpenTelemetry's configuration is in force, there is none
+        of our own. If a signal fails, the others work, and no thread or connection of it is left.
     """
     borrowed: list[Any] = []
     channels: list[Channel] = []
@@ -181,7 +181,7 @@ def resolve(
             provider = in_force(signal) if given is None else given
             is_borrowed = given is not None or not is_placeholder(provider)
             if not is_borrowed:
-                if environment.sdk_is_disabled():
+                if environment.sdk_is_disabled() or environment.is_configured_by_file():
                     return none
                 provider, its_channels = make()
             _try_out(signal, provider)

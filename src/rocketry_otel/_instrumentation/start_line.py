@@ -86,15 +86,17 @@ def _delivery(providers: Providers | None) -> str:
     """Return what a file of OpenTelemetry's configuration means for our own delivery."""
     if environment.text("OTEL_CONFIG_FILE") is None or providers is None:
         return ""
+    if not environment.is_configured_by_file():
+        return (
+            " OTEL_CONFIG_FILE is not used: only opentelemetry-instrument reads it, and only with "
+            "the extra auto and the package opentelemetry-configuration."
+        )
     if providers.borrowed:
         return (
-            " OTEL_CONFIG_FILE configures them: what they cannot send is not sent again from the "
+            " OTEL_CONFIG_FILE configures this: what cannot be sent is not sent again from the "
             "repository."
         )
-    return (
-        " OTEL_CONFIG_FILE is not used: only opentelemetry-instrument reads it, and only with the "
-        "extra auto."
-    )
+    return " OTEL_CONFIG_FILE configures this: it has no provider, or is disabled."
 
 
 def _joined(words: Any) -> str:
