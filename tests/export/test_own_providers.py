@@ -510,7 +510,7 @@ def test_runs_are_deferred_to_our_own_queues(made: Made) -> None:
         (made.tracer(), "add_span_processor"),
         (made.logger(), "add_log_record_processor"),
     ):
-        queues = own.queues_of(provider)
+        queues = own.QueuesOfRuns(provider).find()
         assert queues is not None
         assert [queue.name.partition(" ")[2] for queue in queues] == [
             "http://localhost:4318/v1/traces"
@@ -518,6 +518,9 @@ def test_runs_are_deferred_to_our_own_queues(made: Made) -> None:
             else "http://localhost:4318/v1/logs"
         ]
         getattr(provider, add)(own._made[provider][1])
-        assert own.queues_of(provider) is None
-    assert own.queues_of(MeterProvider(shutdown_on_exit=False)) is None
-    assert own.queues_of(made.meter()) is None
+        assert own.QueuesOfRuns(provider).find() is None
+    assert own.QueuesOfRuns(MeterProvider(shutdown_on_exit=False)).find() is None
+    assert own.QueuesOfRuns(made.meter()).find() is None
+    # One without a hash or weak references.
+    assert own.QueuesOfRuns([]).find() is None
+    assert own.scope_of([], None) is None

@@ -122,6 +122,22 @@ def test_formatter_can_return_fields_or_a_record(
     assert [record.task_name for record in handler.repo.filter_by().all()] == ["renamed"]
 
 
+def test_replaced_format_is_called(telemetry: TelemetryCapture) -> None:
+    """The default formatter is left out only where it would do nothing else."""
+    handler = handler_of(telemetry, dict)
+
+    def their_format(record: logging.LogRecord) -> str:
+        return f"<{record.getMessage()}>"
+
+    handler.handle(task_record("run", run_id="r1"))
+    handler.format = their_format  # type: ignore[method-assign]
+    handler.handle(task_record("success", run_id="r1"))
+    assert [record["formatted_message"] for record in handler.repo.filter_by().all()] == [
+        "Task 'etl' status: 'run'",
+        "<Task 'etl' status: 'success'>",
+    ]
+
+
 def test_formatter_error_is_raised(
     telemetry: TelemetryCapture,
 ) -> None:

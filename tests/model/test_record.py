@@ -59,6 +59,18 @@ def test_required_fields_are_required(missing: str) -> None:
     assert exact_record(fields) is None
 
 
+def test_number_of_known_combinations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it, the types of each record are compared."""
+    known: set[tuple[type, ...]] = set()
+    monkeypatch.setattr("rocketry_otel._model.record._exact_types", known)
+    monkeypatch.setattr("rocketry_otel._model.record._MOST_COMBINATIONS", 1)
+    fields = {"task_name": "etl", "action": "run", "created": 1.0}
+    assert exact_record(fields) is not None
+    assert exact_record({**fields, "run_id": "r1"}) is not None
+    assert exact_record({**fields, "run_id": 1}) is None
+    assert len(known) == 1
+
+
 def test_record_can_be_changed() -> None:
     """A user's change of one reaches no other."""
     fields = {"task_name": "etl", "action": "run", "created": 1.0}

@@ -284,7 +284,7 @@ class Pipeline:
             self._has_lost = True
         signals.emitter.send(event, step, record_ref)
         run = step.run
-        if run is not None:
+        if run is not None and step.change in {"began", "ended"}:
             context = signals.emitter.context_maker(run)
             self.measure(lambda metrics: metrics.count(event, run, step.change, context))
 

@@ -195,7 +195,10 @@ class DeliveryWorker:
             self._wake()
 
     def _has_overflow(self) -> bool:
-        return any(queue.has_overflow for queue in self._queues)
+        for queue in self._queues:  # noqa: SIM110  # each record looks: this takes half the time
+            if queue.has_overflow:
+                return True
+        return False
 
     # The thread.
 

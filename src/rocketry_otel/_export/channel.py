@@ -46,7 +46,8 @@ class Channel(ABC):
         # checkpointer may be held when it is taken, never the other way round. The destination and
         # the outage are called without it. Re-entrant, because a signal handler that logs may
         # interrupt its holder.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._closed = False
         self._close_by: float | None = None  # the deadline of closing, once closing has begun
         # A thread of an earlier generation must not change the state of a later one.

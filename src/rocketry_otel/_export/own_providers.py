@@ -45,7 +45,7 @@ from .record_ref import current_record_ref
 from .run_clocks import in_run_time, note_start, set_run_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.sdk._logs import ReadWriteLogRecord
     from opentelemetry.sdk.trace import Span
@@ -173,21 +173,29 @@ def take_over(provider: Any, idle: Any) -> None:
         idle_hand_over.take_over(hand_over)
 
 
-def queues_of(provider: Any) -> list[ExportQueue[Any]] | None:
-    """Return the queues to which runs may be handed over as deferred items.
+class QueuesOfRuns:
+    """The queues to which runs may be handed over as deferred items.
 
     Args:
         provider: A tracer or logger provider.
-
-    Returns:
-        The queues of a provider of ours. ``None`` for any other, and where the application has
-        added a processor: that one sees each item at once.
     """
-    hand_over = _made_of(provider)[1]
-    if hand_over is None or _processors_of(provider) != (hand_over,):
-        return None
-    queues: list[ExportQueue[Any]] = hand_over.queues
-    return queues
+
+    def __init__(self, provider: Any) -> None:
+        self._hand_over = _made_of(provider)[1]
+        self._processors = _processors_of(provider)
+
+    def find(self) -> list[ExportQueue[Any]] | None:
+        """Return the queues of a provider of ours.
+
+        Returns:
+            The queues. ``None`` for any other provider, and where the application has added a
+            processor: that one sees each item at once.
+        """
+        hand_over = self._hand_over
+        if hand_over is None or self._processors() != (hand_over,):
+            return None
+        queues: list[ExportQueue[Any]] = hand_over.queues
+        return queues
 
 
 def scope_of(provider: Any, instrument: Any) -> Scope | None:
@@ -217,11 +225,14 @@ def _made_of(provider: Any) -> tuple[list[Channel], Any]:
         return [], None
 
 
-def _processors_of(provider: Any) -> tuple[Any, ...]:
+def _processors_of(provider: Any) -> Callable[[], tuple[Any, ...]]:
+    """Return a function that returns the processors of a provider at this moment."""
     # The SDK has no public way to see them.
     spans = getattr(provider, "_active_span_processor", None)
+    if spans is not None:
+        return lambda: getattr(spans, "_span_processors", ())
     records = getattr(provider, "_multi_log_record_processor", None)
-    return getattr(spans, "_span_processors", ()) or getattr(records, "_log_record_processors", ())
+    return lambda: getattr(records, "_log_record_processors", ())
 
 
 class _SpanHandOver(SpanProcessor):

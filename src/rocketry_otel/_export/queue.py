@@ -106,7 +106,7 @@ class ExportQueue(Channel, Generic[T]):
         """
         if record_ref is not None and not record_ref.is_for(self.name):
             return
-        with self._changed:
+        with self._lock:
             if self._is_closing():
                 if record_ref is None:
                     self._counters.add(self.signal, "dropped", reason="closed")
@@ -123,7 +123,8 @@ class ExportQueue(Channel, Generic[T]):
                 self._lose(self._held.trim(), "dropped", self._when_full)
             if len(self._held.waiting) in (1, self._limits.batch):
                 self._changed.notify_all()
-            self._wake()
+            if self._thread is None:
+                self._wake()
 
     def hurry(self) -> int:
         """Send all items at once; return the mark to give to ``wait_for``."""

@@ -371,6 +371,10 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
 
     def _formatted(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the fields that ``RepoHandler`` would write."""
+        if self._needs_no_formatter(record):
+            # As the default formatter does it, in a fifth of the time.
+            record.message = record.formatted_message = record.getMessage()
+            return vars(record)
         formatted = self.format(record)
         if isinstance(formatted, dict):
             return dict(formatted)
@@ -378,6 +382,15 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
             return vars(formatted)
         record.formatted_message = formatted
         return vars(record)
+
+    def _needs_no_formatter(self, record: logging.LogRecord) -> bool:
+        """Return whether the default formatter would return the message, and nothing more."""
+        return (
+            self.formatter is None
+            # The application may have replaced `format`.
+            and getattr(self.format, "__func__", None) is logging.Handler.format
+            and not (record.exc_info or record.exc_text or record.stack_info)
+        )
 
     def _is_accepted(self, fields: dict[str, Any]) -> bool:
         """Return whether the model of the repository accepts a record that is no task event."""

@@ -65,6 +65,12 @@ class TaskEventRecord(BaseModel):
 
 _REQUIRED = ("task_name", "action", "created")
 _TYPES: dict[str, type] = {name: field.type_ for name, field in TaskEventRecord.__fields__.items()}
+# Of all records that are kept in memory. A set for each would take more memory than the record.
+# Setting a field adds a name that is in the set already.
+_ALL_FIELDS = set(_TYPES)
+# The combinations of types that were found to be exact.
+_exact_types: set[tuple[type, ...]] = set()
+_MOST_COMBINATIONS = 256
 
 
 def exact_record(fields: Mapping[str, Any]) -> TaskEventRecord | None:
@@ -79,25 +85,26 @@ def exact_record(fields: Mapping[str, Any]) -> TaskEventRecord | None:
         The record; ``None`` if a field has not exactly the type of the model, or a required one is
         missing. Then the model converts or refuses it.
     """
-    get = fields.get
-    values = {name: get(name) for name in _TYPES}
-    for name, type_ in _TYPES.items():
-        value = values[name]
-        if value is None:
-            if name in _REQUIRED:
-                return None
-        elif type(value) is not type_:
+    values = dict(zip(_TYPES, map(fields.get, _TYPES), strict=True))
+    types = tuple(map(type, values.values()))
+    if types not in _exact_types:
+        if not _are_exact(types):
             return None
+        # A field has its type or none: a repository has few combinations.
+        if len(_exact_types) < _MOST_COMBINATIONS:
+            _exact_types.add(types)
     record = TaskEventRecord.__new__(TaskEventRecord)
     # As pydantic's own `construct` does, which takes longer.
     object.__setattr__(record, "__dict__", values)
-    object.__setattr__(record, "__fields_set__", {name for name in _TYPES if name in fields})
+    object.__setattr__(record, "__fields_set__", _ALL_FIELDS & fields.keys())
     return record
 
 
-# Of all records that are kept in memory. A set for each would take more memory than the record.
-# Setting a field adds a name that is in the set already.
-_ALL_FIELDS = set(_TYPES)
+def _are_exact(types: tuple[type, ...]) -> bool:
+    return all(
+        found is type_ or (found is type(None) and name not in _REQUIRED)
+        for found, (name, type_) in zip(types, _TYPES.items(), strict=True)
+    )
 
 
 def share_field_names(record: TaskEventRecord) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rocketry_otel._export.channel import signal_of
 from rocketry_otel._export.deferred import Deferred
 from rocketry_otel._export.otel_env import sends_exception_events
-from rocketry_otel._export.own_providers import queues_of
+from rocketry_otel._export.own_providers import QueuesOfRuns
 from rocketry_otel._export.record_ref import enter
 from rocketry_otel._model.signals import beginning_attributes, log_signal, span_name, span_signal
 
@@ -92,7 +92,8 @@ class SignalEmitter:
 
     def __init__(self, providers: Providers, settings: Settings, lost: Lost) -> None:
         self._tracer = RunTracer(providers.tracer, settings.span_kind)
-        self._providers = providers
+        self._span_queues = QueuesOfRuns(providers.tracer)
+        self._log_queues = QueuesOfRuns(providers.logger)
         logger = EventLogger(providers.logger)
         self._spans = _SpanMaker(self._tracer, settings.exceptions, lost)
         self._logs = _LogMaker(logger, self._tracer, settings.exceptions, lost)
@@ -121,12 +122,11 @@ class SignalEmitter:
             self.context_of(run, event)
         may_wait = not _is_large(event)
         if run is not None and step.change == "ended" and _is_for("traces", record_ref):
-            provider = self._providers.tracer
-            may_wait_for_span = may_wait and self._tracer.is_sampled(run.sampling)
-            queues = queues_of(provider) if may_wait_for_span else None
+            is_sampled = self._tracer.is_sampled(run.sampling)
+            queues = self._span_queues.find() if may_wait and is_sampled else None
             _send(Deferred(self._spans, event, run), queues, record_ref)
         if _is_for("logs", record_ref):
-            queues = queues_of(self._providers.logger) if may_wait else None
+            queues = self._log_queues.find() if may_wait else None
             _send(Deferred(self._logs, event, run), queues, record_ref)
 
 
