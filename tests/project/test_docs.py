@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from rocketry_otel._cli.main import main
 from rocketry_otel._telemetry import metrics
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.otlp_receiver import OTLPReceiver
+from tests.support.pages import all_blocks, blocks
 from tests.support.processes import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +52,8 @@ def test_every_metric_is_documented(telemetry: TelemetryCapture) -> None:
     )
 
 
+(plain, recipe) = blocks("docs/replay.md", "python")
+
 # The others need a server.
 LOCAL = [
     url for url in re.findall(r"^\| `(\w+://[^`]*)` \|", README, re.MULTILINE) if "host" not in url
@@ -69,24 +71,8 @@ def test_every_local_repository_url_of_the_readme_opens(url: str, tmp_path: Path
     assert bool(list(tmp_path.iterdir())) == (url != "memory://")
 
 
-def test_readmes_recipe_by_hand_works(tmp_path: Path) -> None:
-    """The code of the README runs unchanged."""
-    (code,) = re.findall(r"```python\n(import logging\n.*?)```", README, re.DOTALL)
-    log = """
-record = logging.LogRecord("rocketry.task", 20, "x", 1, "m", None, None)
-record.action, record.task_name = "fail", "etl"
-logging.getLogger("rocketry.task").handle(record)
-print(len(handler.repo.filter_by(task_name="etl", action="fail").all()))
-"""
-    env = {"OTEL_SDK_DISABLED": "true"}
-    done = run_python(code + log, cwd=tmp_path, env=env, options=["-W", "error"])
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
-
-
 def test_recipe_of_a_replay_works(tmp_path: Path) -> None:
     """The code of the page runs unchanged, on records of a plain application."""
-    text = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
-    (plain, recipe) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     run = """
 from rocketry.conditions import SchedulerCycles
 app.session.create_task(func=lambda: None, name="etl-daily", execution="main").run()
@@ -112,6 +98,11 @@ def test_every_option_of_a_replay_is_documented(capsys: pytest.CaptureFixture[st
     assert set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)) == options
 
 
+# The blocks of these pages stand for themselves.
+TYPED = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("getting-started", "inside-the-run", "settings", "testing")),
+)
 # For blocks that go on from an earlier one.
 _BEFORE = """\
 from rocketry import Rocketry
@@ -135,14 +126,13 @@ def test_strict_type_checker_accepts_each_block_of_python(tmp_path: Path) -> Non
     """The code of these pages and examples needs no change in a strictly typed application."""
     pytest.importorskip("mypy")
     (tmp_path / "mypy.ini").write_text(_MYPY, encoding="utf-8")
-    blocks = []
-    for page in ("README.md", "docs/inside-the-run.md", "docs/testing.md"):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        blocks += re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 8
-    for number, block in enumerate(blocks):
-        code = textwrap.dedent(block)
-        before = "" if re.search(r"Rocketry\(\)|import app$", code, re.MULTILINE) else _BEFORE
+    found = [
+        block.code for page in TYPED for block in all_blocks(page) if block.language == "python"
+    ]
+    assert len(found) >= 12
+    for number, code in enumerate(found):
+        has_app = re.search(r"Rocketry\(|import app$", code, re.MULTILINE)
+        before = "" if has_app else _BEFORE
         (tmp_path / f"block_{number}.py").write_text(before + code, encoding="utf-8")
     (tmp_path / "application.py").write_text(_BEFORE, encoding="utf-8")
     for example in (ROOT / "examples").rglob("*.py"):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pydantic
 import pytest
 
 import _rocketry_otel_pydantic
+from tests.support.pages import blocks
 from tests.support.processes import run_python
 
 ROOT = Path(__file__).parents[2]
 PYDANTIC = (ROOT / "docs" / "pydantic.md").read_text(encoding="utf-8")
-ZERO_CODE = (ROOT / "docs" / "zero-code.md").read_text(encoding="utf-8")
-BOTH, OWN_MODEL = re.findall(r"```python\n(.*?)```", PYDANTIC, re.DOTALL)
+(BOTH, OWN_MODEL) = blocks("docs/pydantic.md", "python")
+(INSTRUMENTOR,) = blocks("docs/zero-code.md", "python")
 
 
 def run(script: str, tmp_path: Path) -> str:
@@ -69,9 +69,8 @@ except TypeError as error:
 
 def test_instrumentor_of_the_page_works(tmp_path: Path) -> None:
     """The code of the page runs unchanged."""
-    (code,) = re.findall(r"```python\n(.*?)```", ZERO_CODE, re.DOTALL)
     show = "print(RocketryInstrumentor().is_instrumented_by_opentelemetry)\n"
-    assert run(code + show, tmp_path) == "True\n"
+    assert run(INSTRUMENTOR + show, tmp_path) == "True\n"
 
 
 def test_switch_is_documented() -> None:
