@@ -16,17 +16,21 @@ from ._errors import (
 from ._export.status import Delivery, SignalDelivery
 from ._history.open_repository import open_repository
 from ._instrumentation.current_run import CurrentRun, current_run
+from ._instrumentation.explain import explain
 from ._instrumentation.handler import OTelRepoHandler
 from ._instrumentation.instrument import instrument, uninstrument
 from ._model.record import TaskEventRecord
 from ._replay.refused import replay_refused
 from ._replay.replay import replay
 from ._replay.result import Replay
+from ._schedule.explanation import ConditionPart, Explanation
 from ._settings import Settings
 
 __all__ = [
+    "ConditionPart",
     "CurrentRun",
     "Delivery",
+    "Explanation",
     "OTelRepoHandler",
     "Replay",
     "RepositoryError",
@@ -38,6 +42,7 @@ __all__ = [
     "SignalDelivery",
     "TaskEventRecord",
     "current_run",
+    "explain",
     "instrument",
     "open_repository",
     "replay",

@@ -64,6 +64,7 @@ def test_every_ending_in_every_mode(
         "rocketry.action": ending,
         "host.name": socket.gethostname(),
         "process.pid": began.process,
+        "rocketry.trigger": "request",
         "code.function.name": f"{function.__module__}.{function.__qualname__}",
         "code.file.path": function.__code__.co_filename,
         "code.line.number": function.__code__.co_firstlineno,

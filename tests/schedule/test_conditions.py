@@ -230,11 +230,11 @@ def test_tree_is_parsed_once() -> None:
     app = make_app()
     task = app.session.create_task(func=apps.succeed, name="etl", start_cond="daily")
     trees = Conditions()
-    tree = trees.of(task)
-    assert tree == Once(times.TimeOfDay(), ("success", "inaction", "fail", "terminate"))
-    assert trees.of(task) is tree
+    parsed = trees.of(task)
+    assert parsed.tree == Once(times.TimeOfDay(), ("success", "inaction", "fail", "terminate"))
+    assert trees.of(task) is parsed
     task.start_cond = conds.false
-    assert trees.of(task) == Constant(value=False)
+    assert trees.of(task).tree == Constant(value=False)
 
 
 def test_tree_keeps_no_task_alive() -> None:
@@ -243,9 +243,9 @@ def test_tree_keeps_no_task_alive() -> None:
     task = app.session.create_task(func=apps.succeed, name="etl")
     task.start_cond = conds.after_success(task)
     trees = Conditions()
-    assert trees.of(task) == After("etl", ("success",))
+    assert trees.of(task).tree == After("etl", ("success",))
     weak = weakref.ref(task)
     del app, task
     gc.collect()
     assert weak() is None
-    assert not trees._trees
+    assert not trees._parsed

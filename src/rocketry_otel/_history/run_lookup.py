@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from redbird import BaseRepo
-from redbird.oper import greater_equal
+from redbird.oper import greater_equal, in_
 from redbird.repos import JSONDirectoryRepo
 
 from rocketry_otel._model.annotations import attributes_as_text, events_as_text, links_as_text
@@ -226,6 +226,21 @@ class RunLookup:
     def newest(self, task_name: str, action: str) -> TaskEvent | None:
         """Return the newest event of a task with an action, by Rocketry's own order."""
         return self._last({"task_name": task_name, "action": action})
+
+    def times_of(self, task_name: str, actions: tuple[str, ...], since: float) -> list[float]:
+        """Return when a task's events of these actions were, in seconds since the epoch.
+
+        Args:
+            task_name: The name of the task.
+            actions: The actions.
+            since: The earliest time.
+        """
+        query = {
+            "task_name": task_name,
+            "action": in_(list(actions)),
+            "created": greater_equal(since),
+        }
+        return [event.created / NANOSECONDS for event in self._events(query)]
 
     def ids_of(self, event: TaskEvent) -> RunIds:
         """Return the ids of the run that a stored event began or ended."""

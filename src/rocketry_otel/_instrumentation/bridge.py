@@ -39,7 +39,11 @@ from rocketry_otel._model.text import optional_text, safe_text
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.process_name import host_name
 from rocketry_otel._runtime.scope import NAME
+from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._runtime.threads import start_thread
+from rocketry_otel._schedule.conditions import Conditions
+from rocketry_otel._schedule.task_states import TaskStates
+from rocketry_otel._schedule.verdicts import Moment, prepare
 from rocketry_otel._telemetry.running import RunningRun
 
 from .child_process import DROPPED_LINES
@@ -82,6 +86,8 @@ class Bridge:
         pipeline: The providers, and the delivery of stored records.
         latest_runs: The newest beginning and endings of each task.
         pending_launches: Runs that were launched and have no record yet.
+        conditions: The start conditions of the tasks.
+        task_states: What the start conditions depend on.
     """
 
     def __init__(
@@ -101,6 +107,8 @@ class Bridge:
         self._keeps_origin = run_lookup.adds("attributes")
         self.latest_runs = LatestRuns(run_lookup)
         self.pending_launches = PendingLaunches()
+        self.conditions = Conditions()
+        self.task_states = TaskStates(self._times_of)
         self._user_hooks = UserHooks()
         self._is_logged = False
         self._renew_lock()
@@ -115,6 +123,20 @@ class Bridge:
         self._is_closing_runs = False
         # In a forked child, these are the parent's runs.
         self._inherited = frozenset(self._tracker.open_runs())
+
+    def _times_of(self, task_name: str, actions: tuple[str, ...], since: float) -> list[float]:
+        with suppressed():
+            return self._run_lookup.times_of(task_name, actions, since)
+
+    def prepare(self, tasks: Iterable[Any]) -> None:
+        """Read once what the start conditions of tasks depend on; it never raises."""
+        for task in tasks:
+            try:
+                self.task_states.of(task)
+                leaves = self.conditions.of(task).tree.leaves()
+                prepare(leaves, Moment(task, self.task_states))
+            except Exception:  # noqa: PERF203  # a condition of the user's may raise anything
+                _logger.debug("a start condition is not known", exc_info=True)
 
     def _has_crash_record(self, ids: RunIds) -> bool:
         return self.pipeline.worker.crash_records.has(ids)
@@ -139,6 +161,8 @@ class Bridge:
         The other one sends its queues on its own thread: no task waits for it.
         """
         self._user_hooks, self.pending_launches = other._user_hooks, other.pending_launches
+        # Rocketry's own state of its tasks stays as well.
+        self.conditions, self.task_states = other.conditions, other.task_states
         with other._lock:
             self._tracker.adopt(other._tracker)
         self.pipeline.replace(other.pipeline, self._tracker.open_runs())
@@ -162,6 +186,8 @@ class Bridge:
         self, fields: Mapping[str, Any], message: object, execution: str | None
     ) -> TaskEvent:
         event = live_event(fields, message, execution)
+        if event.task_name is not None and event.action is not None:
+            self.task_states.add(event.task_name, event.action, event.created / NANOSECONDS)
         if event.action != RUN:
             return event
         schedulers = self.pipeline.worker.schedulers

@@ -349,6 +349,10 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
         """Return the settings, providers and hooks of a session, as ``instrument`` takes them."""
         return self._routes.of_session(session).arguments
 
+    def bridge_of(self, session: Any) -> Bridge:
+        """Return the bridge of the runs of a session."""
+        return self._routes.of_session(session).bridge
+
     def take_over(self, fields: dict[str, Any]) -> None:
         """Write a record that another repository has kept; it is not sent.
 

@@ -32,6 +32,7 @@ from rocketry_otel._model.annotations import Annotations
 from rocketry_otel._model.text import optional_text
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.sigterm import termination
+from rocketry_otel._schedule.triggers import SHUTDOWN, STARTUP
 
 from .child_process import ChildRecords, ChildSide
 from .current_run import CurrentRun, _current
@@ -82,6 +83,8 @@ class SchedulerHooks:
         self._loggers = [session.config.task_logger_basename]
         self.scheduler_logger: str = session.config.scheduler_logger_basename
         self._baggage: dict[str, object] = {}
+        # Whether the scheduler starts or ends, when it launches tasks of a kind.
+        self._phase: str | None = None
         self._gone_runs = GoneRuns()
         self._next_look = self._next_look_at_others = 0.0
         _bridges[self._key] = bridge
@@ -169,7 +172,7 @@ class SchedulerHooks:
             self._watch_children()
             if task.get_execution() == "process":
                 progress_board.open_pipe()
-            launching = Launching(task, bridge, *requests.take(task))
+            launching = Launching(task, bridge, *requests.take(task), phase=self._phase)
             links = self._links(launching) if self._settings.links else ()
             launch = Launch(get_current(), links, attributes=launch_attributes(launching))
             bridge.pending_launches.put(task.name, run_id, launch)
@@ -295,10 +298,13 @@ class SchedulerHooks:
         """Find the providers after all hooks of the start, which may set providers."""
         log_lines.enter_scheduler(self)
         self._verify_last()
+        self._phase = STARTUP
         yield
+        self._phase = None
         bridge = _bridges.get(self._key)
         session = self._its_session()
         if bridge is not None and session is not None:
+            bridge.prepare(session.tasks)
             bridge.start([str(task.name) for task in session.tasks])
             self._log_start(bridge)
         self._look_after_others(is_start=True)
@@ -326,7 +332,9 @@ class SchedulerHooks:
         Next the process may be replaced, or ended by a web server's signal: nothing is sent then.
         """
         self._close_gone_runs()
+        self._phase = SHUTDOWN
         yield
+        self._phase = None
         bridge = _bridges.get(self._key)
         if bridge is None:
             return

@@ -87,7 +87,7 @@ def instrument(
         SettingsError: If the environment has a bad value.
         RepositoryError: If the repository cannot be opened; nothing has changed then.
     """
-    session = _session_of(app)
+    session = session_of(app)
     check_repository_or_url(repo)
     check_options(
         settings=settings,
@@ -141,7 +141,7 @@ def uninstrument(app: Application | Session) -> None:
     Args:
         app: The argument of ``instrument``.
     """
-    session = _session_of(app)
+    session = session_of(app)
     logger = logging.getLogger(session.config.task_logger_basename)
     handler = _handler_in(logger)
     if handler is None:
@@ -171,7 +171,7 @@ def arguments_of(app: Application | Session) -> dict[str, Any] | None:
     Returns:
         The keyword arguments; ``None`` if the application is not instrumented.
     """
-    session = _session_of(app)
+    session = session_of(app)
     handler = handler_of(session)
     if handler is None:
         return None
@@ -179,7 +179,7 @@ def arguments_of(app: Application | Session) -> dict[str, Any] | None:
     return {"repo": repo, **handler.arguments_of(session)}
 
 
-def _session_of(app: Application | Session) -> Session:
+def session_of(app: Application | Session) -> Session:
     # A session has a ``session`` too: Rocketry's default one, which may be another.
     session = app if isinstance(app, Session) else getattr(app, "session", None)
     if not isinstance(session, Session):

@@ -14,6 +14,7 @@ from rocketry_otel._model.annotations import plain_attributes
 from rocketry_otel._runtime.scope import NAME
 
 from .code_location import code_attributes
+from .trigger import trigger
 
 if TYPE_CHECKING:
     from rocketry_otel._model.annotations import RunLink
@@ -32,12 +33,14 @@ class Launching(NamedTuple):
         bridge: The bridge of its application.
         is_requested: Whether ``task.run()`` has asked for this run.
         request: The link to the span that was active there, if one was.
+        phase: ``startup`` or ``shutdown`` of the scheduler; ``None`` between them.
     """
 
     task: Any
     bridge: Bridge
     is_requested: bool
     request: RunLink | None = None
+    phase: str | None = None
 
     @property
     def time(self) -> float:
@@ -48,7 +51,7 @@ class Launching(NamedTuple):
 Source = Callable[[Launching], Mapping[str, object]]
 
 # The names of the attributes begin with ``rocketry.`` or ``code.``: no others come to the span.
-SOURCES: tuple[Source, ...] = (code_attributes,)
+SOURCES: tuple[Source, ...] = (code_attributes, trigger)
 
 
 def launch_attributes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from weakref import finalize, ref
 
 from . import periods
@@ -267,7 +267,9 @@ class Retry(Node):
     @property
     def words(self) -> str:
         """The limit, if there is one."""
-        return "retry" if self.limit == -1 else f"retry, at most {self.limit} times"
+        if self.limit in {-1, 0}:
+            return "retry" if self.limit else "no retry"
+        return f"retry, at most {self.limit} times"
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,23 +417,35 @@ def _inner(node: Node, *in_brackets: type[Node]) -> str:
     return f"({node.words})" if isinstance(node, in_brackets) else node.words
 
 
+class Parsed(NamedTuple):
+    """The start condition of a task.
+
+    Attributes:
+        condition: Rocketry's object. It is not kept alive, because it may hold tasks.
+        tree: The same as a tree.
+        memo: Room for what depends on the tree alone.
+    """
+
+    condition: ref[Any]
+    tree: Node
+    memo: dict[Any, Any]
+
+
 class Conditions:
     """The tree of each task, parsed once while its start condition is the same object."""
 
     def __init__(self) -> None:
         """Begin with no task."""
-        # By identity: two tasks with equal fields are equal to pydantic. The condition is not kept
-        # alive, because it may hold tasks.
-        self._trees: dict[int, tuple[ref[Any], Node]] = {}
+        # By identity: two tasks with equal fields are equal to pydantic.
+        self._parsed: dict[int, Parsed] = {}
 
-    def of(self, task: Any) -> Node:
-        """Return the tree of a task's start condition."""
+    def of(self, task: Any) -> Parsed:
+        """Return the start condition of a task."""
         condition = task.start_cond
-        known = self._trees.get(id(task))
-        if known is not None and known[0]() is condition:
-            return known[1]
-        tree = parse(condition)
+        known = self._parsed.get(id(task))
+        if known is not None and known.condition() is condition:
+            return known
         if known is None:
-            finalize(task, self._trees.pop, id(task), None)
-        self._trees[id(task)] = ref(condition), tree
-        return tree
+            finalize(task, self._parsed.pop, id(task), None)
+        parsed = self._parsed[id(task)] = Parsed(ref(condition), parse(condition), {})
+        return parsed
