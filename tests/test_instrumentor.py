@@ -26,6 +26,7 @@ from tests.support import apps
 from tests.support.apps import make_app, run_tasks
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 from tests.support.processes import Finished, run_command
+from tests.support.program import Program
 
 LOGGER = logging.getLogger("rocketry.task")
 HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
@@ -315,7 +316,7 @@ logger_provider:
 def test_file_of_configuration_is_followed(
     disabled: str, more: str, spans: list[str], events: list[str], line: str, receiver, tmp_path
 ) -> None:
-    """What the file has is sent as it says, nothing else is, and one line of the log has it."""
+    """The file chooses all that is sent, and one line of the log has that."""
     # Not imported: that would count as having read a file.
     if find_spec("opentelemetry.configuration") is None:
         pytest.skip("opentelemetry-configuration is not installed")
@@ -334,3 +335,53 @@ def test_file_of_configuration_is_followed(
     assert bool(names) == bool(events)
     (found,) = [it for it in done.stderr.splitlines() if "OTEL_CONFIG_FILE configures" in it]
     assert line in found
+
+
+SERVER = """
+from rocketry import Rocketry
+
+app = Rocketry(execution="thread")
+
+@app.task("every 1 hour")
+def etl():
+    print("the body runs", flush=True)
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [])
+    return [b""]
+"""
+# As Rocketry's users do it: the scheduler runs in a thread of the worker.
+GUNICORN = """
+import threading
+
+def post_worker_init(worker):
+    import server
+    threading.Thread(target=server.app.run, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_worker_of_gunicorn_is_recorded(
+    receiver: OTLPReceiver, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Also if the application was imported, and the providers made, before the fork."""
+    (tmp_path / "server.py").write_text(SERVER, encoding="utf-8")
+    (tmp_path / "gunicorn.conf.py").write_text(GUNICORN, encoding="utf-8")
+    command = [str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable]
+    command += ["-m", "gunicorn", "server:wsgi", "--no-control-socket", "--bind", "127.0.0.1:0"]
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+        "OTEL_BLRP_SCHEDULE_DELAY": "50",
+        **HTTP,
+        **NO_METRICS,
+    }
+    with Program([*command, *options], tmp_path, env) as program:
+        program.wait_for_line("the body runs")
+        assert receiver.wait_for(lambda it: it.spans, 60)
+        program.terminate()
+        assert program.wait() == 0
+    assert [it.span.name for it in receiver.spans] == ["run etl"]
+    names = [it.log_record.event_name for it in receiver.log_records]
+    of_tasks = [name for name in names if name.startswith("rocketry.task.")]
+    assert of_tasks == ["rocketry.task.run", "rocketry.task.success"]
