@@ -74,12 +74,14 @@ test-rocketry: $(VENV)/ready
 
 # Two halves at a time, for most of it is waiting. The first writes into a file, which is shown when
 # both have ended. An interrupt or a failure of make ends both.
-first_half := $(addprefix tests/conservation/,test_kills.py test_disk.py test_clock.py)
+first_half := $(addprefix tests/conservation/,test_kills.py test_disk.py test_clock.py \
+	test_servers.py)
 test-conservation: $(VENV)/ready
 	@output=$$(mktemp); \
 	$(run) -m pytest -m conservation $(first_half) > "$$output" 2>&1 & half=$$!; \
 	trap 'kill $$half 2> /dev/null; rm -f "$$output"' EXIT; trap 'exit 130' INT TERM HUP; \
-	$(run) -m pytest -m conservation $(first_half:%=--ignore=%) tests/conservation; second=$$?; \
+	$(run) -m pytest -m conservation $(first_half:%=--ignore=%) tests/conservation \
+		tests/repositories/test_contract.py; second=$$?; \
 	wait $$half; first=$$?; cat "$$output"; \
 	echo "Conservation: the halves ended with status $$first and $$second"; \
 	[ $$first -eq 0 ] && [ $$second -eq 0 ]

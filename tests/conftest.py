@@ -18,6 +18,7 @@ from rocketry_otel._instrumentation.log_lines import log_lines
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
 from tests.support.exits import uninterrupted
 from tests.support.repositories import (  # noqa: F401  # fixtures
+    ferretdb,
     make_repo,
     make_url,
     mariadb,

@@ -34,7 +34,8 @@ ODD_TEXTS = [
 ]
 
 
-@pytest.fixture(params=KINDS)
+# A real server of MongoDB's protocol is built with the stack, and so left to the full run.
+@pytest.fixture(params=[*KINDS, pytest.param("ferretdb", marks=pytest.mark.conservation)])
 def url(request, make_url):
     """The URL of an empty repository of each kind."""
     return make_url(request.param)

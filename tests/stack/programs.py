@@ -22,6 +22,8 @@ from typing import ClassVar
 MANIFEST = Path(__file__).with_name("collector-builder.yaml")
 COMPOSE_SOURCE = Path(__file__).with_name("compose.go")
 FERRETDB_SOURCE = Path(__file__).with_name("ferretdb.go")
+GRAFANA_SOURCE = Path(__file__).with_name("grafana.go")
+LOGQL_FOLDER = Path(__file__).with_name("logql")
 KAFKA_SOURCE = Path(__file__).with_name("kafka.xml")
 _LINES_OF_A_FAILURE = 15
 _COPY_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
@@ -127,6 +129,17 @@ class _Kafka(Program):
         _run(directory, "mvn", "-B", "-q", _COPY_DEPENDENCIES, "-DoutputDirectory=lib")
 
 
+class _LogQL(Program):
+    """The parser that Grafana's editor has; the lock file has the hashes of its parts."""
+
+    tools = ("npm", "node")
+
+    def build(self, directory: Path) -> None:
+        """Fetch it into an empty directory."""
+        shutil.copytree(LOGQL_FOLDER, directory, dirs_exist_ok=True)
+        _run(directory, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+
+
 def _key(name: str, source: Path, module: tuple[str, str] | None = None) -> str:
     """Return a name that changes with what the program is made from."""
     digest = hashlib.sha256(source.read_bytes() + (repr(module) if module else "").encode())
@@ -176,9 +189,21 @@ FERRETDB = _OurLines(
 )
 # Some 43 MB, which need a Java of 17 or later to run.
 KAFKA = _Kafka(_key("kafka", KAFKA_SOURCE), ["lib/kafka_2.13-4.1.1.jar"])
+_GRAFANA = ("github.com/grafana/grafana-foundation-sdk/go", "v0.0.22")
+GRAFANA_SCHEMA = _OurLines(
+    _key("grafana", GRAFANA_SOURCE, _GRAFANA),
+    ["grafana"],
+    _GRAFANA,
+    ["."],
+    source=GRAFANA_SOURCE,
+)
+LOGQL = _LogQL(
+    _key("logql", LOGQL_FOLDER / "package-lock.json", ((LOGQL_FOLDER / "main.js").read_text(), "")),
+    ["main.js", "node_modules/@grafana/lezer-logql/index.es.js"],
+)
 PROGRAMS = (FERRETDB, COLLECTOR, JAEGER, PROMETHEUS, VICTORIA_LOGS, COMPOSE)
 # Their tests are skipped without them, unless all tests are required.
-OPTIONAL = (KAFKA,)
+OPTIONAL = (KAFKA, GRAFANA_SCHEMA, LOGQL)
 
 
 def cache() -> Path:

@@ -95,6 +95,12 @@ class AppProcess:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def terminate(self, timeout: float = 60) -> int:
+        """Ask it to end by SIGTERM, and return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout)
+        return self.process.returncode
+
     def stop(self, timeout: float = 30) -> int:
         """Let it end by itself, and return its exit status."""
         self.say("stop")

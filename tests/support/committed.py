@@ -16,8 +16,11 @@ import pymongo
 from tests.support.ferretdb import FerretDB
 from tests.support.mariadb import MariaDB
 from tests.support.postgresql import PostgreSQL
+from tests.support.server_process import ServerProcess
 
 TABLE = "rocketry_task_events"
+# That of a record of no run: a crash that Rocketry logs of a run that goes on elsewhere.
+NO_SPAN = "0" * 16
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,12 @@ class Store:
     Attributes:
         url: The URL for ``ROCKETRY_OTEL_REPO``.
         rows: Gives its rows, oldest first.
+        server: The process of its server, if it has one.
     """
 
     url: str
     rows: Callable[[], Iterator[Mapping[str, Any]]]
+    server: ServerProcess | None = None
 
     def committed(self) -> list[Committed]:
         """Return all that it holds now."""
@@ -124,7 +129,7 @@ def postgresql(server: PostgreSQL) -> Store:
             query = f"SELECT row_to_json(it) FROM {TABLE} it ORDER BY id"  # noqa: S608
             yield from map(json.loads, server.psql(query, database).splitlines())
 
-    return Store(server.url(database), rows)
+    return Store(server.url(database), rows, server.process)
 
 
 def mariadb(server: MariaDB) -> Store:
@@ -138,7 +143,7 @@ def mariadb(server: MariaDB) -> Store:
             query = f"SELECT json_object({pairs}) FROM {TABLE} ORDER BY id"  # noqa: S608
             yield from map(json.loads, server.sql(query, database).splitlines())
 
-    return Store(server.url(database), rows)
+    return Store(server.url(database), rows, server.process)
 
 
 def ferretdb(server: FerretDB) -> Store:
@@ -149,4 +154,4 @@ def ferretdb(server: FerretDB) -> Store:
         with pymongo.MongoClient(server.url(database)) as client:
             yield from client[database][TABLE].find().sort("_id", 1)
 
-    return Store(server.url(database), rows)
+    return Store(server.url(database), rows, server.process)

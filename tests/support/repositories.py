@@ -1,4 +1,7 @@
-"""Repositories of every kind, ours and as users make them of Red Bird's; all real but MongoDB's."""
+"""Repositories of every kind, ours and as users make them of Red Bird's.
+
+All are real but ``mongodb``, which is a stand-in; ``ferretdb`` is a real server of its protocol.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from redbird.base import BaseRepo
 from redbird.repos import CSVFileRepo, JSONDirectoryRepo, MemoryRepo, MongoRepo, SQLRepo
 
 from rocketry_otel import TaskEventRecord, open_repository
+from tests.support.ferretdb import FerretDB, run_ferretdb
 from tests.support.mariadb import MariaDB, run_mariadb
 from tests.support.postgresql import PostgreSQL, run_postgresql
 
@@ -45,6 +49,13 @@ def mariadb() -> Iterator[MariaDB]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def ferretdb() -> Iterator[FerretDB]:
+    """A FerretDB server for the whole session."""
+    with run_ferretdb() as server:
+        yield server
+
+
 @pytest.fixture
 def mongo_server(monkeypatch: pytest.MonkeyPatch) -> ServerStore:
     """The server of every MongoDB client in a test."""
@@ -64,6 +75,9 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], 
         if kind == "mariadb":
             maria: MariaDB = request.getfixturevalue("mariadb")
             return maria.url(maria.new_database())
+        if kind == "ferretdb":
+            ferret: FerretDB = request.getfixturevalue("ferretdb")
+            return ferret.url(ferret.new_database())
         if kind == "mongodb":
             request.getfixturevalue("mongo_server")
             return "mongodb://localhost/telemetry"
