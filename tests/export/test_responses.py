@@ -27,13 +27,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
-from rocketry_otel._export import responses
+from rocketry_otel._export import http_session, responses
 from rocketry_otel._export.exporters import _GRPC_OPTIONS
+from rocketry_otel._export.http_session import WatchedSession
 from rocketry_otel._export.responses import (
     Answer,
     NotAcceptedError,
     Result,
-    WatchedSession,
     WatchedStub,
     shown,
 )
@@ -204,7 +204,7 @@ def test_otel_certificate_variables_win(tmp_path: Path, monkeypatch: pytest.Monk
 
 def pause_for(value: str | None) -> float | None:
     """Return the pause that a ``Retry-After`` makes."""
-    return Result(Answer.UNAVAILABLE, retry_after=responses._retry_after(value)).retry_after
+    return Result(Answer.UNAVAILABLE, retry_after=http_session._retry_after(value)).retry_after
 
 
 @pytest.mark.parametrize(
@@ -264,10 +264,10 @@ def test_root_of_a_circular_error_is_found() -> None:
     root = OSError(111, "refused")
     middle = Sent("middle")
     middle.reason = root  # type: ignore[attr-defined]
-    assert responses._root(Sent(middle)) is root
+    assert http_session._root(Sent(middle)) is root
     one, other = Sent(), Sent()
     one.args, other.args = (other,), (one,)
-    assert responses._root(one) in {one, other}
+    assert http_session._root(one) in {one, other}
 
 
 def test_error_is_shown_in_one_line() -> None:

@@ -25,7 +25,6 @@ from .responses import (
     Answer,
     NotAcceptedError,
     Result,
-    WatchedSession,
     WatchedStub,
     shown,
 )
@@ -244,6 +243,8 @@ def _destination(signal: str, name: str) -> ExporterDestination:
 
 def _http_destination(signal: str) -> ExporterDestination:
     from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
+
+    from .http_session import WatchedSession  # noqa: PLC0415  # slow to import
 
     class_ = _exporter_class(signal, "otlp_proto_http")
     timeout = _timeout(signal)
