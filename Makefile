@@ -18,8 +18,7 @@ run := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-quick test-rocketry test-pips test-first-hour
 .PHONY: test-conservation test-conservation-long
-.PHONY: stack test-stack lint docs benchmark benchmark-smoke benchmark-catching-up build clean
-.PHONY: benchmark-repositories
+.PHONY: stack test-stack lint docs bench benchmark-smoke build clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,13 +42,10 @@ help:
 	@echo "                try make demo in a fresh clone with Python and make only, no HOME, no cache"
 	@echo "make lint       check style, format, types, imports of the rooms and words"
 	@echo "make docs       build the documentation into site/; a warning or a broken link is an error"
-	@echo "make benchmark  measure what a task's run costs"
+	@echo "make bench      measure what everything costs; ONLY=cost_of_a_run chooses one benchmark,"
+	@echo "                BENCH=--large takes the sizes that take long, too"
 	@echo "make benchmark-smoke"
-	@echo "                see that the benchmark works"
-	@echo "make benchmark-repositories"
-	@echo "                measure what each kind of repository costs"
-	@echo "make benchmark-catching-up"
-	@echo "                measure how 200,000 records are caught up with"
+	@echo "                see that the benchmarks work"
 	@echo "make build      build sdist and wheel into dist/ and try the wheel"
 	@echo "make clean      remove all that the above has made"
 	@echo "PYTHON=...      chooses the interpreter, here: $(or $(PYTHON),none found)"
@@ -122,19 +118,12 @@ docs: $(VENV)/ready
 	$(run) -m sphinx -E -W --keep-going -n -q -b html -d site/.doctrees docs site
 	$(run) lint/links.py
 
-benchmark: $(VENV)/ready
-	$(run) benchmarks/cost_of_a_run.py
+bench: $(VENV)/ready
+	$(run) benchmarks/all.py $(ONLY:%=--only %) $(BENCH)
 
-# Its shortest form: it shows that the benchmark works, and measures nothing.
+# Their shortest form: it shows that they work, and measures nothing.
 benchmark-smoke: $(VENV)/ready
-	$(run) benchmarks/cost_of_a_run.py --smoke
-	$(run) benchmarks/cost_of_a_repository.py --smoke
-
-benchmark-repositories: $(VENV)/ready
-	$(run) benchmarks/cost_of_a_repository.py
-
-benchmark-catching-up: $(VENV)/ready
-	$(run) benchmarks/catching_up.py
+	$(run) benchmarks/all.py --smoke
 
 # The wheel is tried in an environment of its own, whose check compares it with the pinned versions.
 build: $(VENV)/ready

@@ -1,63 +1,47 @@
 """A day's outage in fast motion: an application catches up with what its repository holds.
 
-An SQLite repository holds 200,000 records that a dead process has not delivered; an application
-delivers them to a real receiver on the same machine, which decodes and counts them. Beside it: a
-tenth as much, and how long it takes just to read those records with Red Bird. The result is
-ratios, which machines agree on better than on times.
+An SQLite repository holds records that a dead process has not delivered; an application
+delivers them to a real receiver on the same machine, which decodes and counts them. It is compared
+with a tenth as much.
 
-Run it with ``make benchmark-catching-up``. Wanted: memory that does not grow with the history
-(ratio about 1), and time that grows in proportion to it (ratio about 10).
+Time is compared for a record: ten times as many take ten times as long. Memory does not grow.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from rocketry_otel import open_repository
+from figures import Figure, Size, run
 
 # The receiver is that of the tests.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.support.catching_up import CaughtUp, catch_up
 
-RECORDS = 200_000
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SHARE = 10
 TIMEOUT = 900.0
 
 
-def measure(records: int) -> tuple[CaughtUp, float]:
-    """Return how the application caught up, and how long it takes just to read."""
+def caught_up(records: int) -> CaughtUp:
+    """Return how the application caught up."""
     with TemporaryDirectory() as directory:
-        result = catch_up(Path(directory), records, TIMEOUT)
-        repo = open_repository(f"sqlite:///{directory}/tasks.db")
-        began = time.perf_counter()
-        for _ in repo.filter_by():
-            pass
-        return result, time.perf_counter() - began
+        return catch_up(Path(directory), records, TIMEOUT)
 
 
-def show(result: CaughtUp, reading: float) -> None:
-    """Print one line."""
-    print(
-        f"{result.records:8,} records: {result.seconds:6.1f} s, "
-        f"{result.records / result.seconds:7,.0f} a second, "
-        f"{result.seconds / reading:5.1f} times as long as to read them, "
-        f"{result.megabytes:6.1f} MB at most"
-    )
-
-
-def main() -> None:
-    records = int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS
-    few, few_reading = measure(records // SHARE)
-    show(few, few_reading)
-    many, many_reading = measure(records)
-    show(many, many_reading)
-    print(f"time: ratio {many.seconds / few.seconds:.2f} for {SHARE} times as much")
-    print(f"memory: ratio {many.megabytes / few.megabytes:.2f}")
+def measure(size: Size) -> Iterator[Figure]:
+    records = size.of(500, 20_000, 200_000)
+    few, many = caught_up(records // SHARE), caught_up(records)
+    name = f"catching up with {records:,} / a tenth of it"
+    times = [one.seconds / one.records * 1e6 for one in (few, many)]
+    yield Figure(name, "µs", times[:1], times[1:], "1.0")
+    yield Figure("its memory", "MB", [few.megabytes], [many.megabytes], "1.0")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(__doc__, measure))

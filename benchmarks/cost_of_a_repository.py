@@ -4,16 +4,12 @@ Each kind adds a record, and reads ten by ``.all()`` and one by ``.last()``. The
 turns, so other load of the machine slows all of them. The result is ratios of the thread's CPU
 time, because ratios differ less than times between machines. For memory, it is bytes a record.
 
-Run it with ``make benchmark-repositories``; PostgreSQL is measured if ``BENCHMARK_POSTGRESQL`` has
-the URL of an empty database. Wanted, ours / Red Bird: SQLite at most 0.30, PostgreSQL 0.5, CSV 0.9,
-``.all()`` 1.0; and at most 950 bytes a record in memory.
+PostgreSQL is measured if ``BENCHMARK_POSTGRESQL`` has the URL of an empty database.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import sys
 import time
 import tracemalloc
@@ -23,17 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import sqlalchemy.orm  # Red Bird uses it without importing it
-from redbird.repos import CSVFileRepo, SQLRepo
+from figures import Figure, Size, run
+from redbird.repos import CSVFileRepo, MemoryRepo, SQLRepo
 
 from rocketry_otel import TaskEventRecord, open_repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from redbird import BaseRepo
 
 ROUNDS = 5
 RECORDS = 60
+WANTED = {"SQLite, add": "0.3", "PostgreSQL, add": "0.5", "CSV, add": "0.9"}
 
 
 def record(number: int) -> TaskEventRecord:
@@ -86,8 +84,9 @@ def microseconds(work: Callable[[Any], object], arguments: list[Any]) -> float:
     return (time.thread_time() - began) / len(arguments) * 1e6
 
 
-def measure(rounds: int, records: int) -> None:
-    """Print the medians of each kind, and their ratios with the spread of the rounds."""
+def measure(size: Size) -> Iterator[Figure]:
+    """Measure each question to each kind of repository."""
+    rounds, records = size.of((1, 2), (ROUNDS, RECORDS))
     asks: dict[str, Callable[[BaseRepo], Callable[[Any], object]]] = {
         "add": lambda repo: repo.insert,
         ".all() of ten": lambda repo: lambda _: repo.filter_by(task_name="few").all(),
@@ -99,30 +98,24 @@ def measure(rounds: int, records: int) -> None:
                 for number in range(10):
                     repo.insert(record(-1 - number).copy(update={"task_name": "few"}))
             for name, ask in asks.items():
-                times: list[tuple[float, float]] = []
+                times: list[tuple[float, ...]] = []
                 for round_ in range(rounds):
                     first = round_ * records
                     new = [record(number) for number in range(first, first + records)]
                     # Reading from CSV grows with the file.
                     arguments = new if name == "add" else new[: max(records // 20, 1)]
-                    plain, ours = (microseconds(ask(repo), arguments) for repo in pair)
-                    times.append((plain, ours))
-                show(f"{kind}, {name}", times)
+                    times.append(tuple(microseconds(ask(repo), arguments) for repo in pair))
+                plain, ours = ([pair[place] for pair in times] for place in (0, 1))
+                what = f"{kind}, {name}"
+                yield Figure(what, "µs", plain, ours, WANTED.get(what, "1.0"))
+    number = size.of(100, 10_000)
+    plain_repo = MemoryRepo(model=TaskEventRecord)
+    memories = [memory(repo, number) for repo in (plain_repo, open_repository("memory://"))]
+    yield Figure("memory://, a record", "bytes", memories[:1], memories[1:])
 
 
-def show(name: str, times: list[tuple[float, float]]) -> None:
-    """Print one line."""
-    plain, ours = (statistics.median(column) for column in zip(*times, strict=True))
-    ratios = sorted(ours / plain for plain, ours in times)
-    print(
-        f"{name:28} {plain:8.0f} µs {ours:8.0f} µs   ratio {statistics.median(ratios):.2f} "
-        f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    )
-
-
-def memory(records: int) -> float:
-    """Return the bytes that a record takes in ``memory://``, with the texts of its own."""
-    repo = open_repository("memory://")
+def memory(repo: BaseRepo, records: int) -> float:
+    """Return the bytes that a record takes in a repository, with the texts of its own."""
     repo.insert(record(0))
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
@@ -133,15 +126,5 @@ def memory(records: int) -> float:
     return (after - before) / records
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description="Measure the cost of repositories.")
-    parser.add_argument("--smoke", action="store_true", help="show that it works; measure nothing")
-    smoke = parser.parse_args(arguments).smoke
-    print(f"{'':28} {'Red Bird':>11} {'ours':>11}")
-    measure(*((1, 2) if smoke else (ROUNDS, RECORDS)))
-    print(f"memory://: {memory(100 if smoke else 10_000):.0f} bytes a record")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(__doc__, measure))

@@ -15,7 +15,7 @@ The result is ratios, because ratios differ less than times between machines.
 ``thread`` is the processor time of the thread that logs, which is the scheduler's: every task waits
 for it. ``process`` is that of the whole process, until everything has been sent.
 
-Run it with ``make benchmark``; ``--repo URL`` chooses the repository of all ways, ``--json FILE``
+``--repo URL`` chooses the repository of all ways, ``--json FILE``
 keeps the result.
 """
 
