@@ -32,6 +32,7 @@ ROUNDS = 3
 RUNS_A_SECOND = 200
 SECONDS = 20.0
 MOST = 0.999
+WARM_UP = 20
 FAULTS = {"healthy": Ok(), "answers 503": Status(503), "hangs": Hang()}
 
 
@@ -56,7 +57,8 @@ def work(kind: str, seconds: str) -> list[float]:
             times.append((time.perf_counter() - began) * 1e6)
         due += 1 / RUNS_A_SECOND
         time.sleep(max(due - time.perf_counter(), 0.0))
-    times.sort()
+    # The first records find the providers.
+    times = sorted(times[WARM_UP:])
     return [times[len(times) // 2], times[int(len(times) * MOST)]]
 
 
