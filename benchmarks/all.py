@@ -24,7 +24,7 @@ BENCHMARKS = {
     "queries": False,
     "start_up": True,
     "scale": False,
-    "long_life": True,
+    "many_runs": True,
     "import_time": False,
 }
 

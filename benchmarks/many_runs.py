@@ -1,4 +1,4 @@
-"""Measures a long life: what a run costs, and the memory, at its start and at its end.
+"""Measures many runs: what a run costs, and the memory, at the start and at the end.
 
 One handler with retention by count logs run after run on ``memory://`` and on SQLite. The first
 tenth is compared with the last one.
