@@ -190,7 +190,8 @@ def test_demo_has_overlapping_runs(shown):
 
 def test_demo_failure_has_its_exception(shown):
     """The failed run's span has the exception that its child process raised."""
-    (span,) = _spans_of(shown, "send-invoices")
+    # On a slow machine there are several.
+    span = _spans_of(shown, "send-invoices")[-1]
     (event,) = span.events
     attributes = attributes_of(event.attributes)
 
@@ -203,18 +204,25 @@ def test_demo_failure_has_its_exception(shown):
 
 def test_demo_timeout_is_one(shown):
     """The run that Rocketry terminated has the error type of a timeout."""
-    (span,) = _spans_of(shown, "import-feed")
+    types = {
+        attributes_of(span.attributes)["error.type"] for span in _spans_of(shown, "import-feed")
+    }
 
-    assert attributes_of(span.attributes)["error.type"] == "timeout"
+    assert types == {"timeout"}
 
 
 def test_demo_prints_a_query(shown):
-    """The result under the expression is that of the very expression."""
-    (record,) = shown.repo.filter_by(task_name="send-invoices", action="fail").all()
+    """The result under the expression is that of the very expression, its newest record whole."""
+    *earlier, record = shown.repo.filter_by(task_name="send-invoices", action="fail").all()
+    first = (
+        f"[... {len(earlier)} earlier record{'s' if len(earlier) > 1 else ''} ...\n "
+        if earlier
+        else "["
+    )
 
     assert (
         '>>> handler.repo.filter_by(task_name="send-invoices", action="fail").all()\n'
-        "[TaskEventRecord(\n"
+        f"{first}TaskEventRecord(\n"
         "    task_name='send-invoices',\n"
         "    action='fail',\n"
         f"    created={record.created!r},\n"
