@@ -18,7 +18,7 @@ from .servers import ROOT, eventually
 
 RULES = ROOT / "stack" / "prometheus-rules.yaml"
 TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
-SUFFIX = {"`s`": "_seconds"}
+SUFFIX = {"`s`": "_seconds", "`1`": "_ratio"}
 
 
 def rules() -> list[dict]:
@@ -65,7 +65,7 @@ def test_each_recorded_series_is_used_and_each_that_is_used_is_recorded():
 @contextmanager
 def working(run_app, stack, service: str) -> Iterator[None]:
     """Keep an application running."""
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint}
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint, "PROGRESS": "1"}
     with ThreadPoolExecutor() as pool:
         ran = pool.submit(run_app, service, env, 15)
         yield
@@ -161,6 +161,8 @@ def test_five_hundred_tasks(tmp_path):
         labels = f'job="big",instance="i",task_name="task-{number}"'
         ended = f'{labels},rocketry_action="fail"'
         series[f"rocketry_task_active{{{labels}}}"] = "1x100"
+        series[f"rocketry_task_oldest_active_seconds{{{labels}}}"] = f"{number}x100"
+        series[f"rocketry_task_progress_ratio{{{labels}}}"] = "0.5x100"
         series[f"rocketry_task_last_success_seconds{{{labels}}}"] = f"{number}x100"
         series[f"rocketry:task_interval:mean7d{{{labels}}}"] = "60x100"
         series[f"rocketry_task_duration_seconds_count{{{ended}}}"] = f"0+{number + 1}x100"
@@ -173,7 +175,7 @@ def test_five_hundred_tasks(tmp_path):
         for target in panel["targets"]
         if re.search(r"by \([^)]*task_name", target.get("expr", "")) and panel["type"] != "stat"
     ]
-    assert len(asked) == 11
+    assert len(asked) == 13
     # A minute of each: one failure a second of the first task, two of the second.
     asked = [(f"count({query})", count) for query, count in asked]
     for title in ("Runs", "Failed runs"):

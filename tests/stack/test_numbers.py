@@ -9,6 +9,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -175,6 +176,33 @@ def test_five_hundred_tasks(large, run):
     """Each of them, and the failures of a third of them."""
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": large.collector.http_endpoint}
     compare(large, "five-hundred", actions_of(run("five-hundred", 500, env)))
+
+
+def test_runs_that_go_on(stack, run_app):
+    """Their progress is that of the body, and their age is less than the length of a run."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint, "PROGRESS": "1"}
+    numbers = Numbers(stack.prometheus, "goes-on")
+    panels = ("Progress of runs that go on", "Oldest run that goes on")
+
+    def hanging() -> dict[str, float]:
+        values = {
+            title: float(it["value"][1])
+            for title in panels
+            for it in numbers.of(title)
+            if it["metric"]["task_name"] == "hang"
+        }
+        return values if len(values) == len(panels) else {}
+
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run_app, "goes-on", env, 15)
+        shown = eventually(hanging, 60, "A run that hangs")
+        ran = running.result()
+    progress, age = (shown[title] for title in panels)
+    assert progress == 0.75
+    began = {it["run_id"]: it["created"] for it in ran.records if it["action"] == "run"}
+    longest = max(it["created"] - began[it["run_id"]] for it in ran.endings("hang"))
+    # The record of an ending is made a moment before the run is over for the application.
+    assert 0 < age < longest + 1
 
 
 def test_quantiles_are_those_of_the_runs(stack, run):
