@@ -108,6 +108,7 @@ class Pipeline:
         self._outage = Outage(self.counters)
         self._may_be_global = False
         self._running: Callable[[], Iterable[RunningRun]] = tuple
+        self._next_runs: Callable[[], Iterable[tuple[str, float]]] = tuple
         self._signals: _Signals | None = None
         self._closed = False
         self._resting = False
@@ -147,9 +148,13 @@ class Pipeline:
         """Let our own providers become the global ones where the application has set none."""
         self._may_be_global = True
 
-    def show_running(self, running: Callable[[], Iterable[RunningRun]]) -> None:
-        """Let the metrics show the runs that go on, which ``running`` returns."""
-        self._running = running
+    def show_runs(
+        self,
+        running: Callable[[], Iterable[RunningRun]],
+        next_runs: Callable[[], Iterable[tuple[str, float]]],
+    ) -> None:
+        """Let the metrics show the runs that go on, and when the next ones are due."""
+        self._running, self._next_runs = running, next_runs
 
     def replace(self, other: Pipeline, open_runs: Iterable[Run]) -> None:
         """Send from now on in the place of another pipeline, which sends its queues and closes.
@@ -209,6 +214,7 @@ class Pipeline:
             delivery_of(self.worker),
             self._lose,
             self._running,
+            self._next_runs,
         )
         self.heartbeat.show(providers.meter)
         with suppressed():

@@ -26,6 +26,7 @@ from .crash_records import CrashRecords
 from .memory_state import MemoryState
 from .pruning import PruningTimes, prune_delivered
 from .schedulers import Schedulers
+from .settled_slots import SettledSlots
 from .state import State
 from .state_db import StateError
 from .state_path import repository_path, state_folder
@@ -84,6 +85,7 @@ class DeliveryWorker:
         self._folders: tuple[Path | None] | None = None  # the folder, once it was looked for
         self._schedulers: Schedulers | None = None
         self._crash_records: CrashRecords | None = None
+        self._settled_slots: SettledSlots | None = None
         self._pruning_times = PruningTimes(settings.retention)
         self._logged: set[str] = set()
         self._start_afresh()
@@ -168,6 +170,14 @@ class DeliveryWorker:
             with self._changed:
                 self._crash_records = self._crash_records or CrashRecords(self.folder, self._like)
         return self._crash_records
+
+    @property
+    def settled_slots(self) -> SettledSlots:
+        """The slots that are settled, kept beside the repository."""
+        if self._settled_slots is None:
+            with self._changed:
+                self._settled_slots = self._settled_slots or SettledSlots(self.folder, self._like)
+        return self._settled_slots
 
     @property
     def is_durable(self) -> bool:

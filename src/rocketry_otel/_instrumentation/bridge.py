@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from rocketry_otel._export.record_ref import record_ref_of
 from rocketry_otel._history.reconstruct import HistoryReader
@@ -44,6 +46,7 @@ from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._schedule.conditions import Conditions
 from rocketry_otel._schedule.task_states import TaskStates
 from rocketry_otel._schedule.verdicts import Moment, prepare
+from rocketry_otel._schedule.missed import RunTime
 from rocketry_otel._telemetry.running import RunningRun
 
 from .child_process import DROPPED_LINES
@@ -58,12 +61,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rocketry_otel._delivery.pipeline import Pipeline
+    from rocketry_otel._delivery.settled_slots import Settled
     from rocketry_otel._export.record_ref import RecordRef
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.runs import Run, Step
+    from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
+
+    from .schedule_watch import ScheduleWatch
 
     MakePipeline = Callable[[Callable[[str, Exception], None]], Pipeline]
 
@@ -72,6 +79,8 @@ _logger = logging.getLogger(NAME)
 # The record of a child process may come later than it was created, in nanoseconds.
 _MARGIN = 60_000_000_000
 _SECONDS_FOR_COMMITS = 1.0
+# Ended runs that may be the reason of a slot that was missed.
+_MOST_RUN_TIMES = 1_000
 
 
 class Bridge:
@@ -112,7 +121,9 @@ class Bridge:
         self._user_hooks = UserHooks()
         self._is_logged = False
         self._renew_lock()
-        self.pipeline.show_running(self._running)
+        self._run_times: deque[tuple[str, RunTime]] = deque(maxlen=_MOST_RUN_TIMES)
+        self._watches: WeakSet[ScheduleWatch] = WeakSet()
+        self.pipeline.show_runs(self._running, self._next_runs)
         after_fork_in_child(self._renew_lock)
 
     def _renew_lock(self) -> None:
@@ -236,6 +247,7 @@ class Bridge:
             elif step.change == "ended":
                 event = self._completed(event, run, fields)
                 self.latest_runs.remember(event, run)
+                self._keep_time(run, event)
             return Observation(event, step)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._counters.add("logs", "dropped", reason="error")
@@ -318,6 +330,51 @@ class Bridge:
             age = max(nanoseconds(_now_of(run)) - began.created, 0) / NANOSECONDS
             found.append(RunningRun(began.task_name or "", age, progress_board.of(run.ids)))
         return found
+
+    def watch(self, watch: ScheduleWatch) -> None:
+        """Show when the next runs of a session's tasks are due."""
+        self._watches.add(watch)
+
+    def _next_runs(self) -> list[tuple[str, float]]:
+        return [
+            (name, at)
+            for watch in list(self._watches)
+            for name, at in watch.next_runs()
+            if self._settings.exports(name)
+        ]
+
+    def _keep_time(self, run: Run, ended: TaskEvent) -> None:
+        if run.began is not None and isinstance(run.launch, Launched):
+            time_of_run = _time_of(run.began, ended.created / NANOSECONDS)
+            with self._lock:
+                self._run_times.append((run.launch.session_key, time_of_run))
+
+    def run_times(self, session_key: str) -> list[RunTime]:
+        """Return when the runs of a session went on: those of now, and the newest that ended."""
+        with self._lock:
+            ended = [one for key, one in self._run_times if key == session_key]
+            runs = self._tracker.open_runs()
+        return ended + [
+            _time_of(run.began)
+            for run in runs
+            if run.began is not None
+            and isinstance(run.launch, Launched)
+            and run.launch.session_key == session_key
+        ]
+
+    def settled_slots(self) -> dict[str, Settled]:
+        """Return the settled slots of each task, as an earlier scheduler has left them."""
+        return look_up(self.pipeline.worker.settled_slots.all) or {}
+
+    def keep_settled_slots(self, settled: Mapping[str, Settled]) -> None:
+        """Keep the settled slots of some tasks for the next start."""
+        look_up(self.pipeline.worker.settled_slots.put, settled)
+
+    def report_missed(self, task_name: str, reason: str, scope: str, signal: LogSignal) -> None:
+        """Send and count missed slots of a task; it never raises."""
+        if self._settings.exports(task_name):
+            self.pipeline.send_line(scope, signal, None)
+            self.pipeline.measure(lambda metrics: metrics.missed(task_name, reason))
 
     def crash(
         self, began: TaskEvent, ids: RunIds, created: float, exit_code: int | None = None
@@ -472,6 +529,10 @@ def _launched(began: TaskEvent, launch: Launch) -> TaskEvent:
         # Sorted by key, as they are read again.
         attributes = tuple(sorted({**dict(launch.attributes), **dict(attributes)}.items()))
     return began._replace(links=launch.links, attributes=attributes)
+
+
+def _time_of(began: TaskEvent, ended: float | None = None) -> RunTime:
+    return RunTime(began.task_name or "", began.execution, began.created / NANOSECONDS, ended)
 
 
 def _now_of(run: Run) -> float:

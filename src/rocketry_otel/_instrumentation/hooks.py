@@ -43,6 +43,7 @@ from .log_lines import Lines, log_lines
 from .pending_launches import Launch
 from .progress import ProgressReporter, progress_board
 from .run_span import RunSpan
+from .schedule_watch import ScheduleWatch
 from .start_line import start_line
 from .terminations import terminations
 
@@ -88,12 +89,18 @@ class SchedulerHooks:
         self._gone_runs = GoneRuns()
         self._next_look = self._next_look_at_others = 0.0
         _bridges[self._key] = bridge
+        find_bridge = functools.partial(_bridges.get, self._key)
+        watch = ScheduleWatch(session, find_bridge, self._key)
+        self._watch: ScheduleWatch | None = watch
+        bridge.watch(watch)
         self._watch_children()
 
     def use(self, bridge: Bridge) -> None:
         """Hand runs to another bridge from now on: the application has another repository."""
         _bridges[self._key] = bridge
         self._keeps_run_id = bridge.keeps_run_id
+        if self._watch is not None:
+            bridge.watch(self._watch)
 
     def install(self, session: Any) -> None:
         """Put the hooks in place."""
@@ -128,11 +135,13 @@ class SchedulerHooks:
         terminations.unwatch(Task, session)
         log_lines.unwatch(self)
         requests.unwatch(session)
+        self._watch_schedule(ScheduleWatch.stop)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state that a spawned child needs, with the baggage of its launcher."""
         state = dict(vars(self))
         state.pop("_session", None)
+        state["_watch"] = None
         state["_placement"] = None
         state["_progress_writer"] = progress_board.writer_to_pickle()
         state["_baggage"] = {
@@ -299,6 +308,7 @@ class SchedulerHooks:
         log_lines.enter_scheduler(self)
         self._verify_last()
         self._phase = STARTUP
+        self._watch_schedule(ScheduleWatch.start)
         yield
         self._phase = None
         bridge = _bridges.get(self._key)
@@ -307,7 +317,16 @@ class SchedulerHooks:
             bridge.prepare(session.tasks)
             bridge.start([str(task.name) for task in session.tasks])
             self._log_start(bridge)
+        self._watch_schedule(ScheduleWatch.follow)
         self._look_after_others(is_start=True)
+
+    def _watch_schedule(self, step: Callable[[ScheduleWatch], None]) -> None:
+        if self._watch is None:
+            return  # a copy in a spawned child
+        try:
+            step(self._watch)
+        except Exception:  # telemetry never hurts the task
+            _logger.debug("the schedule could not be watched", exc_info=True)
 
     def _log_start(self, bridge: Bridge) -> None:
         """Log one line that confirms that all is well."""
@@ -333,6 +352,7 @@ class SchedulerHooks:
         """
         self._close_gone_runs()
         self._phase = SHUTDOWN
+        self._watch_schedule(ScheduleWatch.stop)
         yield
         self._phase = None
         bridge = _bridges.get(self._key)
@@ -376,6 +396,7 @@ class SchedulerHooks:
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
             self._close_gone_runs()
+            self._watch_schedule(ScheduleWatch.look)
             self._look_after_others()
 
     def _look_after_others(self, *, is_start: bool = False) -> None:

@@ -14,6 +14,7 @@ from rocketry_otel._model.annotations import plain_attributes
 from rocketry_otel._runtime.scope import NAME
 
 from .code_location import code_attributes
+from .schedule_watch import schedule_attributes
 from .trigger import trigger
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Launching(NamedTuple):
 Source = Callable[[Launching], Mapping[str, object]]
 
 # The names of the attributes begin with ``rocketry.`` or ``code.``: no others come to the span.
-SOURCES: tuple[Source, ...] = (code_attributes, trigger)
+SOURCES: tuple[Source, ...] = (code_attributes, trigger, schedule_attributes)
 
 
 def launch_attributes(

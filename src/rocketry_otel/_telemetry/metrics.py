@@ -20,12 +20,13 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from rocketry_otel._export.own_providers import OwnMeterProvider
 from rocketry_otel._model.durations import NANOSECONDS
 from rocketry_otel._model.event import SUCCESS
+from rocketry_otel._model.missed import MISSED_REASON, SCHEDULE_DELAY
 from rocketry_otel._model.signals import ACTION, TASK_NAME, error_type_of
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 from rocketry_otel._runtime.threads import start_thread
 
-from .running import show_running
+from .running import show_next_runs, show_running
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -55,11 +56,12 @@ _sharing: WeakKeyDictionary[Any, list[TaskMetrics]] = WeakKeyDictionary()
 
 
 class _Duration(NamedTuple):
-    """How long a run took; ``context`` returns the context that holds its span."""
+    """How long a run took, or how late it was; ``context`` makes the context with its span."""
 
     seconds: float
     attributes: dict[str, str]
     context: Callable[[], Context | None]
+    is_delay: bool = False
 
 
 class TaskMetrics:
@@ -71,6 +73,7 @@ class TaskMetrics:
         delivery: Returns the status of delivery.
         lost: Called with ``metrics`` and the error of a measurement that could not be made.
         running: Returns the runs that go on.
+        next_runs: Returns the tasks with the times of their next runs, in seconds since the epoch.
     """
 
     def __init__(
@@ -80,8 +83,10 @@ class TaskMetrics:
         delivery: Callable[[], Delivery],
         lost: Callable[[str, Exception], None] = lambda *_: None,
         running: Callable[[], Iterable[RunningRun]] = tuple,
+        next_runs: Callable[[], Iterable[tuple[str, float]]] = tuple,
     ) -> None:
         self.running = running
+        self.next_runs = next_runs
         self.counters = counters
         self.delivery = delivery
         self._lost = lost
@@ -98,6 +103,7 @@ class TaskMetrics:
         self._active_changes: Counter[str] = Counter()
         self._successes: dict[str, float] = {}
         self._durations: list[_Duration] = []
+        self._missed: Counter[tuple[str, str]] = Counter()
 
     def _start_in_child(self) -> None:
         # The parent makes the measurements of its own notes.
@@ -114,6 +120,15 @@ class TaskMetrics:
             unit="s",
             description="How long runs of tasks took.",
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
+        )
+        self._delay = meter.create_histogram(
+            "rocketry.task.schedule_delay",
+            unit="s",
+            description="How long after they were due runs of tasks began.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
+        )
+        self._missed_slots = meter.create_counter(
+            "rocketry.task.missed", unit="{run}", description="Scheduled runs that did not begin."
         )
         self._active = meter.create_up_down_counter(
             "rocketry.task.active", unit="{run}", description="Runs that go on."
@@ -139,6 +154,10 @@ class TaskMetrics:
             with self._lock:
                 self._active_changes[event.task_name or ""] += 1
             run.counted_by = self
+            delay = dict(event.attributes).get(SCHEDULE_DELAY)
+            if isinstance(delay, float):
+                attributes = {TASK_NAME: event.task_name or ""}
+                self._note(_Duration(delay, attributes, context, is_delay=True))
         elif change == "ended":
             self.stopped(run)
             self._time(run, event, context)
@@ -153,6 +172,11 @@ class TaskMetrics:
         with self._lock:
             # A float of today's time has room for microseconds, not for nanoseconds.
             self._successes[task_name] = round(created / NANOSECONDS, 6)
+
+    def missed(self, task_name: str, reason: str) -> None:
+        """Note that a task has missed a slot, or several while no scheduler ran."""
+        with self._lock:
+            self._missed[task_name, reason] += 1
 
     def stopped(self, run: Run) -> None:
         """Note a run that is no longer open: it ended, or was given up."""
@@ -170,11 +194,14 @@ class TaskMetrics:
         # An ending without its beginning has no duration, but must count as a failure.
         began = event if run.began is None else run.began
         seconds = max(event.created - began.created, 0) / NANOSECONDS
-        with self._lock:
-            self._durations.append(_Duration(seconds, attributes, context))
-            count = len(self._durations)
         if event.action == SUCCESS:
             self.succeeded(task_name, event.created)
+        self._note(_Duration(seconds, attributes, context))
+
+    def _note(self, duration: _Duration) -> None:
+        with self._lock:
+            self._durations.append(duration)
+            count = len(self._durations)
         if count % _MOST_NOTES == 0 and start_thread(self.measure, "measure") is None:
             self.measure()  # the interpreter is ending
 
@@ -184,14 +211,18 @@ class TaskMetrics:
             changes, self._active_changes = self._active_changes, Counter()
             successes, self._successes = self._successes, {}
             durations, self._durations = self._durations, []
+            missed, self._missed = self._missed, Counter()
         try:
+            for (task_name, reason), count in missed.items():
+                self._missed_slots.add(count, {TASK_NAME: task_name, MISSED_REASON: reason})
             for task_name, change in changes.items():
                 self._active.add(change, {TASK_NAME: task_name})
             for task_name, seconds in successes.items():
                 self._last_success.set(seconds, {TASK_NAME: task_name})
             for one in durations:
                 # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
-                self._duration.record(one.seconds, one.attributes, one.context())
+                histogram = self._delay if one.is_delay else self._duration
+                histogram.record(one.seconds, one.attributes, one.context())
         except Exception as error:  # noqa: BLE001  # the application's provider may raise anything
             self._lost("metrics", error)
 
@@ -227,6 +258,7 @@ def _observe_bridge(provider: MeterProvider, sharing: list[TaskMetrics]) -> None
         )
     meter = provider.get_meter(NAME, VERSION, SCHEMA_URL)
     show_running(meter, lambda: [run for one in sharing for run in one.running()])
+    show_next_runs(meter, lambda: [pair for one in sharing for pair in one.next_runs()])
     meter.create_observable_counter(
         "rocketry.bridge.hook_errors",
         [_hook_errors(sharing)],

@@ -1,7 +1,7 @@
-"""The runs that go on: the age of the oldest one of each task, and its progress.
+"""The runs that go on, and the next ones of each task.
 
-In: the runs that go on, read when metrics are collected. Out: two gauges. A task without such a run
-has no value.
+In: the runs, read when metrics are collected. Out: gauges of the age of the oldest run, of its
+progress, and of the time of the next run. A task without such a run has no value.
 """
 
 from __future__ import annotations
@@ -53,6 +53,21 @@ def show_running(meter: Meter, running: Callable[[], Iterable[RunningRun]]) -> N
         [observe_progress],
         unit="1",
         description="The progress of the task's oldest run that goes on, from 0 to 1.",
+    )
+
+
+def show_next_runs(meter: Meter, next_runs: Callable[[], Iterable[tuple[str, float]]]) -> None:
+    """Make the gauge of the next runs; ``next_runs`` returns tasks with their times."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        for task_name, at in dict(next_runs()).items():
+            yield Observation(at, {TASK_NAME: task_name})
+
+    meter.create_observable_gauge(
+        "rocketry.task.next_run",
+        [observe],
+        unit="s",
+        description="When the next run of the task is due, in seconds since the epoch.",
     )
 
 
