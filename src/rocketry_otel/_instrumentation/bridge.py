@@ -44,9 +44,9 @@ from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._schedule.conditions import Conditions
+from rocketry_otel._schedule.missed import RunTime
 from rocketry_otel._schedule.task_states import TaskStates
 from rocketry_otel._schedule.verdicts import Moment, prepare
-from rocketry_otel._schedule.missed import RunTime
 from rocketry_otel._telemetry.running import RunningRun
 
 from .child_process import DROPPED_LINES

@@ -175,14 +175,15 @@ class ScheduleWatch:
 
     def _of(self, task: Any, now: float) -> _Watched:
         """Return what is known of a task; a new one is ready from now on."""
-        tree = self._conditions.of(task)
+        tree = self._conditions.of(task).tree
         watched = self._watched.get(task)
         if watched is None or watched.tree is not tree:
             calendar = Calendar(task.session.config.timezone)
             alternatives = alternatives_of(tree, calendar)
             slots = TaskSlots(alternatives, now, _last(task, RUN))
+            is_new = watched is None
             watched = self._watched[task] = _Watched(tree, slots, now)
-            if slots:
+            if slots and is_new:
                 self._look_back(task, watched)
         return watched
 
