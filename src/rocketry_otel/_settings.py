@@ -39,6 +39,8 @@ _ALLOWED = {
     "global_providers": "true or false",
     "links": "true or false",
     "log_lines": "true or false",
+    "propagate_baggage": "true or false",
+    "join_traces": "true or false",
     "retention": f"an age such as {EXAMPLES}, or a number of records to keep, 1 or more",
     "catch_up": f"a duration such as {EXAMPLES}",
     "state_dir": "a directory",
@@ -70,6 +72,10 @@ class Settings(BaseSettings):
         log_lines: Whether the log lines of tasks' bodies and of Rocketry's scheduler are sent.
             By default they are, unless ``exceptions`` is less than ``full``: their texts may show
             what that setting hides.
+        propagate_baggage: Whether programs that tasks start get the baggage of the run, in the
+            variable ``BAGGAGE``. It may hold personal data. They get ``TRACEPARENT`` in any case.
+        join_traces: Whether a run that ``task.run()`` asked for within a sampled span is in the
+            trace of that span, as its child. By default it has a trace of its own, and a link.
         retention: How long records are kept in the repository, as an age (``30d``) or as a
             number of records; ``None`` keeps all. See ``docs/guarantees.md``.
         catch_up: How far back records are sent again if the delivery progress is lost, in
@@ -95,6 +101,8 @@ class Settings(BaseSettings):
     global_providers: bool = True
     links: bool = True
     log_lines: bool | None = None
+    propagate_baggage: bool = False
+    join_traces: bool = False
     retention: Retention | None = None
     catch_up: int = Field(default=7 * 86_400)
     state_dir: str | None = None

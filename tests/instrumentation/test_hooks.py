@@ -456,7 +456,7 @@ def test_hooks_are_installed_and_removed(telemetry: TelemetryCapture) -> None:
     ours = handler._hooks[0][0]
     assert hooks.task_execute == [ours.around, theirs]
     assert hooks.scheduler_startup == [theirs, ours.started]
-    assert hooks.scheduler_cycle == [theirs, ours.cycled]
+    assert hooks.scheduler_cycle == [theirs, ours.cycling]
     assert app.session.config.func_run_id == ours.launching
     uninstrument(app)
     assert [list(place) for place in places] == [[theirs]] * 3

@@ -38,6 +38,8 @@ SUCCESS = ("success",)
 FAIL = ("fail",)
 FINISH = ("success", "fail")
 LOAD = ids_of("load", "r1", 1)
+# The number of a span that is not sampled.
+UNSAMPLED = 99
 
 
 def awaited_by(condition: Any) -> list[Awaited]:
@@ -206,7 +208,9 @@ def span(number: int) -> Any:
 def taken(requests: Requests, task: Task) -> tuple[bool, RunLink | None]:
     """Act as at a launch: Rocketry takes the request, and then calls for the run's id."""
     task._get_direct_params()
-    return requests.take(task)
+    is_requested, request = requests.take(task)
+    assert request is None or request.is_sampled is (request.link.trace_id != UNSAMPLED)
+    return is_requested, None if request is None else request.link
 
 
 def link(number: int) -> RunLink:
@@ -231,6 +235,15 @@ def test_request_outside_of_a_span_has_no_link(requests: Requests, session: Sess
     task = Watched(name="etl", session=session)
     task.run()
     assert taken(requests, task) == (True, None)
+
+
+def test_request_shows_whether_its_span_is_sampled(requests: Requests, session: Session) -> None:
+    """Only a sampled span can be the parent of a run."""
+    task = Watched(name="etl", session=session)
+    context = SpanContext(UNSAMPLED, UNSAMPLED, is_remote=True)
+    with trace.use_span(NonRecordingSpan(context)):
+        task.run()
+    assert taken(requests, task) == (True, link(UNSAMPLED))
 
 
 def test_requests_are_taken_in_order(requests: Requests, session: Session) -> None:

@@ -14,8 +14,6 @@ from rocketry.core.task import TaskRun
 from rocketry_otel._instrumentation.terminations import Terminations, termination_of
 from tests.support.apps import make_app, succeed
 
-ORIGINAL = Task._terminate_run
-
 
 class Run(TaskRun):  # type: ignore[misc]  # Rocketry has no types
     """A run that can be terminated at any time."""
@@ -29,8 +27,9 @@ class Run(TaskRun):  # type: ignore[misc]  # Rocketry has no types
 @pytest.fixture
 def terminations() -> Iterator[Terminations]:
     """Terminations that watch nothing yet."""
+    before = Task._terminate_run
     yield Terminations()
-    assert Task._terminate_run is ORIGINAL
+    assert Task._terminate_run is before
 
 
 def terminated(task: Any, *reasons: Any) -> str | None:
@@ -60,10 +59,11 @@ def test_first_known_reason_is_kept(terminations: Terminations) -> None:
 def test_method_is_wrapped_once_for_all_sessions(terminations: Terminations) -> None:
     """It is restored after the last session; no other session is watched."""
     first, second, third = (task_of_an_app() for _ in range(3))
+    before = Task._terminate_run
     terminations.watch(Task, first.session)
     wrapper = Task._terminate_run
     terminations.watch(Task, second.session)
-    assert Task._terminate_run is wrapper is not ORIGINAL
+    assert Task._terminate_run is wrapper is not before
     terminations.unwatch(Task, first.session)
     tasks = (first, second, third)
     found = [terminated(task, "forced termination") for task in tasks]

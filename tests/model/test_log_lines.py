@@ -10,7 +10,8 @@ import pytest
 from opentelemetry._logs import SeverityNumber
 
 from rocketry_otel._model.event import FROM_CHILD
-from rocketry_otel._model.log_lines import line_signal
+from rocketry_otel._model.log_lines import error_key, line_signal
+from tests.support import records
 
 
 def fields_of(level: int = logging.INFO, **fields: Any) -> dict[str, Any]:
@@ -107,3 +108,31 @@ def test_text_that_cannot_be_encoded_is_cleaned() -> None:
     """A lone surrogate would cost the whole batch."""
     signal = line_signal(fields_of(**{"k\ud800": "\ud800"}), "\ud800", "full")
     assert (signal.body, signal.attributes) == ("\\ud800", {"k\\ud800": "\\ud800"})
+
+
+def test_equal_errors_have_one_key() -> None:
+    """The text of an exception may differ; its type, its place and the message may not."""
+
+    def record(text: str, **fields: Any) -> dict[str, Any]:
+        error = records.raised(LookupError(text))
+        return {"name": "rocketry.scheduler", "levelno": logging.ERROR, "exc_info": error, **fields}
+
+    first = error_key(record("at 1"), "boom")
+    assert first is not None
+    assert error_key(record("at 2"), "boom") == first
+    others = [
+        error_key(record("at 1"), "other"),
+        error_key(record("at 1", name="rocketry.scheduler.other"), "boom"),
+        error_key(record("at 1", levelno=logging.CRITICAL), "boom"),
+        error_key(record("at 1", exc_info=None), "boom"),
+        error_key(record("at 1", exc_info=records.raised(ValueError("at 1"))), "boom"),
+        error_key(record("at 1", exc_info=(LookupError, None, None)), "boom"),
+    ]
+    assert len({first, *others}) == 7
+    assert None not in others
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, None, "ERROR"])
+def test_record_that_is_no_error_has_no_key(level: object) -> None:
+    """Each such record is sent."""
+    assert error_key({"name": "rocketry.scheduler", "levelno": level}, "boom") is None

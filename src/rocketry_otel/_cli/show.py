@@ -18,6 +18,7 @@ from .screen import Screen, duration
 if TYPE_CHECKING:
     from rocketry_otel._delivery.stored_state import ChannelState, Refused
     from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.runs import Run
 
 _FOUND_NOTHING = 1
@@ -141,19 +142,19 @@ class _Found:
 
 def _find(history: History, wanted: str) -> list[_Found]:
     """Return the runs with an id that begins like this, in the order of their first records."""
-    found: dict[str, _Found] = {}
+    # Several runs can be in the trace of one request.
+    found: dict[RunIds, _Found] = {}
     for one in history.records():
         run = one.step.run
         if run is None:
             continue
-        trace_id = run.ids.trace_hex
-        known = found.get(trace_id)
+        known = found.get(run.ids)
         if known is None:
             run_ids = {it.run_id for it in (run.began, one.event) if it is not None}
-            if not any(_begins(it, wanted) for it in (trace_id, *run_ids)):
+            if not any(_begins(it, wanted) for it in (run.ids.trace_hex, *run_ids)):
                 continue
             # A run whose beginning was not met, as after a retention, has it all the same.
-            known = found[trace_id] = _Found(run)
+            known = found[run.ids] = _Found(run)
         known.events.append(one.event)
         if one.step.change == "ended":
             known.run = run

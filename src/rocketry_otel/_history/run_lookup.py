@@ -12,8 +12,8 @@ from redbird.repos import JSONDirectoryRepo
 
 from rocketry_otel._model.annotations import attributes_as_text, events_as_text, links_as_text
 from rocketry_otel._model.durations import NANOSECONDS
-from rocketry_otel._model.event import CRASH, ENDINGS, RUN, TaskEvent, parse_event
-from rocketry_otel._model.ids import RunIds, ids_of
+from rocketry_otel._model.event import CRASH, ENDINGS, FAIL, RUN, TaskEvent, parse_event
+from rocketry_otel._model.ids import RunIds, ids_of_run
 from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._model.text import optional_integer, optional_seconds, optional_text
 from rocketry_otel._repositories.json_repo import is_ordered
@@ -172,7 +172,7 @@ class RunLookup:
             return None if began is None or self._has_ended(began, ending) else began
         if trace_id == self._ids_alone(ending).trace_hex:
             return None
-        events = self._events(self._same_run(ending, trace_id))
+        events = self._events(self._same_run(ending, fields, trace_id))
         return next((event for event in events if event.action == RUN), None)
 
     def is_first_ending(self, ending: TaskEvent, fields: Mapping[str, Any]) -> bool:
@@ -180,20 +180,23 @@ class RunLookup:
         trace_id = _trace_id_in(fields)
         if trace_id is None:
             return True
-        events = self._events(self._same_run(ending, trace_id))
+        events = self._events(self._same_run(ending, fields, trace_id))
         first = next((event for event in events if event.action in ENDINGS), ending)
         return (first.created, first.action) == (ending.created, ending.action)
 
-    def _same_run(self, ending: TaskEvent, trace_id: str) -> dict[str, Any]:
+    @staticmethod
+    def _same_run(ending: TaskEvent, fields: Mapping[str, Any], trace_id: str) -> dict[str, Any]:
         query: dict[str, Any] = {"task_name": ending.task_name, "trace_id": trace_id}
+        if fields.get("span_id"):
+            # Several runs can be in the trace of one request.
+            query["span_id"] = fields["span_id"]
         if ending.run_id is not None and ending.action != CRASH:
             # The repository has an index of it.
             query["run_id"] = ending.run_id
         return query
 
     def _ids_alone(self, ending: TaskEvent) -> RunIds:
-        run_id = ending.run_id if self.keeps("run_id") else None
-        return ids_of(ending.task_name or "", run_id, ending.created)
+        return ids_of_run(ending, keeps_run_id=self.keeps("run_id"))
 
     def _has_ended(self, began: TaskEvent, before: TaskEvent | None = None) -> bool:
         """Return whether an ending of a run is stored, older than ``before`` if that is given."""
@@ -203,9 +206,10 @@ class RunLookup:
         first = began.created
         if before is None and "trace_id" in self._added:
             # This does not depend on the clock.
-            query["trace_id"], first = self._ids_alone(began).trace_hex, 0
+            ids, first = self._ids_alone(began), 0
+            query |= {"trace_id": ids.trace_hex, "span_id": ids.span_hex}
         else:
-            query["created"] = _not_before(began)
+            query["created"] = _not_before(began.created)
         return any(
             event.action in ENDINGS
             and first <= event.created
@@ -242,12 +246,24 @@ class RunLookup:
         }
         return [event.created / NANOSECONDS for event in self._events(query)]
 
+    def failures_in_a_row(self, task_name: str) -> int:
+        """Return how many failures of a task are stored since its last other ending.
+
+        As Rocketry's condition ``retry`` counts them: records, not runs.
+        """
+        others = [self.newest(task_name, action) for action in ENDINGS - {FAIL}]
+        since = max((one.created for one in others if one is not None), default=0)
+        query: dict[str, Any] = {"task_name": task_name, "action": FAIL}
+        if since:
+            query["created"] = _not_before(since)
+        return sum(event.created >= since for event in self._events(query))
+
     def ids_of(self, event: TaskEvent) -> RunIds:
         """Return the ids of the run that a stored event began or ended."""
         named_by = event
         if event.action != RUN:
             named_by = self._beginning_before(event) or event
-        return ids_of(event.task_name or "", named_by.run_id, named_by.created)
+        return ids_of_run(named_by)
 
     def trace_id_of(self, record: Any) -> str | None:
         """Return the trace id of the run that a stored record belongs to."""
@@ -315,9 +331,9 @@ def _trace_id_in(fields: Mapping[str, Any]) -> str | None:
     return stored if isinstance(stored, str) and _TRACE_ID.fullmatch(stored) else None
 
 
-def _not_before(event: TaskEvent) -> Any:
+def _not_before(created: int) -> Any:
     # Repositories store times as fractions of seconds: a millisecond earlier misses none.
-    return greater_equal(event.created / NANOSECONDS - 0.001)
+    return greater_equal(created / NANOSECONDS - 0.001)
 
 
 def _newest(events: Iterable[TaskEvent], *, not_after: int | None) -> TaskEvent | None:

@@ -49,6 +49,7 @@ from rocketry_otel._schedule.task_states import TaskStates
 from rocketry_otel._schedule.verdicts import Moment, prepare
 from rocketry_otel._telemetry.running import RunningRun
 
+from .attempts import Attempts
 from .child_process import DROPPED_LINES
 from .latest_runs import LatestRuns, look_up
 from .launched import Launched
@@ -94,6 +95,8 @@ class Bridge:
     Attributes:
         pipeline: The providers, and the delivery of stored records.
         latest_runs: The newest beginning and endings of each task.
+        keeps_trace: Whether the repository keeps the trace that a run is in.
+        attempts: Which attempt each run is, of tasks that are tried again.
         pending_launches: Runs that were launched and have no record yet.
         conditions: The start conditions of the tasks.
         task_states: What the start conditions depend on.
@@ -113,8 +116,11 @@ class Bridge:
             has_crashed=lambda ids: bool(look_up(self._has_crash_record, ids)),
             goes_on=lambda run: bool(look_up(self._goes_on, run)),
         )
+        # A replay must find the trace of a request again.
+        self.keeps_trace = run_lookup.adds("trace_id") and run_lookup.adds("links")
         self._keeps_origin = run_lookup.adds("attributes")
         self.latest_runs = LatestRuns(run_lookup)
+        self.attempts = Attempts(run_lookup)
         self.pending_launches = PendingLaunches()
         self.conditions = Conditions()
         self.task_states = TaskStates(self._times_of)
@@ -238,6 +244,7 @@ class Bridge:
             with self._lock:
                 step = self._tracker.observe(event, ids, began)
             run = step.run
+            self.attempts.remember(event, None if run is None else run.ids)
             if run is None:
                 return Observation(event, step)
             if launch is not None:

@@ -25,7 +25,7 @@ from rocketry_otel._model.annotations import (
     plain_attributes,
 )
 from rocketry_otel._model.event import ENDINGS, FROM_CHILD, RUN, TaskEvent, live_event
-from rocketry_otel._model.ids import RunIds, ids_of
+from rocketry_otel._model.ids import RunIds, ids_of_run
 from rocketry_otel._model.signals import beginning_attributes, span_name
 from rocketry_otel._model.tracebacks import exception_of
 from rocketry_otel._runtime import shutdown
@@ -38,6 +38,7 @@ _logger = logging.getLogger(NAME)
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
+    from rocketry_otel._model.annotations import RunLink
     from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
 
@@ -146,12 +147,23 @@ class ChildSide:
             return 0
         return cls._only.counters.of("logs", "dropped").get("line_queue_full", 0)
 
-    def context_of(self, began: TaskEvent, *, keeps_run_id: bool) -> tuple[RunIds, Context]:
-        """Return the ids and the context of the run that an event began; the parent's are equal."""
-        run_id = began.run_id if keeps_run_id else None
-        ids = ids_of(began.task_name or "", run_id, began.created)
+    def context_of(
+        self, began: TaskEvent, parent: RunLink | None = None, *, keeps_run_id: bool
+    ) -> tuple[RunIds, Context]:
+        """Return the ids and the context of the run that an event began.
+
+        Those in the scheduler's process are equal.
+
+        Args:
+            began: The event.
+            parent: The link to the parent of the run, if it is in the trace of a request.
+            keeps_run_id: Whether the repository keeps run ids.
+        """
+        if parent is not None:
+            began = began._replace(links=(parent,))
+        ids = ids_of_run(began, keeps_run_id=keeps_run_id)
         sampling = self._tracer.sampling_of(
-            ids, span_name(began.task_name or ""), beginning_attributes(began)
+            ids, span_name(began.task_name or ""), beginning_attributes(began), parent
         )
         return ids, self._tracer.context_of(ids, sampling)
 

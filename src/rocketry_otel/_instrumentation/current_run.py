@@ -5,6 +5,7 @@ In: attributes and events from the body. Out: annotations, for the span when the
 
 from __future__ import annotations
 
+import os
 import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ class CurrentRun:
         clock: Callable[[], int] = time.time_ns,
         lines: Lines | None = None,
         reporter: ProgressReporter | None = None,
+        add_context: Callable[[dict[str, str]], None] | None = None,
     ) -> None:
         """Make the view of a run, or of no run; only this package calls it."""
         self.task_name = task_name
@@ -52,6 +54,7 @@ class CurrentRun:
         self._clock = clock
         self._lines = lines
         self._reporter = reporter
+        self._add_context = add_context
 
     def __bool__(self) -> bool:
         return self._annotations is not None
@@ -81,6 +84,24 @@ class CurrentRun:
             self._annotations.add_event(
                 name, self._clock(), {} if attributes is None else attributes
             )
+
+    def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the environment for a program that the body starts, so that it joins the trace.
+
+        ``TRACEPARENT`` is added, with the current span as the parent, and ``TRACESTATE`` if there
+        is one. ``BAGGAGE`` is added if the setting ``propagate_baggage`` is on. ``os.environ``
+        stays as it is. Outside of a run nothing is added.
+
+        Args:
+            environ: The environment of the program without these; by default that of this process.
+
+        Returns:
+            A copy, for example for the argument ``env`` of ``subprocess.run``.
+        """
+        found = dict(os.environ if environ is None else environ)
+        if self._add_context is not None:
+            self._add_context(found)
+        return found
 
     def progress(self, done: float, total: float = 1.0) -> None:
         """Report how far the run has come, while it goes on.

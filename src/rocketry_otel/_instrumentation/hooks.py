@@ -26,9 +26,10 @@ from opentelemetry.context import attach, detach, get_current
 from opentelemetry.trace import get_current_span, set_span_in_context
 from rocketry.args import Task as TaskArgument
 from rocketry.core import Task
+from rocketry.tasks import CommandTask
 
 from rocketry_otel._export.run_clocks import RunClock, use_clock
-from rocketry_otel._model.annotations import Annotations
+from rocketry_otel._model.annotations import PARENT, Annotations
 from rocketry_otel._model.text import optional_text
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.sigterm import termination
@@ -41,7 +42,9 @@ from .launched import GoneRuns, Launched
 from .links import dependency_links, requests
 from .log_lines import Lines, log_lines
 from .pending_launches import Launch
+from .programs import add_context, commands
 from .progress import ProgressReporter, progress_board
+from .repeated_errors import RepeatedErrors
 from .run_span import RunSpan
 from .schedule_watch import ScheduleWatch
 from .start_line import start_line
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 
     from rocketry_otel._model.annotations import RunLink
     from rocketry_otel._model.ids import RunIds
+    from rocketry_otel._model.plain_values import AttributeValue
     from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
 
@@ -88,6 +92,9 @@ class SchedulerHooks:
         self._phase: str | None = None
         self._gone_runs = GoneRuns()
         self._next_look = self._next_look_at_others = 0.0
+        # Of the newest launch. A child process is made at once, and has that of its own run.
+        self._parent: RunLink | None = None
+        self._repeated_errors: RepeatedErrors | None = RepeatedErrors()
         _bridges[self._key] = bridge
         find_bridge = functools.partial(_bridges.get, self._key)
         watch = ScheduleWatch(session, find_bridge, self._key)
@@ -108,11 +115,12 @@ class SchedulerHooks:
         # The first one, so that spans of other hooks are part of the run as well.
         hooks.task_execute.insert(0, self.around)
         hooks.scheduler_startup.append(self.started)
-        hooks.scheduler_cycle.append(self.cycled)
+        hooks.scheduler_cycle.append(self.cycling)
         hooks.scheduler_shutdown.append(self.stopping)
         session.config.func_run_id = self.launching
         _own_run_ids.watch(session, self)
         terminations.watch(Task, session)
+        commands.watch(CommandTask, session)
         self._session = ref(session)
         log_lines.watch(self)
         requests.watch(Task, session)
@@ -124,7 +132,7 @@ class SchedulerHooks:
             (hooks.task_execute, self.around),
             (hooks.scheduler_startup, self.started),
             (hooks.scheduler_startup, self.verifying),
-            (hooks.scheduler_cycle, self.cycled),
+            (hooks.scheduler_cycle, self.cycling),
             (hooks.scheduler_shutdown, self.stopping),
         ):
             if hook in place:
@@ -133,6 +141,7 @@ class SchedulerHooks:
             session.config.func_run_id = self._make_run_id
         _own_run_ids.unwatch(session)
         terminations.unwatch(Task, session)
+        commands.unwatch(CommandTask, session)
         log_lines.unwatch(self)
         requests.unwatch(session)
         self._watch_schedule(ScheduleWatch.stop)
@@ -142,7 +151,7 @@ class SchedulerHooks:
         state = dict(vars(self))
         state.pop("_session", None)
         state["_watch"] = None
-        state["_placement"] = None
+        state["_placement"] = state["_repeated_errors"] = None
         state["_progress_writer"] = progress_board.writer_to_pickle()
         state["_baggage"] = {
             key: value for key, value in baggage.get_all().items() if _can_be_pickled(value)
@@ -182,8 +191,13 @@ class SchedulerHooks:
             if task.get_execution() == "process":
                 progress_board.open_pipe()
             launching = Launching(task, bridge, *requests.take(task), phase=self._phase)
-            links = self._links(launching) if self._settings.links else ()
-            launch = Launch(get_current(), links, attributes=launch_attributes(launching))
+            attributes = launch_attributes(launching)
+            self._parent = self._parent_of(launching)
+            if self._parent is not None:
+                links: tuple[RunLink, ...] = (self._parent,)
+            else:
+                links = self._links(launching, attributes) if self._settings.links else ()
+            launch = Launch(get_current(), links, attributes=attributes)
             bridge.pending_launches.put(task.name, run_id, launch)
         except Exception:  # telemetry never hurts the task
             _logger.debug("a launch could not be noted", exc_info=True)
@@ -198,13 +212,30 @@ class SchedulerHooks:
         except Exception:  # telemetry never hurts the task
             _logger.debug("a launch could not be followed", exc_info=True)
 
+    def _parent_of(self, launching: Launching) -> RunLink | None:
+        """Return the link to the parent of a run that is to be in the trace of its request."""
+        request = launching.request
+        if not (self._settings.join_traces and request and request.is_sampled):
+            return None
+        # By a clock of the application's, the run and the request would have other times.
+        has_own_clock = launching.task.session.config.time_func is not None
+        if has_own_clock or not launching.bridge.keeps_trace:
+            return None
+        return request.link._replace(kind=PARENT)
+
     @staticmethod
-    def _links(launching: Launching) -> tuple[RunLink, ...]:
+    def _links(
+        launching: Launching, attributes: tuple[tuple[str, AttributeValue], ...]
+    ) -> tuple[RunLink, ...]:
         if launching.is_requested:
-            return () if launching.request is None else (launching.request,)
-        task, latest_runs = launching.task, launching.bridge.latest_runs
-        return dependency_links(
-            task.start_cond, latest_runs.beginning(task.name), latest_runs.ending
+            return () if launching.request is None else (launching.request.link,)
+        task, bridge = launching.task, launching.bridge
+        latest_runs = bridge.latest_runs
+        return (
+            *bridge.attempts.link_of(str(task.name), attributes),
+            *dependency_links(
+                task.start_cond, latest_runs.beginning(task.name), latest_runs.ending
+            ),
         )
 
     def around(self, task: Any = TaskArgument()) -> Generator[None, Any, None]:  # noqa: B008
@@ -247,8 +278,15 @@ class SchedulerHooks:
         lines = self._lines_of(name, run_id, run.context, self._send_line)
         show = functools.partial(progress_board.put, run.ids)
         reporter = ProgressReporter(self._send_line, show, name, run_id, run.context)
-        current = CurrentRun(name, run_id, run.ids, annotations, clock, lines, reporter)
-        return self._set(current, _with_span(base, run.context, annotations, clock), None)
+        context = _with_span(base, run.context, annotations, clock)
+        add = self._adds(context)
+        current = CurrentRun(name, run_id, run.ids, annotations, clock, lines, reporter, add)
+        return self._set(current, context, None)
+
+    def _adds(self, context: Context) -> Callable[[dict[str, str]], None]:
+        """Return a function that adds the context of a body to the environment of a program."""
+        with_baggage = self._settings.propagate_baggage
+        return functools.partial(add_context, context=context, with_baggage=with_baggage)
 
     def _lines_of(
         self, name: str, run_id: str | None, context: Context, send: SendLine
@@ -267,7 +305,11 @@ class SchedulerHooks:
         """Where the log lines of the scheduler go; ``None`` if they are not sent."""
         if not self._settings.sends_log_lines:
             return None
-        return Lines(self._send_line, self._settings.exceptions)
+        return Lines(
+            self._send_line,
+            self._settings.exceptions,
+            repeated_errors=self._repeated_errors,
+        )
 
     def _enter_in_child(self, task: Any, name: str) -> tuple[Any, Any, ChildSide | None] | None:
         logger = logging.getLogger(task.logger_name)
@@ -276,7 +318,7 @@ class SchedulerHooks:
         if records is None or began is None:
             return None
         child = ChildSide.of(_bridges.get(self._key), self._settings)
-        ids, context = child.context_of(began, keeps_run_id=self._keeps_run_id)
+        ids, context = child.context_of(began, self._parent, keeps_run_id=self._keeps_run_id)
         base = get_current()
         if not baggage.get_all(base):
             base = _with_baggage(base, self._baggage)
@@ -287,8 +329,12 @@ class SchedulerHooks:
         reporter = ProgressReporter(
             child.send_line, show, name, began.run_id, context, is_in_child=True
         )
-        current = CurrentRun(name, began.run_id, ids, records.annotations, clock, lines, reporter)
         context = _with_span(base, context, records.annotations, clock)
+        current = CurrentRun(
+            *(name, began.run_id, ids, records.annotations),
+            *(clock, lines, reporter, self._adds(context)),
+        )
+        commands.watch(CommandTask, task.session)
         return self._set(current, context, child)
 
     def _set(
@@ -360,6 +406,7 @@ class SchedulerHooks:
             return
         self._close_gone_runs(is_over=True)
         bridge.leave()
+        self._send_repeated_errors(is_end=True)
         try:
             bridge.pipeline.end_scheduler()
         except Exception:  # telemetry never hurts the task
@@ -387,6 +434,22 @@ class SchedulerHooks:
         except Exception:  # telemetry never hurts the task
             _logger.warning("The handler could not be put back", exc_info=True)
 
+    def _send_repeated_errors(self, *, is_end: bool = False) -> None:
+        if self._repeated_errors is not None:
+            try:
+                self._repeated_errors.send_due(self._send_line, is_end=is_end)
+            except Exception:  # telemetry never hurts the task
+                _logger.debug("repeated errors could not be sent", exc_info=True)
+
+    def cycling(self) -> Generator[None, Any, None]:
+        """Time a cycle, which ends after the tasks that the scheduler itself has run."""
+        began = time.perf_counter()
+        self.cycled()
+        yield
+        bridge = _bridges.get(self._key)
+        if bridge is not None:
+            bridge.pipeline.heartbeat.took(time.perf_counter() - began)
+
     def cycled(self) -> None:
         """Verify the handler's place, count the cycle, and close the runs that are gone."""
         self.verifying()
@@ -398,6 +461,7 @@ class SchedulerHooks:
             self._close_gone_runs()
             self._watch_schedule(ScheduleWatch.look)
             self._look_after_others()
+            self._send_repeated_errors()
 
     def _look_after_others(self, *, is_start: bool = False) -> None:
         bridge, session = _bridges.get(self._key), self._its_session()

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rocketry_otel._model.annotations import plain_attributes
 from rocketry_otel._runtime.scope import NAME
 
+from .attempts import attempt_attributes
 from .code_location import code_attributes
 from .schedule_watch import schedule_attributes
 from .trigger import trigger
 
 if TYPE_CHECKING:
-    from rocketry_otel._model.annotations import RunLink
     from rocketry_otel._model.plain_values import AttributeValue
 
     from .bridge import Bridge
+    from .links import Request
 
 _logger = logging.getLogger(NAME)
 
@@ -33,14 +34,14 @@ class Launching(NamedTuple):
         task: The task. What Rocketry keeps of its last runs is that of the runs before.
         bridge: The bridge of its application.
         is_requested: Whether ``task.run()`` has asked for this run.
-        request: The link to the span that was active there, if one was.
+        request: The span that was active there, if one was.
         phase: ``startup`` or ``shutdown`` of the scheduler; ``None`` between them.
     """
 
     task: Any
     bridge: Bridge
     is_requested: bool
-    request: RunLink | None = None
+    request: Request | None = None
     phase: str | None = None
 
     @property
@@ -52,7 +53,12 @@ class Launching(NamedTuple):
 Source = Callable[[Launching], Mapping[str, object]]
 
 # The names of the attributes begin with ``rocketry.`` or ``code.``: no others come to the span.
-SOURCES: tuple[Source, ...] = (code_attributes, trigger, schedule_attributes)
+SOURCES: tuple[Source, ...] = (
+    code_attributes,
+    trigger,
+    schedule_attributes,
+    attempt_attributes,
+)
 
 
 def launch_attributes(

@@ -29,6 +29,18 @@ class Awaited(NamedTuple):
     actions: tuple[str, ...]
 
 
+class Request(NamedTuple):
+    """The span that was active where ``task.run()`` was called.
+
+    Attributes:
+        link: The link to it.
+        is_sampled: Whether it is sampled: only then can it be the parent of the run.
+    """
+
+    link: RunLink
+    is_sampled: bool
+
+
 def awaited(condition: Any, *, negated: bool = False) -> Iterator[Awaited]:
     """Yield the endings that a start condition waits for.
 
@@ -77,7 +89,7 @@ class Requests:
     def __init__(self) -> None:
         """Begin with no request."""
         # By identity: two tasks with equal fields are equal to pydantic.
-        self._asked: dict[int, deque[RunLink | None]] = {}
+        self._asked: dict[int, deque[Request | None]] = {}
         self._sessions: WeakSet[Any] = WeakSet()
         self._restore: Callable[[], bool] | None = None
 
@@ -120,7 +132,7 @@ class Requests:
             finalize(task, self._asked.pop, id(task), None)
         self._asked.setdefault(id(task), deque(maxlen=_MOST)).append(_active_span())
 
-    def take(self, task: Any) -> tuple[bool, RunLink | None]:
+    def take(self, task: Any) -> tuple[bool, Request | None]:
         """Return whether ``task.run()`` requested this launch, and the span that was active there.
 
         Rocketry has already removed the request from ``task.batches``.
@@ -138,9 +150,12 @@ class Requests:
 requests = Requests()
 
 
-def _active_span() -> RunLink | None:
+def _active_span() -> Request | None:
     context = get_current_span().get_span_context()
-    return RunLink(context.trace_id, context.span_id, REQUEST) if context.is_valid else None
+    if not context.is_valid:
+        return None
+    link = RunLink(context.trace_id, context.span_id, REQUEST)
+    return Request(link, is_sampled=context.trace_flags.sampled)
 
 
 def _task_name(task: Any) -> str | None:

@@ -24,7 +24,8 @@ from opentelemetry._logs import get_logger_provider
 from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
 
-from rocketry_otel._model.log_lines import line_signal
+from rocketry_otel._model.event import nanoseconds
+from rocketry_otel._model.log_lines import error_key, line_signal
 from rocketry_otel._model.text import safe_text
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from rocketry_otel._model.signals import ExceptionDetail, LogSignal
+
+    from .repeated_errors import RepeatedErrors
 
     SendLine = Callable[[str, LogSignal, Context | None], None]
 
@@ -68,6 +71,7 @@ class Lines(NamedTuple):
         task_name: The name of the run's task; ``None`` for a scheduler.
         run_id: The id of the run.
         context: The context that holds the run's span.
+        repeated_errors: The errors that a scheduler has logged before.
     """
 
     send: SendLine
@@ -75,14 +79,19 @@ class Lines(NamedTuple):
     task_name: str | None = None
     run_id: str | None = None
     context: Context | None = None
+    repeated_errors: RepeatedErrors | None = None
 
     def send_record(self, record: logging.LogRecord) -> None:
         """Send a record as a line of the current span, which is the run's or one inside of it."""
-        fields = vars(record)
+        fields, message, key = vars(record), message_of(record), None
+        if self.repeated_errors is not None:
+            key = error_key(fields, message)
+            if key and self.repeated_errors.is_repeated(key, nanoseconds(record.created)):
+                return
         action = fields.get("action") if self.task_name is None else None
         signal = line_signal(
             fields,
-            message_of(record),
+            message,
             self.detail,
             task_name=self.task_name,
             run_id=self.run_id,
@@ -91,6 +100,8 @@ class Lines(NamedTuple):
         is_inside = get_current_span().get_span_context().is_valid
         context = get_current() if is_inside else self.context
         self.send(safe_text(record.name), signal, context)
+        if key and self.repeated_errors is not None:
+            self.repeated_errors.note(key, safe_text(record.name), signal)
 
 
 class Scheduler(Protocol):

@@ -27,6 +27,9 @@ _RESERVED = frozenset({"", BODY_ERROR, SPAN_NAME})
 
 DEPENDENCY = "dependency"
 REQUEST = "request"
+RETRY = "retry"
+# The link to the span of another trace that is the parent of the run.
+PARENT = "parent"
 
 # The SDK's own limits. A reader loses the overview long before.
 _MOST_ATTRIBUTES = 128
@@ -48,7 +51,8 @@ class RunLink(NamedTuple):
     Attributes:
         trace_id: The trace of the other span.
         span_id: The other span.
-        kind: ``dependency`` or ``request``; empty for a link that a body has added.
+        kind: ``dependency``, ``request``, ``retry`` or ``parent``; empty for a link that a body
+            has added.
         attributes: The attributes that a body has given it.
     """
 
@@ -56,6 +60,11 @@ class RunLink(NamedTuple):
     span_id: int
     kind: str
     attributes: tuple[tuple[str, AttributeValue], ...] = ()
+
+
+def parent_of(links: tuple[RunLink, ...]) -> RunLink | None:
+    """Return the link to the parent of a run; ``None`` if the run is the root of its trace."""
+    return next((link for link in links if link.kind == PARENT), None)
 
 
 class Annotations:

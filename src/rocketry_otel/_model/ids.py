@@ -6,7 +6,12 @@ In: task name, run id and time of the beginning. Out: two integers.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from .annotations import parent_of
+
+if TYPE_CHECKING:
+    from .event import TaskEvent
 
 _PERSON = b"rocketry-otel"
 
@@ -51,3 +56,17 @@ def ids_of(task_name: str, run_id: str | None, began: int, earlier: int = 0) -> 
         trace_id=int.from_bytes(digest[:16], "big") or 1,
         span_id=int.from_bytes(digest[16:], "big") or 1,
     )
+
+
+def ids_of_run(began: TaskEvent, *, keeps_run_id: bool = True, earlier: int = 0) -> RunIds:
+    """Return the ids of the run that an event began.
+
+    Args:
+        began: The event. If it has a parent, the run is in the parent's trace.
+        keeps_run_id: Whether the repository keeps run ids.
+        earlier: See ``ids_of``.
+    """
+    run_id = began.run_id if keeps_run_id else None
+    ids = ids_of(began.task_name or "", run_id, began.created, earlier)
+    parent = parent_of(began.links)
+    return ids if parent is None else ids._replace(trace_id=parent.trace_id)

@@ -40,6 +40,7 @@ _NOT_ADDED = frozenset(vars(logging.makeLogRecord({}))) | {
     # OpenTelemetry's own fields: the line has its trace as such.
     *("otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"),
 }
+REPEATED = "rocketry.repeated"
 # OpenTelemetry's names for two levels of `logging`.
 _SEVERITY_TEXTS = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 # The SDK's own limit of attributes.
@@ -93,6 +94,37 @@ def line_signal(
 
 
 _NO_FIELDS: Mapping[str, Any] = {}
+
+
+def error_key(fields: Mapping[str, Any], message: object) -> tuple[object, ...] | None:
+    """Return what equal errors of a logger have in common; ``None`` if a record is no error.
+
+    These are its logger, its message, and where its exception comes from. The text of an exception
+    may have a time or a number in it, which changes each time.
+    """
+    level = fields.get("levelno")
+    if type(level) is not int or level < logging.ERROR:
+        return None
+    exc_info = fields.get("exc_info")
+    type_, place = None, None
+    if isinstance(exc_info, tuple):
+        type_ = exc_info[0]
+        part = exc_info[2]
+        while part is not None:
+            place = (part.tb_frame.f_code, part.tb_lineno)
+            part = part.tb_next
+    return safe_text(fields.get("name")), level, safe_text(message), type_, place
+
+
+def repeated_signal(first: LogSignal, newest: int, count: int) -> LogSignal:
+    """Return a log signal that counts for errors that are equal to an earlier one.
+
+    Args:
+        first: The earlier one.
+        newest: The time of the newest, in nanoseconds since the epoch.
+        count: How many there are.
+    """
+    return first._replace(timestamp=newest, attributes={**first.attributes, REPEATED: count})
 
 
 def _add_extra(attributes: Attributes, fields: Mapping[str, Any], *, is_event: bool) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .event import CRASH, ENDINGS, RUN, TaskEvent
-from .ids import RunIds, ids_of
+from .ids import RunIds, ids_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,16 +164,14 @@ class RunTracker:
 
     def ids(self, began: TaskEvent) -> RunIds:
         """Return the ids of the run with this beginning."""
-        run_id = began.run_id if self._keeps_run_id else None
-        return ids_of(began.task_name or "", run_id, began.created)
+        return ids_of_run(began, keeps_run_id=self._keeps_run_id)
 
     def _unused_ids(self, began: TaskEvent) -> RunIds:
         """Return the ids of a run that begins: those of another in the same instant are taken."""
         ids, earlier = self.ids(began), 0
         while earlier < _MOST_IN_AN_INSTANT and (ids in self._open_by_ids or ids in self._ended):
             earlier += 1
-            run_id = began.run_id if self._keeps_run_id else None
-            ids = ids_of(began.task_name or "", run_id, began.created, earlier)
+            ids = ids_of_run(began, keeps_run_id=self._keeps_run_id, earlier=earlier)
         return ids
 
     def _begin(self, event: TaskEvent, task_name: str, ids: RunIds | None) -> Step:

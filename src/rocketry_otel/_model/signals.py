@@ -16,7 +16,7 @@ from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_TYPE,
 )
 
-from .annotations import BODY_ERROR, MOST_LINKS, SPAN_NAME
+from .annotations import BODY_ERROR, MOST_LINKS, PARENT, SPAN_NAME, parent_of
 from .event import CRASH, FAIL, TERMINATE
 from .text import shortened
 
@@ -109,6 +109,7 @@ class SpanSignal(NamedTuple):
         exception: The attributes of its ``exception`` event, if it has one.
         events: Other events, in their order.
         links: Links to other spans.
+        parent: The span of another trace that is its parent; ``None`` for the root of a trace.
     """
 
     name: str
@@ -119,6 +120,7 @@ class SpanSignal(NamedTuple):
     exception: Attributes | None
     events: tuple[RunEvent, ...] = ()
     links: tuple[RunLink, ...] = ()
+    parent: RunLink | None = None
 
     @property
     def exception_time(self) -> int:
@@ -185,6 +187,7 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
     exception = exception_attributes(ended.exception, detail) or None
     most = _MOST_EVENTS if exception is None else _MOST_EVENTS - 1
     events = _without_last(ended.events, ended.exception)
+    links = began.links if began is ended else began.links + ended.links
     error = None if body_error is None else shortened(str(body_error), LONGEST_MESSAGE)
     return SpanSignal(
         span_name(began.task_name or "") if name is None else short_name(str(name)),
@@ -195,7 +198,8 @@ def span_signal(run: Run, ended: TaskEvent, detail: ExceptionDetail) -> SpanSign
         _error_description(ended, detail) if action in _ERROR_ACTIONS else error,
         exception,
         tuple(_event(event, detail) for event in events[:most]),
-        began.links if began is ended else (began.links + ended.links)[:MOST_LINKS],
+        tuple(link for link in links if link.kind != PARENT)[:MOST_LINKS],
+        parent_of(began.links),
     )
 
 

@@ -14,6 +14,7 @@ from rocketry_otel._export.deferred import Deferred
 from rocketry_otel._export.otel_env import sends_exception_events
 from rocketry_otel._export.own_providers import QueuesOfRuns
 from rocketry_otel._export.record_ref import enter
+from rocketry_otel._model.annotations import parent_of
 from rocketry_otel._model.signals import beginning_attributes, log_signal, span_name, span_signal
 
 from .logs import EventLogger
@@ -154,7 +155,10 @@ def _context_of(tracer: RunTracer, run: Run, event: TaskEvent) -> Context:
         first = run.began or event
         with suppress(Exception):  # the sampler is called again at the end, and errors count
             run.sampling = tracer.sampling_of(
-                run.ids, span_name(first.task_name or ""), beginning_attributes(first)
+                run.ids,
+                span_name(first.task_name or ""),
+                beginning_attributes(first),
+                parent_of(first.links),
             )
         run.context = tracer.context_of(run.ids, run.sampling)
     return run.context

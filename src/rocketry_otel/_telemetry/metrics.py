@@ -56,12 +56,21 @@ _sharing: WeakKeyDictionary[Any, list[TaskMetrics]] = WeakKeyDictionary()
 
 
 class _Duration(NamedTuple):
-    """How long a run took, or how late it was; ``context`` makes the context with its span."""
+    """How long a run took, or how late it was.
+
+    Attributes:
+        seconds: The time.
+        attributes: The attributes of the measurement.
+        context: Makes the context that holds its span.
+        is_delay: Whether it is the delay.
+        is_main: Whether the scheduler itself ran the body, and did nothing else meanwhile.
+    """
 
     seconds: float
     attributes: dict[str, str]
     context: Callable[[], Context | None]
     is_delay: bool = False
+    is_main: bool = False
 
 
 class TaskMetrics:
@@ -138,6 +147,14 @@ class TaskMetrics:
             unit="s",
             description="When a run of the task last succeeded, in seconds since the epoch.",
         )
+        self._blocked = provider.get_meter(
+            f"{NAME}.scheduler", VERSION, SCHEMA_URL
+        ).create_histogram(
+            "rocketry.scheduler.blocked",
+            unit="s",
+            description="How long runs kept the scheduler from doing anything else.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
+        )
 
     def count(
         self, event: TaskEvent, run: Run, change: str, context: Callable[[], Context | None]
@@ -194,9 +211,10 @@ class TaskMetrics:
         # An ending without its beginning has no duration, but must count as a failure.
         began = event if run.began is None else run.began
         seconds = max(event.created - began.created, 0) / NANOSECONDS
+        is_main = event.execution == "main" and event is not began
         if event.action == SUCCESS:
             self.succeeded(task_name, event.created)
-        self._note(_Duration(seconds, attributes, context))
+        self._note(_Duration(seconds, attributes, context, is_main=is_main))
 
     def _note(self, duration: _Duration) -> None:
         with self._lock:
@@ -221,8 +239,12 @@ class TaskMetrics:
                 self._last_success.set(seconds, {TASK_NAME: task_name})
             for one in durations:
                 # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
+                context = one.context()
                 histogram = self._delay if one.is_delay else self._duration
-                histogram.record(one.seconds, one.attributes, one.context())
+                histogram.record(one.seconds, one.attributes, context)
+                if one.is_main:
+                    of_task = {TASK_NAME: one.attributes[TASK_NAME]}
+                    self._blocked.record(one.seconds, of_task, context)
         except Exception as error:  # noqa: BLE001  # the application's provider may raise anything
             self._lost("metrics", error)
 

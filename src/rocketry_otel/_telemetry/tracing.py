@@ -122,12 +122,14 @@ class RunTracer:
             return self.samples_all
         return sampling.decision is Decision.RECORD_AND_SAMPLE
 
-    def sampling_of(self, ids: RunIds, name: str, attributes: Attributes) -> SamplingResult | None:
+    def sampling_of(
+        self, ids: RunIds, name: str, attributes: Attributes, parent: RunLink | None = None
+    ) -> SamplingResult | None:
         """Return the sampler's decision for a run that begins; ``None`` if it always samples."""
         if self._sampler is None:
             return None
         return self._sampler.should_sample(
-            Context(), ids.trace_id, name, self._kind, attributes, ()
+            _context_with(parent), ids.trace_id, name, self._kind, attributes, ()
         )
 
     def context_of(self, ids: RunIds, sampling: SamplingResult | None) -> Context:
@@ -151,6 +153,8 @@ class RunTracer:
         self, signal: SpanSignal, ids: RunIds, sampling: SamplingResult | None
     ) -> Encoded | None:
         """Return the span that ``record`` makes as bytes; ``None`` if only the SDK can make it."""
+        if signal.parent is not None:
+            return None
         if sampling is not None:
             if sampling.trace_state:
                 return None
@@ -170,7 +174,7 @@ class RunTracer:
         try:
             span = self._tracer.start_span(
                 signal.name,
-                Context(),
+                _context_with(signal.parent),
                 self._kind,
                 signal.attributes,
                 [_link(link) for link in signal.links],
@@ -194,10 +198,22 @@ def _with_sampler(attributes: Attributes, sampling: SamplingResult) -> dict[str,
     return {**sampling.attributes, **attributes}
 
 
-def _link(link: RunLink) -> Link:
-    context = SpanContext(
+def _context_with(parent: RunLink | None) -> Context:
+    """Return the context that a run is made in: an empty one, unless it has a parent."""
+    if parent is None:
+        return Context()
+    return set_span_in_context(NonRecordingSpan(_remote(parent)), Context())
+
+
+def _remote(link: RunLink) -> SpanContext:
+    # A run is in the trace of a request only if that is sampled.
+    return SpanContext(
         link.trace_id, link.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
     )
+
+
+def _link(link: RunLink) -> Link:
+    context = _remote(link)
     kind = {LINK: link.kind} if link.kind else {}
     return Link(context, {**kind, **dict(link.attributes)})
 
