@@ -29,6 +29,8 @@ EXAMPLES = {
     "global_providers": "false",
     "links": "false",
     "log_lines": "false",
+    "propagate_baggage": "true",
+    "join_traces": "true",
     "retention": "30d",
     "catch_up": "2w",
     "state_dir": "/var/lib/app/delivery",
