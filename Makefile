@@ -18,7 +18,7 @@ run := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-quick test-rocketry test-pips test-first-hour
 .PHONY: test-conservation test-conservation-long
-.PHONY: stack test-stack lint docs bench benchmark-smoke build clean
+.PHONY: stack test-stack lint docs docs-browser bench benchmark-smoke build clean
 .DELETE_ON_ERROR:
 
 help:
@@ -42,6 +42,8 @@ help:
 	@echo "                try make demo in a fresh clone with Python and make only, no HOME, no cache"
 	@echo "make lint       check style, format, types, imports of the rooms and words"
 	@echo "make docs       build the documentation into site/; a warning or a broken link is an error"
+	@echo "make docs-browser"
+	@echo "                look at it with Chromium and axe, on a phone and in the dark"
 	@echo "make bench      measure what everything costs; ONLY=cost_of_a_run chooses one benchmark,"
 	@echo "                BENCH=--large takes the sizes that take long, too"
 	@echo "make benchmark-smoke"
@@ -118,6 +120,14 @@ docs: $(VENV)/ready
 	$(run) -m sphinx -E -W --keep-going -n -q -b html -d site/.doctrees docs site
 	$(run) lint/links.py
 
+# Outside of CI: it needs Chromium, and npm to fetch axe once.
+AXE ?= .axe/node_modules/axe-core/axe.min.js
+$(AXE):
+	npm install --silent --no-fund --no-audit --prefix .axe axe-core@4.14.1
+
+docs-browser: docs $(AXE)
+	$(run) lint/browser.py $(AXE) $(PAGES)
+
 bench: $(VENV)/ready
 	$(run) benchmarks/all.py $(ONLY:%=--only %) $(BENCH)
 
@@ -137,7 +147,7 @@ build: $(VENV)/ready
 	@ls dist
 
 clean:
-	rm -rf .venv .venv-* dist site .coverage .coverage.* htmlcov
+	rm -rf .venv .venv-* .axe dist site .coverage .coverage.* htmlcov
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(wildcard src tests benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
 

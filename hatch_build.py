@@ -2,7 +2,8 @@
 
 In: ``README.md``, and the address of this repository's files from ``pyproject.toml``. Out: the text
 in the metadata of the package. A package index shows no other file, so links to files are whole
-addresses there; while no address is filled in, they are the names of the files.
+addresses there; while no address is filled in, they are the names of the files, and pictures are
+left out.
 """
 # a program, not a package
 
@@ -14,7 +15,8 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-# A link, less those to another site or to a place on the same page.
+# A picture in a file; and a link, less those to another site or to a place on the same page.
+_PICTURE = re.compile(r"^!\[[^\]]*\]\((?![a-z]+:)[^)\s]+\)\n+", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
 
 
@@ -27,7 +29,7 @@ def for_index(text: str, files: str) -> str:
     """
     if files:
         return _LINK.sub(lambda link: f"[{link[1]}]({files}{link[2]})", text)
-    return _LINK.sub(_without_link, text)
+    return _LINK.sub(_without_link, _PICTURE.sub("", text))
 
 
 def _without_link(link: re.Match[str]) -> str:

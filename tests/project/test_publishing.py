@@ -42,6 +42,11 @@ def test_links_of_the_description_are_whole_addresses() -> None:
         "[docs/g.md](https://h.example/files/docs/g.md)"
     )
     assert for_index(text, "") == "a (`docs/a.md`) [c](https://d.example/) [e](#f) docs/g.md"
+    picture = "One.\n\n![b](docs/b.svg)\n\nTwo.\n"
+    assert for_index(picture, "https://h.example/") == picture.replace(
+        "docs/", "https://h.example/docs/"
+    )
+    assert for_index(picture, "") == "One.\n\nTwo.\n"
 
 
 def test_first_application_of_the_readme_is_recorded(tmp_path: Path) -> None:

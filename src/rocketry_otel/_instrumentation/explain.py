@@ -34,7 +34,7 @@ def explain(app: Application | Session, task: Any) -> Explanation:
         task: The task, its name, or its function.
 
     Returns:
-        The explanation: ``print(explain(app, "report"))`` shows it to people, ``to_dict()`` is
+        The explanation. ``print(explain(app, "report"))`` shows it to people, ``to_dict()`` is
         plain data.
 
     Raises:
