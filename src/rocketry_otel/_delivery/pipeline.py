@@ -27,6 +27,7 @@ from rocketry_otel._telemetry.emitter import SignalEmitter
 from rocketry_otel._telemetry.heartbeat import Heartbeat
 from rocketry_otel._telemetry.logs import LineLogger
 from rocketry_otel._telemetry.metrics import TaskMetrics
+from rocketry_otel._telemetry.waiting import WaitingSeconds
 
 from .worker import DeliveryWorker
 
@@ -85,6 +86,7 @@ class Pipeline:
         counters: The number of items by their outcome.
         worker: The delivery of stored records.
         heartbeat: The cycles of the scheduler.
+        waiting: How long tasks were due and not launched.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Pipeline:
         self.counters = Counters()
         self.worker = DeliveryWorker(repo, run_lookup, settings, self.counters)
         self.heartbeat = Heartbeat()
+        self.waiting = WaitingSeconds()
         self._settings = settings
         self._given = given
         self._lost = lost
@@ -164,6 +167,7 @@ class Pipeline:
             open_runs: The runs that go on: there they are counted no more.
         """
         self._may_be_global = other._may_be_global
+        self.waiting.follow(other.waiting)
         with other._lock:
             signals = other._signals
         if signals is None:
@@ -217,6 +221,7 @@ class Pipeline:
             self._next_runs,
         )
         self.heartbeat.show(providers.meter)
+        self.waiting.show(providers.meter)
         with suppressed():
             self.worker.follow(providers.queues, emitter, providers.line_queues)
         if self._may_be_global:

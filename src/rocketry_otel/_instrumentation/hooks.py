@@ -49,6 +49,7 @@ from .run_span import RunSpan
 from .schedule_watch import ScheduleWatch
 from .start_line import start_line
 from .terminations import terminations
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -90,6 +91,7 @@ class SchedulerHooks:
         self._baggage: dict[str, object] = {}
         # Whether the scheduler starts or ends, when it launches tasks of a kind.
         self._phase: str | None = None
+        self._waiting: Waiting | None = None
         self._gone_runs = GoneRuns()
         self._next_look = self._next_look_at_others = 0.0
         # Of the newest launch. A child process is made at once, and has that of its own run.
@@ -122,6 +124,7 @@ class SchedulerHooks:
         terminations.watch(Task, session)
         commands.watch(CommandTask, session)
         self._session = ref(session)
+        self._waiting = Waiting(session, functools.partial(_bridges.get, self._key))
         log_lines.watch(self)
         requests.watch(Task, session)
 
@@ -140,6 +143,8 @@ class SchedulerHooks:
         if session.config.func_run_id == self.launching:
             session.config.func_run_id = self._make_run_id
         _own_run_ids.unwatch(session)
+        if self._waiting is not None:
+            self._waiting.remove()
         terminations.unwatch(Task, session)
         commands.unwatch(CommandTask, session)
         log_lines.unwatch(self)
@@ -150,7 +155,7 @@ class SchedulerHooks:
         """Return the state that a spawned child needs, with the baggage of its launcher."""
         state = dict(vars(self))
         state.pop("_session", None)
-        state["_watch"] = None
+        state["_watch"] = state["_waiting"] = None
         state["_placement"] = state["_repeated_errors"] = None
         state["_progress_writer"] = progress_board.writer_to_pickle()
         state["_baggage"] = {
@@ -190,7 +195,9 @@ class SchedulerHooks:
             self._watch_children()
             if task.get_execution() == "process":
                 progress_board.open_pipe()
-            launching = Launching(task, bridge, *requests.take(task), phase=self._phase)
+            is_scheduled = self._waiting is None or self._waiting.is_launching(task)
+            asked = requests.take(task)
+            launching = Launching(task, bridge, *asked, self._phase, is_scheduled)
             attributes = launch_attributes(launching)
             self._parent = self._parent_of(launching)
             if self._parent is not None:
@@ -361,6 +368,9 @@ class SchedulerHooks:
         session = self._its_session()
         if bridge is not None and session is not None:
             bridge.prepare(session.tasks)
+            if self._waiting is not None:
+                self._waiting.begin()
+                bridge.pipeline.waiting.sources.add(self._waiting)
             bridge.start([str(task.name) for task in session.tasks])
             self._log_start(bridge)
         self._watch_schedule(ScheduleWatch.follow)
@@ -456,6 +466,8 @@ class SchedulerHooks:
         bridge = _bridges.get(self._key)
         if bridge is not None:
             bridge.pipeline.heartbeat.beat()
+        if self._waiting is not None:
+            self._waiting.cycle()
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
             self._close_gone_runs()

@@ -36,6 +36,7 @@ class Launching(NamedTuple):
         is_requested: Whether ``task.run()`` has asked for this run.
         request: The span that was active there, if one was.
         phase: ``startup`` or ``shutdown`` of the scheduler; ``None`` between them.
+        is_scheduled: Whether the scheduler launches it, and not the application itself.
     """
 
     task: Any
@@ -43,6 +44,7 @@ class Launching(NamedTuple):
     is_requested: bool
     request: Request | None = None
     phase: str | None = None
+    is_scheduled: bool = True
 
     @property
     def time(self) -> float:

@@ -26,14 +26,13 @@ def trigger(launching: Launching) -> dict[str, object]:
     is_never = parsed.tree == Constant(value=False)
     # At its start and end Rocketry itself asks for a run of a task that has no condition.
     is_asked_by_rocketry = launching.phase is not None and is_never
-    if launching.is_requested and not (is_asked_by_rocketry and not task.batches):
+    is_requested = launching.is_requested and not (is_asked_by_rocketry and not task.batches)
+    # The application may also have started the task itself, as by `task.start()`.
+    if is_requested or not launching.is_scheduled:
         return {TRIGGER: REQUEST}
     found: dict[str, object] = {}
     if not is_never:
         found |= condition_attributes(parsed, Moment(task, bridge.task_states))
     if launching.phase is not None:
         found[TRIGGER] = launching.phase
-    elif is_never:
-        # The application has started the task itself, as by `task.start()`.
-        found[TRIGGER] = REQUEST
     return found
