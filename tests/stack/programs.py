@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 MANIFEST = Path(__file__).with_name("collector-builder.yaml")
-COMPOSE_SOURCE = Path(__file__).with_name("compose.go")
+STANDIN_SOURCE = Path(__file__).with_name("standin.go")
 FERRETDB_SOURCE = Path(__file__).with_name("ferretdb.go")
 GRAFANA_SOURCE = Path(__file__).with_name("grafana.go")
 LOGQL_FOLDER = Path(__file__).with_name("logql")
@@ -102,6 +102,27 @@ class _Collector(_GoProgram):
         (directory / "builder").unlink()
 
 
+class _Compose(_GoProgram):
+    """Docker Compose, as a command of its own."""
+
+    def build(self, directory: Path) -> None:
+        """Build it into an empty directory."""
+        super().build(directory)
+        (directory / "cmd").rename(directory / "docker-compose")
+
+
+class _Standin(Program):
+    """A program of ours, without any module."""
+
+    tools = ("go",)
+
+    def build(self, directory: Path) -> None:
+        """Build it into an empty directory."""
+        shutil.copy(STANDIN_SOURCE, directory / "main.go")
+        _run(directory, "go", "mod", "init", "stack.test/standin")
+        _run(directory, "go", "build", "-trimpath", "-ldflags=-s -w", "-o=standin", ".")
+
+
 @dataclass(frozen=True)
 class _OurLines(_GoProgram):
     """A few lines of ours around a library.
@@ -110,7 +131,7 @@ class _OurLines(_GoProgram):
         source: The file with them.
     """
 
-    source: Path = COMPOSE_SOURCE
+    source: Path = FERRETDB_SOURCE
 
     def build(self, directory: Path) -> None:
         """Build it into an empty directory."""
@@ -174,8 +195,14 @@ VICTORIA_LOGS = _GoProgram(
     ("github.com/VictoriaMetrics/VictoriaLogs", "v1.52.1"),
     ["github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"],
 )
-_COMPOSE_GO = ("github.com/compose-spec/compose-go/v2", "v2.16.2")
-COMPOSE = _OurLines(_key("compose", COMPOSE_SOURCE, _COMPOSE_GO), ["compose"], _COMPOSE_GO, ["."])
+_COMPOSE_MODULE = "github.com/docker/compose/v2"
+COMPOSE = _Compose(
+    "docker-compose-v2.40.3",
+    ["docker-compose"],
+    (_COMPOSE_MODULE, "v2.40.3"),
+    [f"{_COMPOSE_MODULE}/cmd"],
+)
+STANDIN = _Standin(_key("standin", STANDIN_SOURCE), ["standin"])
 # A server that speaks the protocol of MongoDB, under a free licence. 1.24 is the last version whose
 # backend needs no further server.
 _FERRETDB = ("github.com/FerretDB/FerretDB", "v1.24.2")
@@ -185,7 +212,6 @@ FERRETDB = _OurLines(
     _FERRETDB,
     ["."],
     tags="ferretdb_no_postgresql",
-    source=FERRETDB_SOURCE,
 )
 # Some 43 MB, which need a Java of 17 or later to run.
 KAFKA = _Kafka(_key("kafka", KAFKA_SOURCE), ["lib/kafka_2.13-4.1.1.jar"])
@@ -201,7 +227,7 @@ LOGQL = _LogQL(
     _key("logql", LOGQL_FOLDER / "package-lock.json", ((LOGQL_FOLDER / "main.js").read_text(), "")),
     ["main.js", "node_modules/@grafana/lezer-logql/index.es.js"],
 )
-PROGRAMS = (FERRETDB, COLLECTOR, JAEGER, PROMETHEUS, VICTORIA_LOGS, COMPOSE)
+PROGRAMS = (FERRETDB, COLLECTOR, JAEGER, PROMETHEUS, VICTORIA_LOGS, COMPOSE, STANDIN)
 # Their tests are skipped without them, unless all tests are required.
 OPTIONAL = (KAFKA, GRAFANA_SCHEMA, LOGQL)
 

@@ -14,7 +14,8 @@ from tests.support.certificates import make_certificates
 from tests.support.otlp_receiver import OTLPReceiver
 from tests.support.processes import clean_environment
 
-from .programs import COLLECTOR, COMPOSE, JAEGER, PROMETHEUS
+from . import compose
+from .programs import COLLECTOR, JAEGER, PROMETHEUS
 from .servers import ROOT, Collector, Jaeger, Server
 
 SHIPPED = ROOT / "collector-config.yaml"
@@ -139,12 +140,10 @@ def test_what_is_shown_for_compose_is_valid(block, tmp_path):
     """Together with what is shipped; the collector's files are where they are mounted."""
     override = tmp_path / "docker-compose.override.yml"
     override.write_text(block, encoding="utf-8")
-    compose = COMPOSE.directory / "compose"
-    shipped = ROOT / "docker-compose.yml"
-    assert "the token that clients must send" in run(compose, shipped, override).stderr
-    done = run(compose, shipped, override, env={"COLLECTOR_TOKEN": "secret"})
-    assert done.returncode == 0, done.stderr
-    collector = json.loads(done.stdout)["services"]["collector"]
+    both = (compose.SHIPPED, override)
+    assert "the token that clients must send" in compose.read(*both).stderr
+    env = {"COLLECTOR_TOKEN": SECRETS["COLLECTOR_TOKEN"]}
+    collector = compose.services_of(*both, **env)["collector"]
     mounted = {it["target"]: it["source"] for it in collector["volumes"] if it["type"] == "bind"}
     files = [Path(it.partition("=")[2]) for it in collector["command"]]
     found = [

@@ -21,7 +21,8 @@ from .broker import Broker
 from .conftest import Ran
 from .outage_app import application, goes_on
 from .programs import KAFKA
-from .servers import ROOT, Collector, Server, eventually
+from .servers import ROOT, Collector, Prometheus, Server, eventually
+from .test_numbers import actions_of, compare
 
 SHIPPED = ROOT / "collector-config.yaml"
 FOLDER = ROOT / "stack" / "collector"
@@ -29,6 +30,8 @@ AGENT = [FOLDER / "agent.yaml", FOLDER / "agent-kafka.yaml"]
 GATEWAY = [SHIPPED, FOLDER / "gateway-kafka.yaml"]
 # Seconds; an application is stopped when the test has seen enough.
 AT_MOST = 200
+# Metrics are sent often, so that a gateway has some of each of its sources at any time.
+COUNTED = {"OTEL_SERVICE_NAME": "counted", "OTEL_METRIC_EXPORT_INTERVAL": "250"}
 SAMPLING_GATEWAY = [SHIPPED, FOLDER / "sampling.yaml", FOLDER / "gateway-kafka.yaml"]
 
 
@@ -162,6 +165,26 @@ def test_gateways_sample_by_outcome(tmp_path, broker, agent, backends):
     for record in ran.endings("fail"):
         names = {span.name for span in found[record["trace_id"]]}
         assert names == {"run fail", "attempt"}
+
+
+def test_runs_are_counted_once_by_two_gateways(tmp_path, agent, gateways):
+    """Also where the metrics of a process that goes on move from one gateway to the other."""
+    prometheus = Prometheus(tmp_path / "prometheus", gateways[0], more=gateways[1:])
+    with prometheus, application(tmp_path, agent, AT_MOST, **COUNTED) as running:
+
+        def shown_by(gateway: Collector) -> bool:
+            return 'job="counted"' in gateway.metrics()
+
+        (first,) = eventually(lambda: [it for it in gateways if shown_by(it)], 60, "Any metrics")
+        (second,) = (it for it in gateways if it is not first)
+        # It leaves the group, and so the other one takes its partitions.
+        first.stop()
+        eventually(lambda: shown_by(second), 60, "Metrics at the other gateway")
+        first.start()
+        running.stop()
+        ran = running.finished("counted")
+        assert ran.flushed
+        compare(prometheus, "counted", actions_of(ran))
 
 
 def test_large_message_is_taken(agent, gateways):

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 import requests
 
-from tests.support.processes import clean_environment
-
+from .compose import WITH_VICTORIA_LOGS, services_of
 from .conftest import NUMBERS_APP
-from .programs import COMPOSE
-from .servers import ROOT, Collector, VictoriaLogs, eventually
-
-
-def services() -> dict:
-    """Return the services of Compose with VictoriaLogs in the place of Loki."""
-    files = [ROOT / "docker-compose.yml", ROOT / "stack" / "compose-victoria-logs.yml"]
-    done = subprocess.run(
-        [COMPOSE.directory / "compose", *files],
-        env=clean_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["services"]
+from .servers import Collector, VictoriaLogs, eventually
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Iterator[VictoriaLogs]:
     """The store, with the arguments of the Compose file."""
-    arguments = services()["victoria-logs"]["command"]
+    arguments = services_of(*WITH_VICTORIA_LOGS)["victoria-logs"]["command"]
     kept = [it for it in arguments if not it.startswith("-storageDataPath=")]
     assert len(kept) == len(arguments) - 1
     with VictoriaLogs(tmp_path_factory.mktemp("victoria-logs"), kept) as store:
@@ -45,7 +26,7 @@ def store(tmp_path_factory) -> Iterator[VictoriaLogs]:
 @pytest.fixture(scope="module")
 def collector(store, stack, tmp_path_factory) -> Iterator[Collector]:
     """A collector that sends log records there, by the variable of the Compose file alone."""
-    endpoint = services()["collector"]["environment"]["LOKI_ENDPOINT"]
+    endpoint = services_of(*WITH_VICTORIA_LOGS)["collector"]["environment"]["LOKI_ENDPOINT"]
     endpoint = endpoint.replace("http://victoria-logs:9428", store.url)
     directory = tmp_path_factory.mktemp("collector")
     with Collector(directory, stack.jaeger.otlp_endpoint, endpoint) as collector:
@@ -54,7 +35,7 @@ def collector(store, stack, tmp_path_factory) -> Iterator[Collector]:
 
 def test_loki_is_left_out():
     """No service needs it, and it is not started."""
-    found = services()
+    found = services_of(*WITH_VICTORIA_LOGS)
     assert "loki" not in found
     assert "loki" not in {name for it in found.values() for name in it.get("depends_on", {})}
 

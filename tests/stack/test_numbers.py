@@ -66,17 +66,17 @@ class Numbers:
         return +sums
 
 
-def compare(stack: Any, service: str, actions: Iterable[tuple[str, str]]) -> Numbers:
+def compare(prometheus: Prometheus, service: str, actions: Iterable[tuple[str, str]]) -> Numbers:
     """Wait until each panel has the number of the repository.
 
     Args:
-        stack: The stack.
+        prometheus: The server that the panels ask.
         service: The service.
         actions: The task and the action of each record in its repository.
     """
     ended = [(task, action) for task, action in actions if action != "run"]
     failed = [task for task, action in ended if action in FAILURES]
-    numbers = Numbers(stack.prometheus, service)
+    numbers = Numbers(prometheus, service)
     expected = {
         "Tasks": len({task for task, _ in ended}),
         "Runs": len(ended),
@@ -136,14 +136,14 @@ def test_short_demo(stack, tmp_path):
             if re.fullmatch(r"[a-z_]*tasks?[a-z_]*", name)
         )
         actions = connection.execute(f"SELECT task_name, action FROM {table}").fetchall()  # noqa: S608
-    compare(stack, "short-demo", actions)
+    compare(stack.prometheus, "short-demo", actions)
 
 
 def test_one_run(stack, run):
     """The only run of a process that ends at once, and it fails."""
     ran = run("one-run", 1, {})
     assert len(ran.records) == 2
-    compare(stack, "one-run", actions_of(ran))
+    compare(stack.prometheus, "one-run", actions_of(ran))
 
 
 @pytest.mark.parametrize("instance", [None, "always-the-same"])
@@ -155,10 +155,10 @@ def test_restart_in_between(stack, run, tmp_path, instance):
     )
     repository = f"sqlite:///{tmp_path}/tasks.db"
     first = run(service, 2, {**env, "RUNS": "3"}, repository=repository)
-    compare(stack, service, actions_of(first))
+    compare(stack.prometheus, service, actions_of(first))
     both = run(service, 2, {**env, "RUNS": "2"}, repository=repository)
     assert len(both.trace_ids) == 10
-    compare(stack, service, actions_of(both))
+    compare(stack.prometheus, service, actions_of(both))
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def large(stack, tmp_path):
 def test_five_hundred_tasks(large, run):
     """Each of them, and the failures of a third of them."""
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": large.collector.http_endpoint}
-    compare(large, "five-hundred", actions_of(run("five-hundred", 500, env)))
+    compare(large.prometheus, "five-hundred", actions_of(run("five-hundred", 500, env)))
 
 
 def test_runs_that_go_on(stack, run_app):
@@ -208,7 +208,7 @@ def test_runs_that_go_on(stack, run_app):
 def test_quantiles_are_those_of_the_runs(stack, run):
     """Within the bucket that the true one is in; none is NaN, also long after the last run."""
     ran = run("timed", 2, {"LENGTH": "0.11", "RUNS": "4"})
-    numbers = compare(stack, "timed", actions_of(ran))
+    numbers = compare(stack.prometheus, "timed", actions_of(ran))
     began = {it["run_id"]: it["created"] for it in ran.records if it["action"] == "run"}
     longest = max(it["created"] - began[it["run_id"]] for it in ran.endings("task-001"))
     bounds = bounds_of(stack, "rocketry_task_duration_seconds_bucket", 'job="timed"')

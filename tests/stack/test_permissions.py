@@ -5,18 +5,15 @@ A key as openssl makes it has mode 0600, and so have all files of a checkout wit
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.certificates import make_certificates
-from tests.support.processes import clean_environment
 
-from .programs import COMPOSE
+from .compose import SHIPPED, services_of
 from .servers import ROOT, Collector, Jaeger, Prometheus, Server
 
 # Nobody here.
@@ -40,15 +37,7 @@ def _as_root() -> None:
 
 def rights_of(service: str) -> list[str]:
     """Return a command that runs another with the rights that a service has in Compose."""
-    done = subprocess.run(
-        [COMPOSE.directory / "compose", ROOT / "docker-compose.yml"],
-        env=clean_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = json.loads(done.stdout)["services"][service]
+    found = services_of(SHIPPED)[service]
     assert (found["user"], found["cap_drop"]) == ("0:0", ["ALL"])
     return limited_to(*found["cap_add"])
 
