@@ -76,8 +76,7 @@ class _Guard:
         if depth == 0:
             with self._changed:
                 self._count -= 1
-                if self._forking:
-                    self._changed.notify_all()
+                self._changed.notify_all()
 
     def before_fork(self) -> None:
         own = min(getattr(self._here, "depth", 0), 1)
