@@ -206,8 +206,8 @@ def test_idle_tasks_and_new_ones_miss_nothing(telemetry: TelemetryCapture) -> No
         story.set_clock(2026, 1, 13, 2, 0, 30)
 
     def looked() -> bool:
-        watched = _watches[story.session]._watched
-        return all(watched[task].idle >= story.clock() for task in story.session.tasks)
+        watched: Any = _watches[story.session]._watched
+        return all(watched.get(task).idle >= story.clock() for task in story.session.tasks)
 
     story.when(lambda: all(story.has_run(name, 1)() for name in names), before_the_slots)
     story.when(story.has_run("long", 1), hold)
