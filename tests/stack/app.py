@@ -15,7 +15,7 @@ from pathlib import Path
 
 from opentelemetry import trace
 from rocketry import Rocketry
-from rocketry.conds import after_success, every
+from rocketry.conds import after_success, every, secondly
 from rocketry.exc import TaskInactionException
 
 from rocketry_otel import current_run, instrument, open_repository
@@ -54,6 +54,11 @@ def hang() -> None:
     time.sleep(60)
 
 
+def block() -> None:
+    """Keep the scheduler."""
+    time.sleep(2.2)
+
+
 def main(seconds: float, url: str) -> None:
     """Run the application."""
     app = Rocketry(config={"cycle_sleep": 0.02, "max_process_count": 4})
@@ -62,6 +67,10 @@ def main(seconds: float, url: str) -> None:
     app.task(every("500 ms"), name="fail", execution="async")(as_async(fail))
     app.task(every("500 ms"), name="idle", execution="thread")(idle)
     app.task(every("2 s"), name="hang", execution="process", timeout="1 s")(hang)
+    if "LATE" in os.environ:
+        # One of them keeps the scheduler while the other one is due.
+        app.task(secondly, name="ticker", execution="main", func=load)
+        app.task(every("4 s"), name="blocker", execution="main", func=block)
     repo = open_repository(url)
     handler = instrument(app, repo=repo)
     stop_after(app, seconds)

@@ -19,6 +19,7 @@ from .servers import Collector, Jaeger, Prometheus, eventually
 
 APP = Path(__file__).with_name("app.py")
 NUMBERS_APP = Path(__file__).with_name("numbers_app.py")
+LATE_APP = Path(__file__).with_name("late_app.py")
 
 
 @pytest.fixture(scope="session", autouse=True)

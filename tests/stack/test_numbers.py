@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from tests.support.processes import run_command
 
-from .conftest import NUMBERS_APP, Stack
+from .conftest import LATE_APP, NUMBERS_APP, Stack
 from .dashboard import filled_in, panel_of
 from .servers import Collector, Prometheus, eventually
 
@@ -203,6 +204,53 @@ def test_runs_that_go_on(stack, run_app):
     longest = max(it["created"] - began[it["run_id"]] for it in ran.endings("hang"))
     # The record of an ending is made a moment before the run is over for the application.
     assert 0 < age < longest + 1
+
+
+def test_runs_that_are_late_or_missed(stack, run_app):
+    """The numbers are those of the records: missed runs, delays, waiting, blocking."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint}
+    ran = run_app("late", env, app=LATE_APP, args=["6"])
+    assert ran.flushed
+    noted = [json.loads(it["attributes"]) for it in ran.records if it["action"] == "run"]
+    missed = sum(it.get("rocketry.schedule.missed", 0) for it in noted)
+    assert missed >= 2
+    numbers = Numbers(stack.prometheus, "late")
+    eventually(
+        lambda: numbers.bars("Missed runs", "task_name") == {"ticker": missed}, 60, "Missed runs"
+    )
+    assert numbers.bars("Missed runs", "rocketry_missed_reason") == {"blocked": missed}
+
+    blocked = sum(it["runtime"] for it in ran.endings("blocker"))
+    shown = numbers.bars("Tasks that keep the scheduler", "task_name")["blocker"]
+    assert shown == pytest.approx(blocked, rel=0.05)
+    waited = numbers.bars("Due and not started", "rocketry_wait_reason")
+    assert set(waited) == {"blocked"}
+    assert 0 < waited["blocked"] < blocked
+
+    bounds = bounds_of(stack, "rocketry_task_schedule_delay_seconds_bucket", 'job="late"')
+    longest = max(it.get("rocketry.schedule.delay", 0) for it in noted)
+    (delay,) = numbers.of("How late runs begin")
+    assert 0 < float(delay["value"][1]) <= bounds[bisect_left(bounds, longest)]
+    # The longest cycles are those of the blocker.
+    (half,), (most,) = (numbers.of("Duration of a cycle", ref) for ref in "AB")
+    assert float(half["value"][1]) < 1 < float(most["value"][1])
+
+
+def test_time_until_the_next_run(stack, run_app):
+    """While the application runs: at most the interval of the task, which is a second."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint, "LATE": "1"}
+    numbers = Numbers(stack.prometheus, "next")
+
+    def next_runs() -> dict[str, float]:
+        found = numbers.of("Time until the next run")
+        return {it["metric"]["task_name"]: float(it["value"][1]) for it in found}
+
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run_app, "next", env, 15)
+        shown = eventually(lambda: "ticker" in (found := next_runs()) and found, 60, "A next run")
+        running.result()
+    # Below zero: the run is due, or the newest sample is a few seconds old.
+    assert -10 < shown["ticker"] <= 1
 
 
 def test_quantiles_are_those_of_the_runs(stack, run):
