@@ -170,13 +170,21 @@ def test_crash_of_an_ended_run_stands_alone(model: Any) -> None:
     assert runs.find_beginning(ending("crash", None)) is None
 
 
-def test_trace_ids_find_an_ending_after_a_clock_was_set_back() -> None:
+class WithTraceId(MinimalRecord):
+    """A model that keeps the trace of a run, and not its span."""
+
+    run_id: str
+    trace_id: str
+
+
+@pytest.mark.parametrize("model", [TaskEventRecord, WithTraceId])
+def test_trace_ids_find_an_ending_after_a_clock_was_set_back(model: type[MinimalRecord]) -> None:
     """The ids of a run count, not the time of its end."""
-    trace_id = ids_of("etl", "r1", 5_000_000_000).trace_hex
-    repo = MemoryRepo(model=TaskEventRecord)
+    ids = ids_of("etl", "r1", 5_000_000_000)
+    repo = MemoryRepo(model=model)
     for action, created in (("run", 5.0), ("success", 1.0)):
-        fields = {"task_name": "etl", "action": action, "run_id": "r1", "trace_id": trace_id}
-        repo.add(TaskEventRecord(**fields, created=created))
+        fields = {"task_name": "etl", "action": action, "run_id": "r1", "created": created}
+        repo.add(model(**fields, trace_id=ids.trace_hex, span_id=ids.span_hex))
     assert RunLookup(repo).find_beginning(ending("crash", None)) is None
     assert run_lookup(("run", None, 1.0), model=MinimalRecord).find_beginning(ending()) is None
     assert run_lookup().find_beginning(ending("crash", None)) is None

@@ -207,7 +207,9 @@ class RunLookup:
         if before is None and "trace_id" in self._added:
             # This does not depend on the clock.
             ids, first = self._ids_alone(began), 0
-            query |= {"trace_id": ids.trace_hex, "span_id": ids.span_hex}
+            query["trace_id"] = ids.trace_hex
+            if "span_id" in self._added:
+                query["span_id"] = ids.span_hex
         else:
             query["created"] = _not_before(began.created)
         return any(
