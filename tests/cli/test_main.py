@@ -61,14 +61,14 @@ def test_demo_by_default_runs_ten_seconds(demo_calls):
     """Without options the demo runs for 10 s and chooses its repository itself."""
     assert main(["demo"]) == 0
 
-    assert demo_calls == [{"seconds": 10.0, "repo": None}]
+    assert demo_calls == [{"seconds": 10.0, "repo": None, "keep": False}]
 
 
 def test_demo_takes_its_options(demo_calls):
     """The options reach the demo."""
-    assert main(["demo", "--seconds", "2.5", "--repo", "memory://"]) == 0
+    assert main(["demo", "--seconds", "2.5", "--repo", "memory://", "--keep"]) == 0
 
-    assert demo_calls == [{"seconds": 2.5, "repo": "memory://"}]
+    assert demo_calls == [{"seconds": 2.5, "repo": "memory://", "keep": True}]
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", ""])

@@ -3,11 +3,13 @@
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import redirect_stdout
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -260,6 +262,15 @@ def test_demo_fits_into_80_columns(shown):
 def test_demo_leaves_the_process_as_it_was(shown):
     """Loggers, the signal handler and Rocketry's default session are as before."""
     assert shown.after == shown.before
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_folder_of_the_demo_is_kept_on_demand(keep):
+    """Without being asked to keep it, the demo removes the folder of its repository."""
+    with run._folder_of_its_own(keep=keep) as folder:
+        (Path(folder) / "tasks.db").touch()
+    assert Path(folder).exists() is keep
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_demo_without_a_collector(tmp_path):

@@ -147,6 +147,14 @@ def test_table_with_another_encoding_is_refused(mariadb, database, url):
     )
 
 
+def test_further_column_may_have_any_encoding(mariadb, database, url):
+    """Nothing is written to it."""
+    create(mariadb, database, "CHARACTER SET utf8mb4", notes="TEXT CHARACTER SET latin1")
+    repo = open_repository(url)
+    repo.add(record("a"))
+    assert repo.filter_by().all() == [record("a")]
+
+
 def test_single_precision_is_refused(mariadb, database, url):
     """A time in single precision would be minutes off."""
     create(mariadb, database, "CHARACTER SET utf8mb4", start="FLOAT")

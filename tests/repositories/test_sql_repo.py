@@ -668,6 +668,23 @@ def test_disposed_engine_keeps_no_connection(repo):
     assert [one.task_name for one in repo.filter_by()] == ["a", "b"]
 
 
+def test_change_goes_to_the_file_that_took_the_place(path, tmp_path):
+    """An idle connection of the pool to the file before is used no more."""
+    repo = open_repository(f"sqlite:///{path}")
+    repo.add(record("old"))
+    repo.filter_by(task_name="nothing").delete()
+    backup = open_repository(f"sqlite:///{tmp_path}/backup.db")
+    for name in ("restored", "unwanted"):
+        backup.add(record(name))
+    backup.engine.dispose()
+    for name in ("", "-wal", "-shm"):
+        path.with_name(f"{path.name}{name}").rename(tmp_path / f"rotated{name}")
+    (tmp_path / "backup.db").rename(path)
+    assert repo.filter_by(task_name="unwanted").delete() == 1
+    assert [one.task_name for one in repo.filter_by()] == ["restored"]
+    repo.engine.dispose()
+
+
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_replaced_sqlite_file_is_noticed(path, tmp_path, is_empty):
     """Records go to the file that is at the path: a new one, or one restored from a backup."""
