@@ -23,7 +23,7 @@ from tests.support.apps import make_app
 
 pytestmark = pytest.mark.slow
 
-REMEMBERED = 100  # ended runs that the tracker remembers, fewer than it does by itself
+REMEMBERED = 100  # ended runs that are remembered, fewer than by itself
 
 
 class NewestRepo(MemoryRepo):
@@ -101,6 +101,7 @@ def test_ten_thousand_runs_leave_nothing_behind(
 ) -> None:
     """Context, memory and the objects of our classes are as they were before."""
     monkeypatch.setattr("rocketry_otel._model.runs._ENDED_RUNS_LIMIT", REMEMBERED)
+    monkeypatch.setattr("rocketry_otel._instrumentation.bridge._MOST_RUN_TIMES", REMEMBERED)
     # pytest keeps all that it is shown
     monkeypatch.setattr(logging.getLogger("rocketry.task"), "propagate", False)
     pairs = Pairs(execution, telemetry)

@@ -124,6 +124,7 @@ def test_line_of_a_body_is_in_its_run(
 ) -> None:
     """No set-up is needed; the application's levels decide."""
     app = make_app(execution=execution)
+    logger.setLevel(logging.WARNING)
 
     def body() -> None:
         logger.info("below the level")

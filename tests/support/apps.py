@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import contextmanager
 from decimal import Decimal
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,9 @@ def sleep_until_terminated(flag: threading.Event = TerminationFlag()) -> None:  
 def start_method(name: str) -> Iterator[None]:
     """Start processes by ``fork``, ``spawn`` or ``forkserver`` within the block."""
     before = multiprocessing.get_start_method()
+    if name == "forkserver":
+        # Children have the environment of its start: that of this test, not of an earlier one.
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # no public way
     multiprocessing.set_start_method(name, force=True)
     try:
         yield

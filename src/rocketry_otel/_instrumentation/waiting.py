@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
-from weakref import finalize, ref
+from weakref import WeakValueDictionary, finalize, ref
 
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
@@ -91,8 +91,10 @@ class Waiting:
             self._has_room = result = has_free_processors(*args, **kwargs)
             return result
 
-        self._wrapped = dict(zip(_CHECKS, (looked, asked, counted), strict=True))
-        vars(scheduler).update(self._wrapped)
+        wrapped = dict(zip(_CHECKS, (looked, asked, counted), strict=True))
+        vars(scheduler).update(wrapped)
+        # Each wrapper holds the scheduler, and that the session: the scheduler alone keeps them.
+        self._wrapped = WeakValueDictionary[str, Any](wrapped)
 
     def remove(self) -> None:
         """Take the wrappers away again, where no other code has wrapped them meanwhile."""
