@@ -143,7 +143,7 @@ def test_verdict_is_rocketrys(tree: Any, steps: list[tuple[str, Any]]) -> None:
         it.use(tree)
         for step in steps:
             it.step(*step)
-        handler = instrument(it.app, repo="memory://")
+        handler = instrument(it.app)
         try:
             it.session.scheduler.is_alive = True
             runs = [task._run_stack for task in it.tasks.values()]

@@ -227,17 +227,19 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """Make a world, and leave the logger as it was."""
+    """Make a world without the records of other ones, and leave the logger as it was."""
     logger = logging.getLogger("rocketry.task")
     for name in _ITS_CLOCK:
         vars(logger).pop(name, None)
+    # One test makes many worlds: each one finds no repository, and gets its own.
+    before, logger.handlers = logger.handlers, []
     made = World()
     notes = _Notes(made)
     logger.addHandler(notes)
     try:
         yield made
     finally:
-        logger.removeHandler(notes)
+        logger.handlers = before
         # Rocketry sets the clock of the first session for good.
         for name in _ITS_CLOCK:
             vars(logger).pop(name, None)
