@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 from redbird.oper import greater_than
+from sqlalchemy.sql.elements import ColumnElement
 
 from rocketry_otel._repositories.open_repository import open_repository
 from rocketry_otel._repositories.sql_reader import Equal
@@ -88,4 +89,4 @@ def test_query_of_plain_values_has_no_expression(repo: TaskEventSQLRepo) -> None
         {"task_name": "etl", "created": 1.5}
     )
     for value in (None, greater_than(1)):
-        assert isinstance(repo.format_query({"created": value}), sa.ColumnElement)
+        assert isinstance(repo.format_query({"created": value}), ColumnElement)
