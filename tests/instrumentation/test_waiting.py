@@ -9,11 +9,13 @@ import weakref
 from typing import Any
 
 import pytest
-from rocketry import Rocketry
+from rocketry import Rocketry, Session
 from rocketry.conditions import SchedulerCycles
 from rocketry.conds import every, false, true
 
 from rocketry_otel import instrument, uninstrument
+from rocketry_otel._instrumentation import waiting as module
+from rocketry_otel._instrumentation.waiting import Waiting
 from rocketry_otel.testing import ManualClock, TelemetryCapture
 from tests.support import apps
 from tests.support.apps import make_app
@@ -152,4 +154,76 @@ def test_task_that_is_gone_is_forgotten(telemetry: TelemetryCapture) -> None:
     app.session.tasks.clear()
     gc.collect()
     assert weak() is None
+    assert not waiting._waits
+
+
+def test_clock_that_raises_does_not_reach_the_scheduler(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its own checks still decide; what is not known is not counted."""
+    caplog.set_level("DEBUG", "rocketry_otel")
+    clock = ManualClock()
+    is_broken = False
+
+    def time_func() -> float:
+        if is_broken:
+            raise OSError("no clock")
+        return clock()
+
+    app = make_app(time_func=time_func, max_process_count=0)
+    starts = app.session.create_task(func=apps.succeed, name="starts", start_cond=true)
+    waits = app.session.create_task(
+        func=apps.succeed, name="waits", start_cond=true, execution="process"
+    )
+    waiting = Waiting(app.session, lambda: None)
+    scheduler = app.session.scheduler
+    assert scheduler.is_task_runnable(starts) is True
+    assert waiting._blocks.reason == "blocked"
+    is_broken = True
+    # The end of a body, the beginning of a wait, a launch, and the beginning of a hold.
+    assert scheduler.is_task_runnable(waits) is False
+    assert scheduler.is_task_runnable(starts) is True
+    scheduler.on_hold = True
+    waiting.cycle()
+    raised = [one for one in caplog.records if one.message == "the time of waiting is not known"]
+    assert len(raised) == 6
+    assert {type(one.exc_info[1]) for one in raised if one.exc_info} == {OSError}
+    is_broken = False
+    waiting.cycle()
+    assert (waiting._blocks.reason, waiting._holds.reason) == (None, "on_hold")
+    assert waiting.is_launching(starts)
+
+
+def test_task_that_cannot_be_observed_is_not_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its class may have slots alone: the look at it is Rocketry's all the same."""
+    caplog.set_level("DEBUG", "rocketry_otel")
+    app = make_app(max_process_count=0)
+    task = app.session.create_task(
+        func=apps.succeed, name="etl", start_cond=true, execution="process"
+    )
+    waiting = Waiting(app.session, lambda: None)
+
+    def refuse(*_: Any) -> None:
+        raise TypeError("cannot create weak reference")
+
+    monkeypatch.setattr(module, "finalize", refuse)
+    assert app.session.scheduler.is_task_runnable(task) is False
+    assert "the time of waiting is not known" in caplog.text
+    assert waiting.is_launching(task) is False
+
+
+def test_session_that_is_gone_is_left_alone() -> None:
+    """A thread that collects metrics, and the end of the program, may come after it."""
+    session = Session()
+    waiting = Waiting(session, lambda: None)
+    weak = weakref.ref(session)
+    del session
+    gc.collect()
+    assert weak() is None
+    waiting.begin()
+    waiting.cycle()
+    waiting.settle()
+    waiting.remove()
     assert not waiting._waits

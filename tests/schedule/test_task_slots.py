@@ -35,6 +35,8 @@ def slots_of(condition: Any, now: float, last_run: float | None = None) -> TaskS
         (every("10 min") & time_of_day.between("08:00", "12:00"), utc(2026, 1, 5, 11, 10)),
         (daily & after_success("etl"), None),
         (every("10 min", based="success"), None),
+        (every("10 min", based="finish"), None),
+        (every("1 h", based="run") | every("10 min", based="finish"), utc(2026, 1, 5, 12)),
     ],
 )
 def test_next_run_is_known_where_time_alone_decides(condition: Any, expected: Any) -> None:
@@ -62,6 +64,47 @@ def test_launch_at_the_edge_of_a_slot_is_for_the_slot_that_is_open() -> None:
     (missed,) = each_minute.serve(utc(2026, 1, 5, 2, 1) + 0.2)
     assert missed.begin == utc(2026, 1, 5, 2)
     assert each_minute.settle(utc(2026, 1, 5, 2, 2, 1)) == []
+
+
+def test_launch_after_a_used_slot_misses_nothing() -> None:
+    """The slot before had its run, and the next one has begun."""
+    each_minute = slots_of(cron("* * * * *"), utc(2026, 1, 5, 2))
+    assert each_minute.serve(utc(2026, 1, 5, 2, 0, 10)) == []
+    assert each_minute.serve(utc(2026, 1, 5, 2, 1) + 0.2) == []
+    assert each_minute.settle(utc(2026, 1, 5, 2, 2, 1)) == []
+
+
+def test_interval_counts_from_the_last_ending() -> None:
+    """Whatever the ending was; the newest one counts."""
+    slots = slots_of(every("10 min", based="finish"), utc(2026, 1, 5, 12))
+    last = {"run": utc(2026, 1, 5, 12), "success": utc(2026, 1, 5, 9), "fail": utc(2026, 1, 5, 11)}
+    newest = lambda actions: max((last[one] for one in actions if one in last), default=None)  # noqa: E731
+    assert slots.next_run(newest) == utc(2026, 1, 5, 11, 10)
+
+
+def test_slot_of_each_alternative_is_its_own() -> None:
+    """One without a period has none."""
+    now = utc(2026, 1, 5, 2, 0, 10)
+    slots = slots_of(cron("0 2 * * *") | cron("* * * * *") | after_success("etl"), now)
+    daily_one, each_minute, dependent = slots.alternatives
+    found = [slots.slot_at(one, now) for one in (daily_one, each_minute)]
+    assert [one.begin for one in found if one is not None] == [utc(2026, 1, 5, 2)] * 2
+    later = now + 60
+    assert slots.slot_at(daily_one, later) is None
+    found = [slots.slot_at(each_minute, later)]
+    assert [one.begin for one in found if one is not None] == [utc(2026, 1, 5, 2, 1)]
+    assert slots.slot_at(dependent, now) is None
+
+
+def test_period_that_never_comes_has_no_slots() -> None:
+    """The 30th of February is neither missed nor due."""
+    now = utc(2026, 1, 5, 12)
+    slots = slots_of(cron("0 0 30 2 *"), now)
+    assert slots
+    assert slots.serve(now) == slots.settle(utc(2027, 1, 5)) == []
+    assert slots.next_end is None
+    assert slots.next_run(lambda _: None) is None
+    assert slots.gone(utc(2025, 1, 1), utc(2025, 1, 1), now) is None
 
 
 def test_slots_that_went_by_begin_after_the_last_run_or_what_was_settled() -> None:

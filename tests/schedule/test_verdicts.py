@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
+import multiprocessing
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rocketry import conds
 from rocketry.conditions.api import failed
+from rocketry.core.task import TaskRun
 
 from rocketry_otel._schedule.conditions import After, Happened, UserCode, parse
-from rocketry_otel._schedule.verdicts import compare, evaluate
+from rocketry_otel._schedule.verdicts import alive_runs, compare, evaluate
 from tests.schedule.programs import LEAVES, STEPS, UserFunction, trees, world
 
 
@@ -81,6 +84,24 @@ def test_clock_that_was_set_back_leaves_it_unknown() -> None:
         it.step("success", "report")
         it.clock.advance(-90_000.0)
         assert evaluate(it.conditions.of(it.task).tree, it.moment()) is None
+
+
+def test_run_is_alive_until_its_worker_has_ended() -> None:
+    """A process that is about to start is not; Rocketry itself could not ask it."""
+
+    async def verdicts() -> list[bool]:
+        future = asyncio.get_running_loop().create_future()
+        it.task._run_stack = [TaskRun(start=it.clock(), task=future)]
+        found = [bool(alive_runs(it.task))]
+        future.set_result(None)
+        return [*found, bool(alive_runs(it.task))]
+
+    with world() as it:
+        assert asyncio.run(verdicts()) == [True, False]
+        process = multiprocessing.get_context("spawn").Process()
+        it.task._run_stack = [TaskRun(start=it.clock(), task=process)]
+        assert alive_runs(it.task) == []
+        it.task._run_stack = []
 
 
 def test_user_code_is_unknown() -> None:

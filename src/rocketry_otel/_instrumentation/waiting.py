@@ -80,7 +80,7 @@ class Waiting:
                 reason = None if self._has_asked else (RUNNING if self._has_room else LIMIT)
                 wait = self._waits.get(id(task))
                 if reason is not (None if wait is None else wait.reason):
-                    self._change(self._wait_of(task), reason)
+                    self._hold(task, reason)
             return result
 
         def asked(*args: Any, **kwargs: Any) -> Any:
@@ -130,9 +130,22 @@ class Waiting:
         return self._began if session is None else float(session.get_time())
 
     def _change(self, spans: Spans, reason: str | None) -> None:
-        now = self._now()
-        with self._lock:
-            spans.change(reason, now)
+        """Begin or end a span; it never raises."""
+        try:
+            now = self._now()
+            with self._lock:
+                spans.change(reason, now)
+        except Exception:  # a clock of the application's may raise
+            _logger.debug("the time of waiting is not known", exc_info=True)
+
+    def _hold(self, task: Any, reason: str | None) -> None:
+        """Begin or end a span of one task; it never raises."""
+        try:
+            wait = self._wait_of(task)
+        except Exception:  # a class of the application's may refuse to be observed
+            _logger.debug("the time of waiting is not known", exc_info=True)
+        else:
+            self._change(wait, reason)
 
     def _wait_of(self, task: Any) -> _Wait:
         wait = self._waits.get(id(task))

@@ -42,9 +42,8 @@ class _Cursor:
             self.slot is not None and last_run is not None and last_run >= self.slot.begin
         )
 
-    def move(self) -> None:
-        if self.slot is not None:
-            self.slot = self.slots.after(self.slot.right)
+    def move_after(self, slot: Slot) -> None:
+        self.slot = self.slots.after(slot.right)
         self.is_served = False
 
 
@@ -91,7 +90,7 @@ class TaskSlots:
             while cursor.slot is not None and cursor.slot.end + grace <= now:
                 if not cursor.is_served:
                     missed[cursor.slot.begin] = cursor.slot
-                cursor.move()
+                cursor.move_after(cursor.slot)
         return [missed[begin] for begin in sorted(missed)]
 
     def serve(self, now: float) -> list[Slot]:
