@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,13 +16,18 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from redbird.repos import MemoryRepo
+from rocketry.conds import daily
+from rocketry.core.condition import Not
+from rocketry.exc import TaskTerminationException
 
-from rocketry_otel import OTelRepoHandler, Settings, TaskEventRecord
+from rocketry_otel import OTelRepoHandler, Settings, TaskEventRecord, instrument, uninstrument
 from rocketry_otel._instrumentation.links import Awaited
 from rocketry_otel._instrumentation.pending_launches import Launch
 from rocketry_otel._model.annotations import Annotations, RunEvent, RunLink, read_events
 from rocketry_otel._model.ids import ids_of
+from rocketry_otel._model.missed import missed_signal
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
+from tests.support.apps import make_app, run_tasks, succeed
 from tests.support.records import START, raised, task_record
 
 if TYPE_CHECKING:
@@ -397,6 +403,54 @@ def test_failed_start_raises_nothing(
     assert [record.getMessage() for record in caplog.records] == [
         "The providers could not be found at the start; further ones are not reported"
     ]
+
+
+def test_odd_task_costs_no_neighbour_its_preparation(
+    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A condition may be nested deeper than Python can follow."""
+    deep: Any = daily
+    for _ in range(2 * sys.getrecursionlimit()):
+        deep = Not(deep)
+    session = make_app().session
+    odd = session.create_task(func=succeed, name="odd", start_cond=deep)
+    etl = session.create_task(func=succeed, name="etl", start_cond=daily)
+    _, bridge = bridge_of(telemetry)
+    with caplog.at_level(logging.DEBUG, "rocketry_otel"):
+        bridge.prepare([odd, etl])
+    assert [record.getMessage() for record in caplog.records] == ["a start condition is not known"]
+    assert list(bridge.conditions._parsed) == [id(etl)]
+
+
+def test_missed_slot_of_an_excluded_task_is_not_sent(telemetry: TelemetryCapture) -> None:
+    """It is not counted either; that of another task is."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    handler = OTelRepoHandler(repo, settings=Settings(exclude="etl"), **telemetry.providers)
+    for name in ("etl", "report"):
+        signal = missed_signal(name, START, START + 1, "blocked", None, 1)
+        handler._bridge.report_missed(name, "blocked", "rocketry_otel.events", signal)
+    points = telemetry.metric_points("rocketry.task.missed")
+    assert [dict(point.attributes) for point in points] == [
+        {"task_name": "report", "rocketry.missed.reason": "blocked"}
+    ]
+    assert [record.attributes["task_name"] for record in telemetry.log_records] == ["report"]
+
+
+def test_termination_by_the_body_itself_has_no_reason(telemetry: TelemetryCapture) -> None:
+    """Nothing has asked for it."""
+
+    def body() -> None:
+        raise TaskTerminationException
+
+    app = make_app()
+    app.session.create_task(func=body, name="etl")
+    instrument(app, **telemetry.providers)
+    run_tasks(app, "etl")
+    uninstrument(app)
+    attributes = telemetry.span("etl").attributes
+    assert attributes["rocketry.action"] == "terminate"
+    assert attributes["error.type"] == "terminated"
+    assert "rocketry.termination.reason" not in attributes
 
 
 def test_start_shows_no_excluded_task(telemetry: TelemetryCapture) -> None:

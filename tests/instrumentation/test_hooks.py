@@ -517,7 +517,7 @@ def test_hooks_without_a_bridge_do_nothing(telemetry: TelemetryCapture) -> None:
     parts.hooks._key = "gone"
     outside(parts)
     assert len(parts.hooks.launching(parts.task)) == 32
-    parts.hooks.cycled()
+    assert list(parts.hooks.cycling()) == [None]
     generator = parts.hooks.started()
     next(generator)
     send(generator)
@@ -746,6 +746,43 @@ def test_fault_in_following_a_run_never_reaches_rocketry(
     monkeypatch.setattr(parts.bridge, "open_runs", fail)
     run_tasks(parts.app, "etl", cycles=2)
     assert telemetry.span("etl").attributes["rocketry.action"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "message"),
+    [
+        (hooks.ScheduleWatch, "look", "the schedule could not be watched"),
+        (hooks.RepeatedErrors, "send_due", "repeated errors could not be sent"),
+    ],
+)
+def test_fault_in_a_look_never_reaches_the_scheduler(
+    owner: type,
+    method: str,
+    message: str,
+    telemetry: TelemetryCapture,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The other looks go on, and the task runs."""
+    parts = Parts(telemetry)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(owner, method, fail)
+    with caplog.at_level(logging.DEBUG, "rocketry_otel"):
+        run_tasks(parts.app, "etl")
+    assert message in [one.getMessage() for one in caplog.records if one.name == "rocketry_otel"]
+    assert telemetry.span("etl").attributes["rocketry.action"] == "success"
+
+
+def test_hooks_that_were_never_in_place_are_removed(telemetry: TelemetryCapture) -> None:
+    """The session is as it was."""
+    parts = Parts(telemetry)
+    session = make_app().session
+    before = session.config.func_run_id, dict(vars(session.scheduler))
+    SchedulerHooks(parts.bridge, Settings(), session).remove(session)
+    assert (session.config.func_run_id, dict(vars(session.scheduler))) == before
 
 
 def test_hooks_without_their_session_follow_nothing(telemetry: TelemetryCapture) -> None:

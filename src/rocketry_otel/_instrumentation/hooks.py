@@ -108,8 +108,7 @@ class SchedulerHooks:
         """Hand runs to another bridge from now on: the application has another repository."""
         _bridges[self._key] = bridge
         self._keeps_run_id = bridge.keeps_run_id
-        if self._watch is not None:
-            bridge.watch(self._watch)
+        self._watch_schedule(bridge.watch)
 
     def install(self, session: Any) -> None:
         """Put the hooks in place."""
@@ -366,11 +365,11 @@ class SchedulerHooks:
         self._phase = None
         bridge = _bridges.get(self._key)
         session = self._its_session()
-        if bridge is not None and session is not None:
+        # Hooks with a session are in place, and those have the time of waiting.
+        if bridge is not None and session is not None and self._waiting is not None:
             bridge.prepare(session.tasks)
-            if self._waiting is not None:
-                self._waiting.begin()
-                bridge.pipeline.waiting.sources.add(self._waiting)
+            self._waiting.begin()
+            bridge.pipeline.waiting.sources.add(self._waiting)
             bridge.start([str(task.name) for task in session.tasks])
             self._log_start(bridge)
         self._watch_schedule(ScheduleWatch.follow)

@@ -164,7 +164,7 @@ class TaskMetrics:
         Args:
             event: The event.
             run: Its run.
-            change: What it did to the run; see ``Step``.
+            change: What it did to the run: ``began`` or ``ended``.
             context: Returns the context that holds the run's span.
         """
         if change == "began":
@@ -175,7 +175,7 @@ class TaskMetrics:
             if isinstance(delay, float):
                 attributes = {TASK_NAME: event.task_name or ""}
                 self._note(_Duration(delay, attributes, context, is_delay=True))
-        elif change == "ended":
+        else:
             self.stopped(run)
             self._time(run, event, context)
 
