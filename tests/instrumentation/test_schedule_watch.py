@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import weakref
 from types import SimpleNamespace
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 from rocketry import Session
-from rocketry.conds import minutely
+from rocketry.conds import cron, minutely
 
+from rocketry_otel import instrument
+from rocketry_otel._delivery.settled_slots import Settled, SettledSlots
 from rocketry_otel._instrumentation import schedule_watch as module
 from rocketry_otel._instrumentation.schedule_watch import ScheduleWatch
-from rocketry_otel.testing import ManualClock
+from rocketry_otel.testing import ManualClock, TelemetryCapture
 from tests.support import apps
 from tests.support.apps import make_app
 
@@ -98,3 +101,71 @@ def test_look_wakes_the_thread_when_a_slot_has_ended(monkeypatch: pytest.MonkeyP
 
     wait_for(has_woken)
     watch.stop()
+
+
+def test_clock_that_raises_in_the_thread_ends_nothing(
+    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again, and the missed slot is found then."""
+    caplog.set_level("DEBUG", "rocketry_otel")
+    monkeypatch.setattr(module, "_SECONDS_AFTER_AN_ERROR", 0.01)
+    clock = ManualClock(START)
+    raised: list[int] = []
+
+    def time_func() -> float:
+        is_thread = threading.current_thread().name == "rocketry-otel-schedule"
+        if is_thread and len(raised) < 2:
+            raised.append(1)
+            raise OSError("no clock")
+        return clock()
+
+    def missed() -> list[Any]:
+        names = [one.event_name for one in telemetry.log_records]
+        return [name for name in names if name == "rocketry.task.missed"]
+
+    def block() -> None:
+        clock.advance(130.0)
+        wait_for(missed)
+        app.session.shut_down()
+
+    app = make_app(time_func=time_func)
+    app.session.create_task(func=apps.succeed, name="etl", start_cond=cron("* * * * *"), priority=1)
+    app.session.create_task(func=block, name="block", start_cond=cron("* * * * *"))
+    instrument(app, **telemetry.providers)
+    app.run()
+    assert len(raised) == 2
+    assert missed()
+    assert caplog.text.count("missed runs could not be found") == 2
+
+
+class Kept:
+    """The settled slots that an application keeps in memory."""
+
+    def __init__(self) -> None:
+        self.slots = SettledSlots(None)
+        self.settled_slots, self.keep_settled_slots = self.slots.all, self.slots.put
+
+
+def test_slots_that_went_by_are_counted_once_over_restarts() -> None:
+    """A second start finds none that the first has counted; a disabled task misses none."""
+    clock, kept = ManualClock(START + 200.0), Kept()
+    app = make_app(time_func=clock)
+    for name in ("etl", "idle"):
+        task = app.session.create_task(
+            func=apps.succeed, name=name, start_cond=minutely, disabled=name == "idle"
+        )
+        task._last_run = START + 1
+    found = []
+    for _ in range(2):
+        bridge: Any = kept
+        watch = ScheduleWatch(app.session, lambda bridge=bridge: bridge, "key")
+        watch.start()
+        watch.look()
+        found.append([(one.name, one.slot.begin, one.number) for one in watch._taken_gone()])
+        watch.stop()
+        clock.advance(1.0)
+    assert found == [[("etl", START + 60, 2)], []]
+    assert kept.slots.all() == {
+        "etl": Settled(START + 200.5, 2, "scheduler_down"),
+        "idle": Settled(START + 200.5),
+    }
