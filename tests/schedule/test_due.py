@@ -3,7 +3,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from rocketry.conds import daily, every
+from rocketry.conds import daily, every, time_of_day
 
 from rocketry_otel._schedule.conditions import parse
 from rocketry_otel._schedule.due import Due, Times, due_of
@@ -36,3 +36,8 @@ def test_run_in_an_open_slot_is_due_since_its_begin() -> None:
     assert due(window) == due(window, run=begin - HOUR) == Due(begin, begin)
     failed = NOON - 0.25 * HOUR
     assert due(window, run=NOON - 0.5 * HOUR, fail=failed) == Due(begin, failed)
+
+
+def test_run_in_a_time_that_it_may_use_often_has_no_slot() -> None:
+    """It is due since that time began."""
+    assert due(time_of_day.between("11:00", "13:00")) == Due(None, NOON - HOUR)

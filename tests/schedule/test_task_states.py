@@ -51,3 +51,14 @@ def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         again = it.states.of(it.task)
         assert again is not kept[0]
         assert again.last == kept[0].last == {"success": it.task._last_success}
+
+
+def test_events_that_are_counted_already_are_not_read_again() -> None:
+    """A second condition that counts the same events finds their times."""
+    with world() as it:
+        for _ in range(2):
+            it.step("fail", "report")
+        for least in (2, 3):
+            it.use(conds.failed("report").this_day.get_cond() >= least)
+            assert evaluate(it.conditions.of(it.task).tree, it.moment()) is it.rocketrys()
+        assert it.states.of(it.task).watches(("fail",))

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import multiprocessing
+import threading
 from typing import Any
 
 import pytest
@@ -101,6 +102,10 @@ def test_run_is_alive_until_its_worker_has_ended() -> None:
         process = multiprocessing.get_context("spawn").Process()
         it.task._run_stack = [TaskRun(start=it.clock(), task=process)]
         assert alive_runs(it.task) == []
+        # The scheduler itself runs the first, and a thread the second.
+        for worker in (None, threading.current_thread()):
+            it.task._run_stack = [TaskRun(start=it.clock(), task=worker)]
+            assert len(alive_runs(it.task)) == 1
         it.task._run_stack = []
 
 

@@ -27,7 +27,7 @@ from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._schedule.conditions import Conditions
-from rocketry_otel._schedule.due import Times, due_of
+from rocketry_otel._schedule.due import Times, due_of, newest_of
 from rocketry_otel._schedule.missed import SCHEDULER_DOWN, Why, reason_of
 from rocketry_otel._schedule.plan import RUN, alternatives_of
 from rocketry_otel._schedule.slots import Calendar
@@ -369,15 +369,10 @@ class ScheduleWatch:
             for task, watched in self._of_session(session):
                 if task.disabled:
                     continue
-                times = Times(0.0, partial(_last, task), _no, _no)
-                at = watched.slots.next_run(times.newest)
+                at = watched.slots.next_run(partial(newest_of, partial(_last, task)))
                 if at is not None:
                     found.append((str(task.name), at))
         return found
-
-
-def _no(*_: Any) -> None:
-    return None
 
 
 def _last(task: Any, action: str) -> float | None:

@@ -56,8 +56,18 @@ class Times:
         self.slot_at = slot_at
 
     def newest(self, actions: Iterable[str]) -> float | None:
-        """Return when the task last did one of some actions."""
-        return max((at for one in actions if (at := self.last(one)) is not None), default=None)
+        """Return when the task itself last did one of some actions."""
+        return newest_of(self.last, actions)
+
+
+def newest_of(last: Callable[[str], float | None], actions: Iterable[str]) -> float | None:
+    """Return when a task last did one of some actions; ``None`` for never.
+
+    Args:
+        last: Returns when it last did an action.
+        actions: The actions.
+    """
+    return max((at for one in actions if (at := last(one)) is not None), default=None)
 
 
 def due_of(alternatives: Iterable[Alternative], times: Times) -> Due:
