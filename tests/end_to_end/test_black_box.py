@@ -32,7 +32,7 @@ PROGRAM = """
             raise LookupError("no such table")
 
     app = Rocketry(execution="main")
-    app.session.create_task(func=print, name="etl", start_cond=Broken())
+    app.session.create_task(func=lambda: None, name="etl", start_cond=Broken())
     instrument(app)
     app.run()
 """

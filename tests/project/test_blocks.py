@@ -128,9 +128,9 @@ def check_click(command: click.Command, arguments: list[str]) -> None:
     """Parse arguments without running anything."""
     with command.make_context("rocketry-otel", list(arguments), resilient_parsing=False) as context:
         if isinstance(command, click.Group):
-            name, below, rest = command.resolve_command(
-                context, [*context._protected_args, *context.args]
-            )
+            # Its name was public before click 8.2.
+            kept = getattr(context, "_protected_args", None) or context.protected_args
+            name, below, rest = command.resolve_command(context, [*kept, *context.args])
             assert name
             assert below is not None
             check_click(below, rest)

@@ -186,6 +186,10 @@ def test_connection_closed_during_a_record_raises(mariadb, database, url):
         if moment.startswith("before"):
             with pytest.raises(sa.exc.OperationalError, match=GONE):
                 repo.add(record("cut"))
+        elif sa.__version__.startswith("1."):
+            # It commits once more, and so meets the error. The record is stored already.
+            with pytest.raises(sa.exc.OperationalError, match=GONE):
+                repo.add(record("answered"))
         else:
             repo.add(record("answered"))
         sa.event.remove(repo.engine, moment, cut)
