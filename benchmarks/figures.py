@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Figure(NamedTuple):
-    """What was measured of one thing.
+    """The measurements of one subject.
 
     Attributes:
-        name: The thing.
+        name: The subject.
         unit: The unit of the two lists.
         base: What ours is compared with, one value for each round.
         ours: Ours, in the same rounds.
@@ -66,7 +66,7 @@ class Size(NamedTuple):
     is_large: bool = False
 
     def of(self, smoke: Any, usual: Any, large: Any = None) -> Any:
-        """Return what is for this size; without ``large``, the usual is for both."""
+        """Return the value for this size; a large run without ``large`` gets the usual one."""
         if self.is_smoke:
             return smoke
         return usual if large is None or not self.is_large else large

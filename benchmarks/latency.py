@@ -1,7 +1,7 @@
 """Measures how long a task waits for its record, at 200 runs a second.
 
-The time of ``Handler.emit`` is compared with that of plain ``RepoHandler``. Then the collector has
-faults: it answers 503, it hangs, or nobody listens. These are compared with the healthy collector.
+The benchmark compares ``Handler.emit`` with that of plain ``RepoHandler``. Then the collector has
+faults: it answers 503, it hangs, or nobody listens. Each is compared with a healthy collector.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from redbird.logging import RepoHandler
 import rocketry_otel  # noqa: F401  # Red Bird sees the right pydantic
 from rocketry_otel import OTelRepoHandler, open_repository
 
-# The receiver is that of the tests.
+# The tests have the receiver.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.support.otlp_receiver import Hang, Ok, OTLPReceiver, Status

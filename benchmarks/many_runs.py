@@ -1,4 +1,4 @@
-"""Measures many runs: what a run costs, and the memory, at the start and at the end.
+"""Measures the cost of a run and the memory, at the start and at the end of many runs.
 
 One handler with retention by count logs run after run on ``memory://`` and on SQLite. The first
 tenth is compared with the last one.

@@ -26,7 +26,7 @@ SECONDS_A_ROUND = 0.2
 
 
 def questions(repo: Any) -> dict[str, Callable[[], object]]:
-    """Return what is asked, by name."""
+    """Return the queries, by name."""
     few = partial(repo.filter_by, task_name="few")
     return {
         "all() of ten": lambda: few().all(),

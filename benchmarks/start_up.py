@@ -134,7 +134,7 @@ def measure(size: Size) -> Iterator[Figure]:
 
 
 def empty(kind: str, url: str) -> None:
-    """Remove all records, and what is known of their delivery."""
+    """Remove all records and the state of their delivery."""
     repo = repository(kind, url)
     with engine_of(repo).begin() as connection:
         connection.execute(repo.model_orm.__table__.delete())

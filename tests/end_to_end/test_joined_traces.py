@@ -16,19 +16,12 @@ from rocketry_otel import Settings, instrument, open_repository, replay, uninstr
 from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._model.event import parse_event
 from rocketry_otel.testing import ManualClock
-from tests.support.apps import fail, make_app, start_method, succeed
+from tests.support.apps import MODES, fail, make_app, start_method, succeed
 from tests.support.histories import log_records_of, named_by_the_environment, spans_of
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 
 REQUEST = 0x1234
 SETTINGS = Settings(join_traces=True, log_lines=False)
-MODES = [
-    ("main", "fork"),
-    ("async", "fork"),
-    ("thread", "fork"),
-    ("process", "fork"),
-    ("process", "spawn"),
-]
 
 
 @pytest.fixture

@@ -16,16 +16,9 @@ from opentelemetry.context import attach, detach
 from rocketry.tasks import CommandTask
 
 from rocketry_otel import Settings, current_run, instrument, open_repository, uninstrument
-from tests.support.apps import make_app, run_tasks, start_method
+from tests.support.apps import MODES, make_app, run_tasks, start_method
 
-MODES = [
-    ("main", "fork"),
-    ("async", "fork"),
-    ("thread", "fork"),
-    ("process", "fork"),
-    ("process", "spawn"),
-    ("process", "forkserver"),
-]
+ALL_MODES = [*MODES, ("process", "forkserver")]
 WRITE = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
 
 
@@ -66,7 +59,7 @@ def run_task(
     return began, environ
 
 
-@pytest.mark.parametrize(("execution", "method"), MODES)
+@pytest.mark.parametrize(("execution", "method"), ALL_MODES)
 def test_command_finds_the_context_of_its_run(
     execution: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

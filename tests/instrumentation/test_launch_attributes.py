@@ -11,7 +11,7 @@ from rocketry_otel._instrumentation import launch_attributes as module
 from rocketry_otel._instrumentation.launch_attributes import Launching, launch_attributes
 from rocketry_otel.testing import TelemetryCapture
 from tests.support import apps
-from tests.support.apps import make_app, run_tasks, start_method
+from tests.support.apps import MODES, make_app, run_tasks, start_method
 from tests.support.histories import named_by_the_environment
 from tests.support.otlp_receiver import attributes_of
 
@@ -43,13 +43,6 @@ EXPECTED = {
     "rocketry.test.runs_before": 0,
     "rocketry.test.time": 1_700_000_000.0,
 }
-MODES = [
-    ("main", "fork"),
-    ("async", "fork"),
-    ("thread", "fork"),
-    ("process", "fork"),
-    ("process", "spawn"),
-]
 
 
 def now() -> float:

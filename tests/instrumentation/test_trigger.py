@@ -32,16 +32,7 @@ def add(app: Rocketry, name: str, condition: Any = false, **options: Any) -> Any
     return app.session.create_task(func=apps.succeed, name=name, start_cond=condition, **options)
 
 
-@pytest.mark.parametrize(
-    ("execution", "method"),
-    [
-        ("main", "fork"),
-        ("async", "fork"),
-        ("thread", "fork"),
-        ("process", "fork"),
-        ("process", "spawn"),
-    ],
-)
+@pytest.mark.parametrize(("execution", "method"), apps.MODES)
 def test_trigger_is_stored_sent_and_replayed(
     execution: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

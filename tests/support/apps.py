@@ -32,6 +32,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# The modes of execution, each with a start method of child processes.
+MODES = [
+    ("main", "fork"),
+    ("async", "fork"),
+    ("thread", "fork"),
+    ("process", "fork"),
+    ("process", "spawn"),
+]
+
+
 def succeed() -> str:
     """Return something."""
     return "done"
