@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,3 +91,16 @@ def test_query_of_plain_values_has_no_expression(repo: TaskEventSQLRepo) -> None
     )
     for value in (None, greater_than(1)):
         assert isinstance(repo.format_query({"created": value}), ColumnElement)
+
+
+def test_query_of_plain_values_goes_on_behind_its_first_page(
+    repo: TaskEventSQLRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page has a statement of its own, and each record comes once."""
+    monkeypatch.setattr("rocketry_otel._repositories.sql_repo._PAGE", 2)
+    for number in range(3, 7):
+        repo.add(record("etl", created=number))
+    # A page that is read again would give records without end.
+    found = islice(repo._records(repo.format_query({"task_name": "etl"}), first=2), 20)
+    assert [one.created for one in found] == [0.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert len(repo._reader._statements) == 2
