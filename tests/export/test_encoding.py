@@ -231,6 +231,19 @@ def is_cut(message: Any) -> bool:
     )
 
 
+@pytest.mark.parametrize(("kind", "most"), [("dependency", 1), ("", 2)])
+@pytest.mark.parametrize("above", [0, 1])
+def test_kind_of_a_link_counts_as_an_attribute(
+    make: Callable[..., Providers], kind: str, most: int, above: int
+) -> None:
+    """A link that a body has added has none."""
+    attributes = {str(number): number for number in range(most + above)}
+    link = {"trace_id": f"{1:032x}", "span_id": f"{1:016x}", "link": kind}
+    signal, run = example(links=[{**link, "attributes": attributes}])
+    providers = make(OTEL_LINK_ATTRIBUTE_COUNT_LIMIT="2")
+    assert check_span(providers, signal, run) is (above == 0)
+
+
 def example(action: str = "success", **fields: Any) -> tuple[SpanSignal, Run]:
     """Return the span of a run of 1.5 s."""
     began = {"task_name": "etl", "created": 1.7e9, "run_id": "r1"}

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from rocketry_otel._model.signals import EXCEPTION_EVENT, LINK
+from rocketry_otel._model.signals import EXCEPTION_EVENT, link_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,8 +63,7 @@ class Limits(NamedTuple):
             and len(signal.links) <= self.links
             and len(exception) <= self.event_attributes
             and all(len(one.attributes) <= self.event_attributes for one in signal.events)
-            # One more is the kind of the link.
-            and all(len(one.attributes) < self.link_attributes for one in signal.links)
+            and all(len(link_attributes(one)) <= self.link_attributes for one in signal.links)
         )
 
     def allow_log(self, signal: LogSignal) -> bool:
@@ -163,13 +162,10 @@ def _event(name: str, time: int, attributes: Pairs) -> tuple[bytes, ...]:
 def _link(link: RunLink) -> tuple[bytes, ...]:
     if not link.trace_id or not link.span_id:
         raise ValueError("a link to no span: the SDK decides whether it is kept")
-    attributes = dict(link.attributes)
-    if link.kind:
-        attributes = {LINK: link.kind, **attributes}
     return (
         field(1, link.trace_id.to_bytes(16, "big")),
         field(2, link.span_id.to_bytes(8, "big")),
-        *_attributes(4, attributes.items()),
+        *_attributes(4, link_attributes(link).items()),
         _tag(6, _FIXED32) + _fixed32(_IS_REMOTE_KNOWN | _IS_REMOTE),
     )
 

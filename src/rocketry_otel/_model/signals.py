@@ -292,6 +292,12 @@ def _shortened(value: PlainValue) -> PlainValue:
     return shortened(value, LONGEST_MESSAGE) if isinstance(value, str) else value
 
 
+def link_attributes(link: RunLink) -> Attributes:
+    """Return the attributes of a link of a span: its kind, if it has one, and those of the body."""
+    kind: Attributes = {LINK: link.kind} if link.kind else {}
+    return {**kind, **dict(link.attributes)}
+
+
 def _event(event: RunEvent, detail: ExceptionDetail) -> RunEvent:
     pairs = tuple(
         (short_name(key), _event_value(key, value))

@@ -26,7 +26,7 @@ from opentelemetry.trace import (
 from rocketry_otel._export.encoded import Encoded
 from rocketry_otel._export.encoding import encode_span
 from rocketry_otel._export.own_providers import scope_of
-from rocketry_otel._model.signals import EXCEPTION_EVENT, LINK
+from rocketry_otel._model.signals import EXCEPTION_EVENT, link_attributes
 from rocketry_otel._runtime.scope import NAME, SCHEMA_URL, VERSION
 
 if TYPE_CHECKING:
@@ -213,9 +213,7 @@ def _remote(link: RunLink) -> SpanContext:
 
 
 def _link(link: RunLink) -> Link:
-    context = _remote(link)
-    kind = {LINK: link.kind} if link.kind else {}
-    return Link(context, {**kind, **dict(link.attributes)})
+    return Link(_remote(link), link_attributes(link))
 
 
 def _choose_ids(tracer: Any) -> tuple[_Chosen, Sampler | None]:
