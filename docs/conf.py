@@ -81,6 +81,7 @@ _ACCESSIBLE = (
     # A table of names and values has no heading, though Markdown demands one.
     (r"<thead>\s*<tr[^>]*>(?:<th[^>]*>(?:<p></p>)?</th>\s*)+</tr>\s*</thead>", ""),
     (r"<th([^>]*)>(?:<p></p>)?</th>", r"<td\1></td>"),
+    (r'(<div id="search-results">)', r"<h1>Search</h1>\1"),
 )
 
 

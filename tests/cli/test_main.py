@@ -18,7 +18,7 @@ def demo_calls(monkeypatch):
 
     def run_demo(**arguments):
         calls.append(arguments)
-        return True
+        return 0
 
     monkeypatch.setattr(run, "run_demo", run_demo)
     return calls
@@ -131,11 +131,11 @@ def test_demo_with_a_bad_setting(monkeypatch, capsys):
     )
 
 
-def test_demo_that_was_interrupted(monkeypatch):
-    """A demo that did not come to its end gives the status of SIGINT."""
-    monkeypatch.setattr(run, "run_demo", lambda **_: False)
+def test_demo_that_was_terminated(monkeypatch):
+    """A demo that did not come to its end gives the status of its signal."""
+    monkeypatch.setattr(run, "run_demo", lambda **_: 143)
 
-    assert main(["demo"]) == 130
+    assert main(["demo"]) == 143
 
 
 def test_interrupt_at_any_point(monkeypatch, capsys):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -303,8 +304,13 @@ def test_demo_without_a_collector(tmp_path):
 
 
 @pytest.mark.usefixtures("_interruptible")
-def test_demo_interrupted_in_a_process_of_its_own(tmp_path):
-    """Ctrl-C in a terminal ends it and its children, with a short report and no traceback."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_interrupted_in_a_process_of_its_own(tmp_path, number):
+    """The signal ends it and its children, with a short report and no traceback.
+
+    A terminal sends Ctrl-C to all processes of the group; SIGTERM comes to one.
+    """
+    send = os.killpg if number == signal.SIGINT else os.kill
     with OTLPReceiver(grpc=False) as receiver:
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
@@ -321,17 +327,16 @@ def test_demo_interrupted_in_a_process_of_its_own(tmp_path):
             start_new_session=True,
         )
         try:
-            assert receiver.wait_for(lambda it: _has_begun(it, "import-feed"), 30)
-            # A terminal sends it to all processes of the group.
-            os.killpg(process.pid, signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            assert receiver.wait_for(lambda it: _has_begun(it, "import-feed"), 120)
+            send(process.pid, number)
+            out, err = process.communicate(timeout=120)
         except BaseException:
             # The place of each thread is then in the output of the test.
             os.killpg(process.pid, signal.SIGABRT)
             sys.stdout.write("\n".join(process.communicate()))
             raise
 
-    assert (process.returncode, err) == (130, "")
+    assert (process.returncode, err) == (128 + number, "")
     assert re.search(r"^Interrupted; \d+ runs have ended\.$", out, re.MULTILINE)
     assert "\nTelemetry\nDelivered to" in out
     assert "\nRepository\nIt was temporary, and is removed." in out
@@ -355,7 +360,7 @@ def test_demo_interrupted_here(monkeypatch, capsys):
         monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "50")
 
         def interrupt():
-            receiver.wait_for(lambda it: _has_begun(it, "import-feed"), 30)
+            receiver.wait_for(lambda it: _has_begun(it, "import-feed"), 120)
             os.kill(os.getpid(), signal.SIGINT)
 
         thread = threading.Thread(target=interrupt)
@@ -372,18 +377,16 @@ def test_demo_interrupted_here(monkeypatch, capsys):
     ]
 
 
-@pytest.mark.usefixtures("_interruptible")
-def test_second_interrupt_is_an_exception():
-    """A second Ctrl-C raises at once, and the handler is restored."""
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.usefixtures("_terminable")
+@pytest.mark.parametrize(("arguments", "kept"), [([], 0), (["--keep"], 1)])
+def test_signal_before_the_first_run(monkeypatch, tmp_path, arguments, kept):
+    """It ends the demo at once, and the folder is gone unless it is to be kept."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(run, "_introduce", lambda *_: signal.raise_signal(signal.SIGTERM))
 
-    with run._interrupts() as interrupted:
-        signal.raise_signal(signal.SIGINT)
-        assert interrupted.is_set()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    assert main(["demo", *arguments]) == 128 + signal.SIGTERM
 
-    assert signal.getsignal(signal.SIGINT) is before
+    assert len(list(tmp_path.iterdir())) == kept
 
 
 def test_repository_that_fails_in_the_middle(monkeypatch, capsys):

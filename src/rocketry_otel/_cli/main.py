@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0; 1 if a part of a replay was not accepted, a check has found a problem
         or a search has found nothing; 2 if an argument, a setting or the repository is wrong, or
-        a package is missing; 130 after an interrupt.
+        a package is missing; 130 after an interrupt, and 143 if SIGTERM has ended the demo.
 
     Raises:
         SystemExit: If the arguments are not understood, or after help and version.
@@ -137,8 +137,7 @@ def _run_demo(arguments: argparse.Namespace) -> int:
             "pip install 'rocketry-otel[rocketry]'\n"
         )
         return _MISUSE
-    finished = run_demo(seconds=arguments.seconds, repo=arguments.repo, keep=arguments.keep)
-    return 0 if finished else _INTERRUPTED
+    return run_demo(seconds=arguments.seconds, repo=arguments.repo, keep=arguments.keep)
 
 
 def _seconds(text: str) -> float:

@@ -6,10 +6,8 @@ import asyncio
 import logging
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -27,6 +25,7 @@ from rocketry_otel._repositories.urls import mask_url
 
 from . import report
 from .delivery import deliver
+from .interrupts import Interrupts, interrupts
 from .quiet import TASK_LOGGER, RunCounter, Warnings, quiet
 from .screen import Screen
 from .shop import open_shop
@@ -48,7 +47,7 @@ _SECONDS_TO_CLOSE = 1.0
 _SECONDS_TO_DELIVER_IF_INTERRUPTED = 1.0
 
 
-def run_demo(*, seconds: float, repo: str | None = None, keep: bool = False) -> bool:
+def run_demo(*, seconds: float, repo: str | None = None, keep: bool = False) -> int:
     """Run the demo and print what it did.
 
     Args:
@@ -57,23 +56,38 @@ def run_demo(*, seconds: float, repo: str | None = None, keep: bool = False) -> 
         keep: Whether the new file stays.
 
     Returns:
-        Whether the demo came to its end; false if the user interrupted it.
+        The exit status: 0 if the demo came to its end; 128 and the number of the signal that ended
+        it, such as 130 for Ctrl-C.
 
     Raises:
         RocketryOTelError: If a setting is wrong or the repository does not work.
     """
-    with quiet() as warnings:
+    with quiet() as warnings, interrupts() as interrupted:
         settings = Settings()
         url = repo or settings.repo
-        if url is not None:
-            return _run_with(url, settings, seconds, warnings)
-        with _folder_of_its_own(keep=keep) as folder:
-            return _run_with(_file_in(folder), settings, seconds, warnings, is_removed=not keep)
+        try:
+            if url is not None:
+                _run_with(url, settings, seconds, warnings, interrupted)
+            else:
+                with _folder_of_its_own(keep=keep) as folder:
+                    _run_with(
+                        *(_file_in(folder), settings, seconds, warnings, interrupted),
+                        is_removed=not keep,
+                    )
+        except KeyboardInterrupt:
+            return interrupted.status
+        return 0 if interrupted.number is None else interrupted.status
 
 
 def _run_with(
-    url: str, settings: Settings, seconds: float, warnings: Warnings, *, is_removed: bool = False
-) -> bool:
+    url: str,
+    settings: Settings,
+    seconds: float,
+    warnings: Warnings,
+    interrupted: Interrupts,
+    *,
+    is_removed: bool = False,
+) -> None:
     """Run the demo with a repository; see ``run_demo``."""
     screen = Screen(sys.stdout)
     with open_shop() as shop:
@@ -92,17 +106,17 @@ def _run_with(
         try:
             _introduce(screen, app, seconds, url)
             began = time.time()
-            with _interrupts() as interrupted:
+            with interrupted.noted():
                 _run(app, seconds, screen, counter, interrupted)
             screen.progress("sending the queues ...")
             timeout = settings.shutdown_timeout
-            if interrupted.is_set():
+            if interrupted.number is not None:
                 timeout = min(timeout, _SECONDS_TO_DELIVER_IF_INTERRUPTED)
             delivery = deliver(handler, timeout)
         finally:
             uninstrument(app)
             screen.clear()
-        finished = not interrupted.is_set()
+        finished = interrupted.number is None
         if finished:
             _show_runs(screen, handler, began)
         else:
@@ -115,11 +129,10 @@ def _run_with(
     if finished:
         parts["Next"] = report.advice(delivery, python)
     _conclude(screen, parts)
-    return finished
 
 
 def _run(
-    app: Any, seconds: float, screen: Screen, counter: RunCounter, interrupted: threading.Event
+    app: Any, seconds: float, screen: Screen, counter: RunCounter, interrupted: Interrupts
 ) -> None:
     try:
         asyncio.run(_serve(app, seconds, screen, counter, interrupted))
@@ -131,7 +144,7 @@ def _run(
 
 
 async def _serve(
-    app: Any, seconds: float, screen: Screen, counter: RunCounter, interrupted: threading.Event
+    app: Any, seconds: float, screen: Screen, counter: RunCounter, interrupted: Interrupts
 ) -> None:
     """Run the scheduler and show the progress, both on this thread.
 
@@ -143,7 +156,7 @@ async def _serve(
     while not scheduler.done():
         await asyncio.wait({scheduler}, timeout=_TICK)
         passed = time.monotonic() - began
-        if interrupted.is_set():
+        if interrupted.number is not None:
             app.session.shut_down(force=True)
         elif passed >= seconds * (1 if LAST in counter.tasks else _LONGEST) and not stopping:
             stopping = True
@@ -152,23 +165,6 @@ async def _serve(
         of = f"{min(passed, seconds):.0f} s of {seconds:g}"
         screen.progress(f"waiting for the last ones: {done}" if stopping else f"{of}: {done}")
     await scheduler
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Set an event at Ctrl-C, instead of an exception; a second Ctrl-C does raise."""
-    seen = threading.Event()
-
-    def note(*_: object) -> None:
-        if seen.is_set():
-            raise KeyboardInterrupt
-        seen.set()
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _introduce(screen: Screen, app: Any, seconds: float, url: str) -> None:
