@@ -105,7 +105,7 @@ def test_ten_thousand_runs_leave_nothing_behind(
 ) -> None:
     """Context, memory and the objects of our classes are as they were before."""
     monkeypatch.setattr("rocketry_otel._model.runs._ENDED_RUNS_LIMIT", REMEMBERED)
-    monkeypatch.setattr("rocketry_otel._instrumentation.bridge._MOST_RUN_TIMES", REMEMBERED)
+    monkeypatch.setattr("rocketry_otel._instrumentation.schedule_link._MOST_RUN_TIMES", REMEMBERED)
     monkeypatch.setattr("rocketry_otel._schedule.spans._MOST", MOST // 2)
     # pytest keeps all that it is shown
     monkeypatch.setattr(logging.getLogger("rocketry.task"), "propagate", False)

@@ -190,7 +190,7 @@ def test_given_up_and_repeated_runs_are_counted(
     """Both are in the bridge's metrics with their reason, and ``active`` stays exact."""
     monkeypatch.setattr("rocketry_otel._model.runs.OPEN_RUNS_LIMIT", 1)
     handler = OTelRepoHandler(MemoryRepo(model=dict), **telemetry.providers)
-    handler._bridge._tracker._limit = 1
+    handler._bridge.open_runs._tracker._limit = 1
     handler.handle(task_record("run", run_id="r1"))
     handler.handle(task_record("run", run_id="r2"))
     handler.handle(task_record("success", run_id="r2"))
@@ -428,7 +428,7 @@ def test_missed_slot_of_an_excluded_task_is_not_sent(telemetry: TelemetryCapture
     handler = OTelRepoHandler(repo, settings=Settings(exclude="etl"), **telemetry.providers)
     for name in ("etl", "report"):
         signal = missed_signal(name, START, START + 1, "blocked", None, 1)
-        handler._bridge.report_missed(name, "blocked", "rocketry_otel.events", signal)
+        handler._bridge.schedule.report_missed(name, "blocked", "rocketry_otel.events", signal)
     points = telemetry.metric_points("rocketry.task.missed")
     assert [dict(point.attributes) for point in points] == [
         {"task_name": "report", "rocketry.missed.reason": "blocked"}

@@ -16,7 +16,7 @@ from rocketry_otel import OTelRepoHandler, Settings, open_repository
 from rocketry_otel._delivery.crash_records import CrashRecords
 from rocketry_otel._delivery.schedulers import Schedulers
 from rocketry_otel._history.run_lookup import NO_SPAN, fields_of
-from rocketry_otel._instrumentation import bridge as bridge_module
+from rocketry_otel._instrumentation import left_runs as left_runs_module
 from rocketry_otel._instrumentation.launched import Launched
 from rocketry_otel._model.event import TaskEvent, parse_event
 from rocketry_otel.testing import TelemetryCapture, capture_telemetry
@@ -55,7 +55,7 @@ class Process:
     def look_after(self) -> None:
         """Look after others, and wait until that is over."""
         before = set(threading.enumerate())
-        self.bridge.look_after(lambda: START + 20)
+        self.bridge.left_runs.look_after(lambda: START + 20)
         for thread in set(threading.enumerate()) - before:
             thread.join(20)
 
@@ -63,7 +63,7 @@ class Process:
 @pytest.fixture(autouse=True)
 def _commits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for no database."""
-    monkeypatch.setattr(bridge_module, "_SECONDS_FOR_COMMITS", 0.0)
+    monkeypatch.setattr(left_runs_module, "_SECONDS_FOR_COMMITS", 0.0)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_crash_of_an_own_run_that_goes_on_ends_nothing(start: Start) -> None:
     """Another application of this process starts while the run goes on."""
     one = start()
     one.log("run", 0, "r1")
-    (run,) = one.bridge.open_runs()
+    (run,) = one.bridge.open_runs.all()
     alive = [True]
 
     class TaskRun:
@@ -178,7 +178,7 @@ def test_repository_that_cannot_be_read_is_read_later(
     dead.log("run", 0, "r1")
     dead.die()
     with monkeypatch.context() as patch:
-        patch.setattr(bridge_module, "HistoryReader", None)
+        patch.setattr(left_runs_module, "HistoryReader", None)
         living.look_after()
     assert living.endings() == []
     living.look_after()
@@ -191,7 +191,7 @@ def test_machine_without_threads_looks_later(start: Start, monkeypatch: pytest.M
     dead.log("run", 0, "r1")
     dead.die()
     with monkeypatch.context() as patch:
-        patch.setattr(bridge_module, "start_thread", lambda *_: None)
+        patch.setattr(left_runs_module, "start_thread", lambda *_: None)
         living.look_after()
     living.look_after()
     assert living.endings() == ["crash"]
@@ -201,10 +201,10 @@ def test_process_without_open_runs_leaves(start: Start, tmp_path: Path) -> None:
     """Its file stays as long as a run goes on."""
     one = start()
     one.log("run", 0, "r1")
-    one.bridge.leave()
+    one.bridge.left_runs.leave()
     assert one.schedulers.is_shown
     one.log("success", 1, "r1")
-    one.bridge.leave()
+    one.bridge.left_runs.leave()
     assert not one.schedulers.is_shown
     assert list(tmp_path.glob("*/scheduler-*")) == []
 
@@ -232,8 +232,8 @@ def test_model_without_room_has_no_lock(tmp_path: Path) -> None:
             **telemetry.providers,
         )
         handler.handle(task_record("run", run_id="r1"))
-        handler._bridge.look_after(time.time)
-        handler._bridge.leave()
+        handler._bridge.left_runs.look_after(time.time)
+        handler._bridge.left_runs.leave()
         handler.handle(task_record("success", run_id="r1", created=START + 1))
         assert telemetry.span("etl").status.is_unset
     assert list(tmp_path.iterdir()) == []
@@ -250,7 +250,7 @@ def test_crash_that_cannot_be_kept_is_sent(
     monkeypatch.setattr(CrashRecords, "add", fail)
     one = start()
     one.log("run", 0, "r1")
-    (run,) = one.bridge.open_runs()
+    (run,) = one.bridge.open_runs.all()
     assert run.began is not None
     for _ in range(2):
         one.bridge.crash(run.began, run.ids, START + 1)

@@ -743,7 +743,7 @@ def test_fault_in_following_a_run_never_reaches_rocketry(
         raise RuntimeError("no")
 
     monkeypatch.setattr(parts.bridge.pending_launches, "follow", fail)
-    monkeypatch.setattr(parts.bridge, "open_runs", fail)
+    monkeypatch.setattr(parts.bridge.open_runs, "all", fail)
     run_tasks(parts.app, "etl", cycles=2)
     assert telemetry.span("etl").attributes["rocketry.action"] == "success"
 

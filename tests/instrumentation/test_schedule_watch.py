@@ -143,6 +143,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.slots = SettledSlots(None)
+        self.schedule = self
         self.settled_slots, self.keep_settled_slots = self.slots.all, self.slots.put
 
 

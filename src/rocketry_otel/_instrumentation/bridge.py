@@ -8,15 +8,10 @@ record -> event -> run -> signals -> exporters.
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from rocketry_otel._export.record_ref import record_ref_of
-from rocketry_otel._history.reconstruct import HistoryReader
 from rocketry_otel._model.annotations import (
     attributes_as_text,
     events_as_text,
@@ -31,30 +26,27 @@ from rocketry_otel._model.event import (
     SUCCESS,
     TERMINATE,
     live_event,
-    nanoseconds,
     parse_event,
 )
-from rocketry_otel._model.origin import is_from, may_have_crashed, with_origin
-from rocketry_otel._model.runs import Observation, RunTracker
+from rocketry_otel._model.origin import with_origin
+from rocketry_otel._model.runs import Observation
 from rocketry_otel._model.signals import TERMINATION_REASON
 from rocketry_otel._model.text import optional_text, safe_text
-from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.process_name import host_name
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.suppression import suppressed
-from rocketry_otel._runtime.threads import start_thread
 from rocketry_otel._schedule.conditions import Conditions
-from rocketry_otel._schedule.missed import RunTime
 from rocketry_otel._schedule.task_states import TaskStates
 from rocketry_otel._schedule.verdicts import Moment, prepare
-from rocketry_otel._telemetry.running import RunningRun
 
 from .attempts import Attempts
 from .child_process import DROPPED_LINES
 from .latest_runs import LatestRuns, look_up
 from .launched import Launched
+from .left_runs import MARGIN, LeftRuns
+from .open_runs import OpenRuns
 from .pending_launches import Launch, PendingLaunches
-from .progress import progress_board
+from .schedule_link import ScheduleLink
 from .terminations import termination_of
 from .user_hooks import UserHooks
 
@@ -62,26 +54,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rocketry_otel._delivery.pipeline import Pipeline
-    from rocketry_otel._delivery.settled_slots import Settled
     from rocketry_otel._export.record_ref import RecordRef
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.runs import Run, Step
-    from rocketry_otel._model.signals import LogSignal
     from rocketry_otel._settings import Settings
-
-    from .schedule_watch import ScheduleWatch
+    from rocketry_otel._telemetry.running import RunningRun
 
     MakePipeline = Callable[[Callable[[str, Exception], None]], Pipeline]
 
 _logger = logging.getLogger(NAME)
-
-# The record of a child process may come later than it was created, in nanoseconds.
-_MARGIN = 60_000_000_000
-_SECONDS_FOR_COMMITS = 1.0
-# Ended runs that may be the reason of a slot that was missed.
-_MOST_RUN_TIMES = 1_000
 
 
 class Bridge:
@@ -94,6 +77,9 @@ class Bridge:
 
     Attributes:
         pipeline: The providers, and the delivery of stored records.
+        open_runs: The runs that have not ended.
+        left_runs: The runs that dead processes have left open.
+        schedule: What is read and reported of the slots of tasks.
         latest_runs: The newest beginning and endings of each task.
         keeps_trace: Whether the repository keeps the trace that a run is in.
         attempts: Which attempt each run is, of tasks that are tried again.
@@ -108,14 +94,12 @@ class Bridge:
         self._settings = settings
         self._run_lookup = run_lookup
         self.pipeline = make_pipeline(self._lose)
+        worker = self.pipeline.worker
+        self.open_runs = OpenRuns(run_lookup, worker)
+        self.left_runs = LeftRuns(self.open_runs, run_lookup, worker, settings.catch_up, self.crash)
+        self.schedule = ScheduleLink(settings, self.pipeline, self.open_runs)
         self._counters = self.pipeline.counters
         self.keeps_run_id = run_lookup.keeps("run_id")
-        self._tracker = RunTracker(
-            keeps_run_id=self.keeps_run_id,
-            find_run=lambda event: look_up(run_lookup.find_beginning, event),
-            has_crashed=lambda ids: bool(look_up(self._has_crash_record, ids)),
-            goes_on=lambda run: bool(look_up(self._goes_on, run)),
-        )
         # A replay must find the trace of a request again.
         self.keeps_trace = run_lookup.adds("trace_id") and run_lookup.adds("links")
         self._keeps_origin = run_lookup.adds("attributes")
@@ -126,20 +110,7 @@ class Bridge:
         self.task_states = TaskStates(self._times_of)
         self._user_hooks = UserHooks()
         self._is_logged = False
-        self._renew_lock()
-        self._run_times: deque[tuple[str, RunTime]] = deque(maxlen=_MOST_RUN_TIMES)
-        self._watches: WeakSet[ScheduleWatch] = WeakSet()
-        self.pipeline.show_runs(self._running, self._next_runs)
-        after_fork_in_child(self._renew_lock)
-
-    def _renew_lock(self) -> None:
-        # It guards `_tracker`. Only the locks of the repository and of the delivery state are
-        # taken while it is held, when the tracker looks up a beginning or a crash record. The
-        # handler's lock is held when it is taken.
-        self._lock = threading.RLock()
-        self._is_closing_runs = False
-        # In a forked child, these are the parent's runs.
-        self._inherited = frozenset(self._tracker.open_runs())
+        self.pipeline.show_runs(self._running, self.schedule.next_runs)
 
     def _times_of(self, task_name: str, actions: tuple[str, ...], since: float) -> list[float]:
         with suppressed():
@@ -155,19 +126,6 @@ class Bridge:
             except Exception:  # noqa: PERF203  # a condition of the user's may raise anything
                 _logger.debug("a start condition is not known", exc_info=True)
 
-    def _has_crash_record(self, ids: RunIds) -> bool:
-        return self.pipeline.worker.crash_records.has(ids)
-
-    def _goes_on(self, run: Run) -> bool:
-        """Return whether a run goes on, here or in another process."""
-        if isinstance(run.launch, Launched):
-            return run.launch.goes_on
-        schedulers = self.pipeline.worker.schedulers
-        began = run.began
-        if began is None or is_from(began, host_name(), schedulers.name):
-            return False
-        return not may_have_crashed(began, host_name(), schedulers.is_alive)
-
     def call(self, user_hooks: UserHooks) -> None:
         """Call these hooks of the user when a run has ended."""
         self._user_hooks = user_hooks
@@ -180,9 +138,11 @@ class Bridge:
         self._user_hooks, self.pending_launches = other._user_hooks, other.pending_launches
         # Rocketry's own state of its tasks stays as well.
         self.conditions, self.task_states = other.conditions, other.task_states
-        with other._lock:
-            self._tracker.adopt(other._tracker)
-        self.pipeline.replace(other.pipeline, self._tracker.open_runs())
+        self.open_runs.adopt(other.open_runs)
+        self.pipeline.replace(other.pipeline, self.open_runs.all())
+
+    def _running(self) -> list[RunningRun]:
+        return [one for one in self.open_runs.running() if self._settings.exports(one.task_name)]
 
     def observe(
         self, fields: Mapping[str, Any], message: object, execution: str | None
@@ -210,7 +170,7 @@ class Bridge:
         schedulers = self.pipeline.worker.schedulers
         if self._keeps_origin and not schedulers.is_shown:
             # Before the record is there: another process may look for its process.
-            look_up(schedulers.prove_alive, event.created - _MARGIN)
+            look_up(schedulers.prove_alive, event.created - MARGIN)
         return with_origin(event, host_name(), schedulers.name, self._service_version(event))
 
     def _service_version(self, event: TaskEvent) -> str | None:
@@ -241,8 +201,7 @@ class Bridge:
                 launch = self.pending_launches.take(event.task_name, event.run_id)
                 if launch is not None:
                     event = _launched(event, launch)
-            with self._lock:
-                step = self._tracker.observe(event, ids, began)
+            step = self.open_runs.observe(event, ids, began)
             run = step.run
             self.attempts.remember(event, None if run is None else run.ids)
             if run is None:
@@ -254,7 +213,7 @@ class Bridge:
             elif step.change == "ended":
                 event = self._completed(event, run, fields)
                 self.latest_runs.remember(event, run)
-                self._keep_time(run, event)
+                self.schedule.remember(run, event)
             return Observation(event, step)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._counters.add("logs", "dropped", reason="error")
@@ -322,67 +281,6 @@ class Bridge:
         if given_up is not None and self._exports(given_up.began):
             self.pipeline.measure(lambda metrics: metrics.stopped(given_up))
 
-    def open_runs(self) -> list[Run]:
-        """Return the open runs, in the order in which they began."""
-        with self._lock:
-            return self._tracker.open_runs()
-
-    def _running(self) -> list[RunningRun]:
-        """Return the runs of this process that go on, with their age and progress."""
-        found = []
-        for run in self.open_runs():
-            began = run.began
-            if began is None or run in self._inherited or not self._exports(began):
-                continue
-            age = max(nanoseconds(_now_of(run)) - began.created, 0) / NANOSECONDS
-            found.append(RunningRun(began.task_name or "", age, progress_board.of(run.ids)))
-        return found
-
-    def watch(self, watch: ScheduleWatch) -> None:
-        """Show when the next runs of a session's tasks are due."""
-        self._watches.add(watch)
-
-    def _next_runs(self) -> list[tuple[str, float]]:
-        return [
-            (name, at)
-            for watch in list(self._watches)
-            for name, at in watch.next_runs()
-            if self._settings.exports(name)
-        ]
-
-    def _keep_time(self, run: Run, ended: TaskEvent) -> None:
-        if run.began is not None and isinstance(run.launch, Launched):
-            time_of_run = _time_of(run.began, ended.created / NANOSECONDS)
-            with self._lock:
-                self._run_times.append((run.launch.session_key, time_of_run))
-
-    def run_times(self, session_key: str) -> list[RunTime]:
-        """Return when the runs of a session went on: those of now, and the newest that ended."""
-        with self._lock:
-            ended = [one for key, one in self._run_times if key == session_key]
-            runs = self._tracker.open_runs()
-        return ended + [
-            _time_of(run.began)
-            for run in runs
-            if run.began is not None
-            and isinstance(run.launch, Launched)
-            and run.launch.session_key == session_key
-        ]
-
-    def settled_slots(self) -> dict[str, Settled]:
-        """Return the settled slots of each task, as an earlier scheduler has left them."""
-        return look_up(self.pipeline.worker.settled_slots.all) or {}
-
-    def keep_settled_slots(self, settled: Mapping[str, Settled]) -> None:
-        """Keep the settled slots of some tasks for the next start."""
-        look_up(self.pipeline.worker.settled_slots.put, settled)
-
-    def report_missed(self, task_name: str, reason: str, scope: str, signal: LogSignal) -> None:
-        """Send and count missed slots of a task; it never raises."""
-        if self._settings.exports(task_name):
-            self.pipeline.send_line(scope, signal, None)
-            self.pipeline.measure(lambda metrics: metrics.missed(task_name, reason))
-
     def crash(
         self, began: TaskEvent, ids: RunIds, created: float, exit_code: int | None = None
     ) -> None:
@@ -407,61 +305,6 @@ class Bridge:
         self._keep(fields)
         self.export(observation, expected, may_be_stored=True)
 
-    def look_after(self, now: Callable[[], float]) -> None:
-        """Note which runs may be open, and close those of processes that are dead.
-
-        It raises nothing, and takes milliseconds: a thread reads the repository if need be.
-
-        Args:
-            now: Returns the time of the application, in seconds since the epoch.
-        """
-        if self._keeps_origin:
-            look_up(self._look_after, now)
-
-    def _look_after(self, now: Callable[[], float]) -> None:
-        schedulers = self.pipeline.worker.schedulers
-        times = [run.began.created for run in self.open_runs() if run.began is not None]
-        schedulers.note(min([*times, nanoseconds(now())]) - _MARGIN)
-        if not self._is_closing_runs and schedulers.has_dead():
-            self._is_closing_runs = True
-            if start_thread(partial(self._close_left_runs, now), "runs") is None:
-                self._is_closing_runs = False
-
-    def _close_left_runs(self, now: Callable[[], float]) -> None:
-        """Close the runs that dead processes have left open."""
-        try:
-            # The database may still be committing what a process has sent it before its death.
-            time.sleep(_SECONDS_FOR_COMMITS)
-            with self.pipeline.worker.schedulers.of_dead() as dead:
-                for name, since in dead:
-                    self._close_runs_of(name, since, now)
-        except Exception:  # the repository may be away: the next look finds them again
-            _logger.debug("runs of dead processes could not be closed", exc_info=True)
-        finally:
-            self._is_closing_runs = False
-
-    def _close_runs_of(self, name: str, since: int, now: Callable[[], float]) -> None:
-        if since <= 0:  # a loss of power has taken it
-            since = nanoseconds(now()) - int(self._settings.catch_up * 1e9)
-        crash_records = self.pipeline.worker.crash_records
-        reader = HistoryReader(
-            self._run_lookup.repo, self._run_lookup, since, crashes=crash_records
-        )
-        for _ in reader:
-            pass
-        for run in reader.open_runs():
-            if run.began is not None and is_from(run.began, host_name(), name):
-                self.crash(run.began, run.ids, now())
-
-    def leave(self) -> None:
-        """Show no other process that this one has open runs, if it has none; it never raises."""
-        if self._keeps_origin:
-            look_up(self._leave)
-
-    def _leave(self) -> None:
-        if not self.open_runs():
-            self.pipeline.worker.schedulers.leave()
-
     def _keep(self, fields: Mapping[str, Any]) -> None:
         try:
             self.pipeline.worker.crash_records.add(fields)
@@ -470,8 +313,7 @@ class Bridge:
 
     def open_run(self, task_name: str, run_id: str | None) -> Run | None:
         """Return the open run of a task with this id; its context is made."""
-        with self._lock:
-            run = self._tracker.open_run(task_name, run_id)
+        run = self.open_runs.get(task_name, run_id)
         if run is None or run.began is None or self.pipeline.is_closed:
             return None
         self.pipeline.context_of(run, run.began)
@@ -481,9 +323,7 @@ class Bridge:
         """Return whether a run was launched here, or is open here."""
         if self.pending_launches.has(task_name, run_id):
             return True
-        with self._lock:
-            run = self._tracker.open_run(safe_text(task_name), optional_text(run_id))
-        return run is not None
+        return self.open_runs.get(safe_text(task_name), optional_text(run_id)) is not None
 
     def start(self, task_names: Iterable[str]) -> None:
         """Find the providers when the scheduler starts, and set each task's last success."""
@@ -536,15 +376,3 @@ def _launched(began: TaskEvent, launch: Launch) -> TaskEvent:
         # Sorted by key, as they are read again.
         attributes = tuple(sorted({**dict(launch.attributes), **dict(attributes)}.items()))
     return began._replace(links=launch.links, attributes=attributes)
-
-
-def _time_of(began: TaskEvent, ended: float | None = None) -> RunTime:
-    return RunTime(began.task_name or "", began.execution, began.created / NANOSECONDS, ended)
-
-
-def _now_of(run: Run) -> float:
-    """Return seconds since the epoch, by the clock of the application that has launched a run."""
-    try:
-        return run.launch.now() if isinstance(run.launch, Launched) else time.time()
-    except Exception:  # noqa: BLE001  # a clock of the user's may raise anything
-        return time.time()

@@ -101,14 +101,14 @@ class SchedulerHooks:
         find_bridge = functools.partial(_bridges.get, self._key)
         watch = ScheduleWatch(session, find_bridge, self._key)
         self._watch: ScheduleWatch | None = watch
-        bridge.watch(watch)
+        bridge.schedule.watch(watch)
         self._watch_children()
 
     def use(self, bridge: Bridge) -> None:
         """Hand runs to another bridge from now on: the application has another repository."""
         _bridges[self._key] = bridge
         self._keeps_run_id = bridge.keeps_run_id
-        self._watch_schedule(bridge.watch)
+        self._watch_schedule(bridge.schedule.watch)
 
     def install(self, session: Any) -> None:
         """Put the hooks in place."""
@@ -414,7 +414,7 @@ class SchedulerHooks:
         if bridge is None:
             return
         self._close_gone_runs(is_over=True)
-        bridge.leave()
+        bridge.left_runs.leave()
         self._send_repeated_errors(is_end=True)
         try:
             bridge.pipeline.end_scheduler()
@@ -480,7 +480,7 @@ class SchedulerHooks:
             return
         if is_start or time.monotonic() >= self._next_look_at_others:
             self._next_look_at_others = time.monotonic() + _SECONDS_BETWEEN_LOOKS_AT_OTHERS
-            bridge.look_after(session.get_time)
+            bridge.left_runs.look_after(session.get_time)
 
     def _close_gone_runs(self, *, is_over: bool = False) -> None:
         """End the runs that nothing works on any more: Rocketry logs no ending of them.
@@ -494,7 +494,7 @@ class SchedulerHooks:
         try:
             # After an error of the scheduler, records of child processes may be left in its queue.
             is_drained = is_over and session.scheduler._log_queue.empty()  # noqa: SLF001  # no public way
-            runs = bridge.open_runs()
+            runs = bridge.open_runs.all()
             for run, exit_code in self._gone_runs.find(runs, self._key, is_drained=is_drained):
                 if run.began is not None:  # pragma: no branch  # each open run has it
                     bridge.crash(run.began, run.ids, session.get_time(), exit_code)

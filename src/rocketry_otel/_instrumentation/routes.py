@@ -129,7 +129,7 @@ class Routes:
     def leave(self) -> None:
         """Show no other process that applications of this one have open runs."""
         for route in self._routes:
-            route.bridge.leave()
+            route.bridge.left_runs.leave()
 
     def use_repository(self, repo: BaseRepo, run_lookup: RunLookup) -> None:
         """Go on with another repository."""

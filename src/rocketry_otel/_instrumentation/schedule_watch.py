@@ -155,7 +155,7 @@ class ScheduleWatch:
             self._watched.clear()
             self._generation += 1
             bridge = self._find_bridge()
-            self._before = {} if bridge is None else bridge.settled_slots()
+            self._before = {} if bridge is None else bridge.schedule.settled_slots()
 
     def follow(self) -> None:
         """Look at all tasks, and start the thread, when the scheduler has started."""
@@ -314,7 +314,7 @@ class ScheduleWatch:
                 watched.is_changed = False
             if is_due:
                 self._stored_at = now
-        bridge.keep_settled_slots(settled)
+        bridge.schedule.keep_settled_slots(settled)
 
     def _of_session(self, session: Any) -> Iterable[tuple[Any, _Watched]]:
         tasks = session.tasks
@@ -344,7 +344,7 @@ class ScheduleWatch:
 
     def _why(self, task: Any, slot: Slot) -> Why:
         bridge = self._find_bridge()
-        runs = [] if bridge is None else bridge.run_times(self._session_key)
+        runs = [] if bridge is None else bridge.schedule.run_times(self._session_key)
         is_process = task.get_execution() == "process"
         most = task.session.config.max_process_count if is_process else None
         return reason_of(slot, str(task.name), runs, most)
@@ -357,7 +357,7 @@ class ScheduleWatch:
         for one in found:
             reason, blocked_by = one.why
             signal = missed_signal(one.name, one.slot.begin, now, reason, blocked_by, one.number)
-            bridge.report_missed(one.name, reason, _SCOPE, signal)
+            bridge.schedule.report_missed(one.name, reason, _SCOPE, signal)
 
     def next_runs(self) -> list[tuple[str, float]]:
         """Return when the next run of each task is due, in seconds since the epoch."""
