@@ -65,9 +65,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the environment variables of the user."""
+    """Hide the environment variables of the user, and options of pytest from children."""
     for name in list(os.environ):
-        if name.startswith(("OTEL_", "ROCKETRY_OTEL_")):
+        if name.startswith(("OTEL_", "ROCKETRY_OTEL_", "PYTEST_ADDOPTS")):
             monkeypatch.delenv(name)
 
 

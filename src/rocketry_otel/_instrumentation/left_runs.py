@@ -118,5 +118,9 @@ class LeftRuns:
 
     def leave(self) -> None:
         """Show no other process that this one has open runs, if it has none; it never raises."""
-        if self._keeps_origin and not self._open_runs.all():
-            look_up(self._worker.schedulers.leave)
+        if self._keeps_origin:
+            look_up(self._leave)
+
+    def _leave(self) -> None:
+        if not self._open_runs.all():
+            self._worker.schedulers.leave()

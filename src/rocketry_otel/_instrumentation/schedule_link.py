@@ -1,7 +1,7 @@
 """Between the slots of an application's tasks and its telemetry.
 
-In: runs, missed slots and next runs. Out: signals for the pipeline; runs and settled slots, by which
-the reason of a missed slot is found.
+In: runs, missed slots and next runs. Out: signals for the pipeline; the runs and the settled slots
+by which the reason of a missed slot is found.
 """
 
 from __future__ import annotations
