@@ -24,8 +24,6 @@ from rocketry.conditions.api import (
 from rocketry.core import Task
 
 from rocketry_otel import Settings, instrument, open_repository, uninstrument
-from rocketry_otel._instrumentation import hooks
-from rocketry_otel._instrumentation.links import requests
 from rocketry_otel.testing import TelemetryCapture
 from tests.support import apps
 from tests.support.apps import make_app, run_tasks
@@ -279,10 +277,7 @@ def test_one_setting_turns_links_off(
 
 def test_requests_of_another_time_are_forgotten(telemetry: TelemetryCapture) -> None:
     """A request from before the instrumentation causes no link later."""
-    for session in list(requests._sessions):
-        requests.unwatch(session)  # those of other tests
-    for session in list(hooks._own_run_ids._hooks_of):
-        hooks._own_run_ids.unwatch(session)
+    apps.unwatch_all_sessions()
     run, get_run_id = Task.run, Task.get_run_id
     app = make_app()
     instrument(app, **telemetry.providers)

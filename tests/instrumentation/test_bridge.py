@@ -419,7 +419,7 @@ def test_odd_task_costs_no_neighbour_its_preparation(
     with caplog.at_level(logging.DEBUG, "rocketry_otel"):
         bridge.prepare([odd, etl])
     assert [record.getMessage() for record in caplog.records] == ["a start condition is not known"]
-    assert list(bridge.conditions._parsed) == [id(etl)]
+    assert [task for task, _ in bridge.conditions._parsed.items()] == [etl]
 
 
 def test_missed_slot_of_an_excluded_task_is_not_sent(telemetry: TelemetryCapture) -> None:

@@ -7,6 +7,7 @@ import pickle
 import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
 from opentelemetry import baggage
@@ -28,7 +29,6 @@ from rocketry_otel import (
 from rocketry_otel._instrumentation import hooks
 from rocketry_otel._instrumentation.child_process import ChildRecords, ChildSide
 from rocketry_otel._instrumentation.hooks import SchedulerHooks, _can_be_pickled, _run_id_of
-from rocketry_otel._instrumentation.links import requests
 from rocketry_otel._instrumentation.pending_launches import Launch
 from rocketry_otel._model.annotations import RunLink
 from tests.support import apps
@@ -53,10 +53,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     PROCESS.filters = []
     yield
     PROCESS.filters = filters
-    for session in list(requests._sessions):
-        requests.unwatch(session)
-    for session in list(hooks._own_run_ids._hooks_of):
-        hooks._own_run_ids.unwatch(session)
+    apps.unwatch_all_sessions()
 
 
 class Parts:
@@ -709,7 +706,7 @@ def test_deleted_hooks_keep_no_launch(telemetry: TelemetryCapture) -> None:
     parts = Parts(telemetry)
     parts.task.func_run_id = lambda *_, **__: "own"
     gone = SchedulerHooks(parts.bridge, Settings(), parts.app.session)
-    hooks._own_run_ids.watch(parts.app.session, gone)
+    hooks._hooks_of[parts.app.session] = ref(gone)
     del gone
     assert parts.task.get_run_id(TaskRun(start=START, task=None)) == "own"
     assert not parts.bridge.pending_launches._launches

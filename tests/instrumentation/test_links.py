@@ -196,7 +196,7 @@ def requests(session: Session) -> Iterator[Requests]:
     requests = Requests()
     requests.watch(Watched, session)
     yield requests
-    requests.unwatch(session)
+    requests.unwatch(Watched, session)
 
 
 def span(number: int) -> Any:
@@ -269,7 +269,7 @@ def test_refused_request_does_not_count(requests: Requests, session: Session) ->
     task = Watched(name="etl", session=session)
     with span(7), pytest.raises(TypeError):
         task.run(1, 2)  # type: ignore[call-arg]
-    assert requests._asked == {}
+    assert not requests._asked
 
 
 def test_batches_set_by_hand_are_no_requests(requests: Requests, session: Session) -> None:
@@ -319,7 +319,7 @@ def test_deleted_task_leaves_no_request(requests: Requests, session: Session) ->
     del task
     gc.collect()
     assert gone() is None
-    assert requests._asked == {}
+    assert not requests._asked
 
 
 def test_equal_tasks_are_kept_apart(requests: Requests, session: Session) -> None:
@@ -340,49 +340,18 @@ def test_tasks_of_other_sessions_are_not_watched(requests: Requests) -> None:
     task = Watched(name="etl", session=make_app().session)
     with span(7):
         assert task.run() == "asked"
-    assert requests._asked == {}
+    assert not requests._asked
 
 
-def test_last_session_restores_the_class(session: Session) -> None:
-    """As long as one session is watched, its requests are known."""
-    original = Watched.run
-    requests = Requests()
-    second = make_app().session
-    requests.watch(Watched, session)
-    wrapped = Watched.run
-    requests.watch(Watched, second)
-    assert Watched.run is wrapped
+def test_unwatched_session_has_no_requests(session: Session) -> None:
+    """Those of another session are kept."""
+    requests, second = Requests(), make_app().session
     of_first, of_second = Watched(name="a", session=session), Watched(name="b", session=second)
+    for one in (session, second):
+        requests.watch(Watched, one)
     of_first.run()
     of_second.run()
-    requests.unwatch(session)
+    requests.unwatch(Watched, session)
     assert requests.take(of_first) == (False, None)
     assert taken(requests, of_second) == (True, None)
-    requests.unwatch(second)
-    assert Watched.run is original
-    requests.unwatch(second)
-    assert Watched.run is original
-
-
-def test_wrapped_class_is_unchanged(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removing our wrapper would remove the other one; watched again, no request counts twice."""
-    monkeypatch.setattr(Watched, "run", Watched.run)
-    requests = Requests()
-    requests.watch(Watched, session)
-    ours = Watched.run
-
-    def theirs(task: Any, *args: Any, **kwargs: Any) -> Any:
-        return ours(task, *args, **kwargs)
-
-    Watched.run = theirs  # type: ignore[method-assign]
-    requests.unwatch(session)
-    assert Watched.run is theirs
-    task = Watched(name="etl", session=session)
-    task.run()
-    assert requests._asked == {}
-    task.batches.clear()
-    requests.watch(Watched, session)
-    task.run()
-    assert Watched.run is theirs
-    assert taken(requests, task) == (True, None)
-    assert taken(requests, task) == (False, None)
+    requests.unwatch(Watched, second)

@@ -17,7 +17,7 @@ from opentelemetry.trace import (
 from rocketry.tasks import CommandTask
 
 from rocketry_otel._instrumentation.current_run import CurrentRun, _current, current_run
-from rocketry_otel._instrumentation.programs import Commands, add_context
+from rocketry_otel._instrumentation.programs import add_context, commands
 from rocketry_otel._model.annotations import Annotations
 from tests.support.apps import make_app
 
@@ -54,36 +54,20 @@ def command() -> Any:
     return CommandTask(command=["true"], name="etl", session=make_app().session)
 
 
-def test_method_is_wrapped_once_for_all_sessions() -> None:
-    """It is restored after the last session; other sessions are left alone."""
-    first, second = command(), command()
-    commands, before = Commands(), CommandTask.get_kwargs_popen
-    commands.watch(CommandTask, first.session)
-    wrapper = CommandTask.get_kwargs_popen
-    commands.watch(CommandTask, second.session)
-    assert CommandTask.get_kwargs_popen is wrapper is not before
-    commands.unwatch(CommandTask, first.session)
+def test_command_of_a_watched_session_has_the_environment_of_its_run() -> None:
+    """Outside of a run it is as the task has it, as is an environment with a context of its own."""
+    task = command()
+    commands.watch(CommandTask, task.session)
+    assert "env" not in task.get_kwargs_popen()
     run = CurrentRun("etl", annotations=Annotations(), add_context=lambda it: it.update(A="1"))
     token = _current.set(run)
     try:
-        assert "env" not in first.get_kwargs_popen()
-        assert second.get_kwargs_popen()["env"]["A"] == "1"
+        assert task.get_kwargs_popen()["env"]["A"] == "1"
+        task.kwds_popen = {"env": {"TRACEPARENT": "of the application"}}
+        assert task.get_kwargs_popen()["env"] == {"TRACEPARENT": "of the application"}
     finally:
         _current.reset(token)
-    assert "env" not in second.get_kwargs_popen()
-    commands.unwatch(CommandTask, second.session)
-    assert CommandTask.get_kwargs_popen is before
-
-
-def test_wrapper_of_other_code_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours stays inside of it, and does nothing."""
-    commands, task = Commands(), command()
-    with monkeypatch.context() as patch:
-        patch.setattr(CommandTask, "get_kwargs_popen", CommandTask.get_kwargs_popen)
-        commands.watch(CommandTask, task.session)
-        patch.setattr(CommandTask, "get_kwargs_popen", other := lambda _: {})
         commands.unwatch(CommandTask, task.session)
-        assert CommandTask.get_kwargs_popen is other
 
 
 def test_error_does_not_stop_the_command(caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +76,7 @@ def test_error_does_not_stop_the_command(caplog: pytest.LogCaptureFixture) -> No
     def broken(_: dict[str, str]) -> None:
         raise RuntimeError("our own fault")
 
-    commands, task = Commands(), command()
+    task = command()
     commands.watch(CommandTask, task.session)
     token = _current.set(CurrentRun("etl", annotations=Annotations(), add_context=broken))
     try:
@@ -101,4 +85,4 @@ def test_error_does_not_stop_the_command(caplog: pytest.LogCaptureFixture) -> No
     finally:
         _current.reset(token)
         commands.unwatch(CommandTask, task.session)
-    assert "a program could not get its context" in caplog.text
+    assert "a call of get_kwargs_popen could not be followed" in caplog.text

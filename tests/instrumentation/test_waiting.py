@@ -14,8 +14,8 @@ from rocketry.conditions import SchedulerCycles
 from rocketry.conds import every, false, true
 
 from rocketry_otel import instrument, uninstrument
-from rocketry_otel._instrumentation import waiting as module
 from rocketry_otel._instrumentation.waiting import Waiting
+from rocketry_otel._runtime.by_identity import ByIdentity
 from rocketry_otel.testing import ManualClock, TelemetryCapture
 from tests.support import apps
 from tests.support.apps import make_app
@@ -208,7 +208,7 @@ def test_task_that_cannot_be_observed_is_not_counted(
     def refuse(*_: Any) -> None:
         raise TypeError("cannot create weak reference")
 
-    monkeypatch.setattr(module, "finalize", refuse)
+    monkeypatch.setattr(ByIdentity, "__setitem__", refuse)
     assert app.session.scheduler.is_task_runnable(task) is False
     assert "the time of waiting is not known" in caplog.text
     assert waiting.is_launching(task) is False

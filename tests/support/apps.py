@@ -27,6 +27,7 @@ from rocketry.conditions import SchedulerCycles
 from rocketry.exc import TaskInactionException, TaskTerminationException
 
 from rocketry_otel import current_run
+from rocketry_otel._instrumentation.hooks import _WATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,3 +193,10 @@ def run_tasks(app: Rocketry, *names: str, cycles: int = 1) -> None:
         app.session[name].run()
     app.session.config.shut_cond = SchedulerCycles() >= cycles
     app.run()
+
+
+def unwatch_all_sessions() -> None:
+    """Restore the methods of Rocketry that are wrapped for applications of other tests."""
+    for method, class_ in _WATCHED:
+        for session in list(method._sessions):
+            method.unwatch(class_, session)

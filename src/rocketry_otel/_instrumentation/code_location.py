@@ -10,7 +10,6 @@ import functools
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from opentelemetry.semconv.attributes.code_attributes import (
     CODE_FILE_PATH,
@@ -20,6 +19,7 @@ from opentelemetry.semconv.attributes.code_attributes import (
 
 from rocketry_otel._model.signals import short_name
 from rocketry_otel._model.text import safe_text
+from rocketry_otel._runtime.by_identity import ByIdentity
 
 if TYPE_CHECKING:
     from rocketry_otel._model.annotations import Attributes
@@ -38,7 +38,7 @@ class CodeLocations:
     """The locations of tasks' functions, each looked for once."""
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+        self._known = ByIdentity[_Known]()
 
     def of(self, task: Any) -> Attributes:
         """Return the attributes of a task's function; none if it has no function."""

@@ -50,6 +50,7 @@ from .schedule_watch import ScheduleWatch
 from .start_line import start_line
 from .terminations import terminations
 from .waiting import Waiting
+from .watched_method import WatchedMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -119,13 +120,12 @@ class SchedulerHooks:
         hooks.scheduler_cycle.append(self.cycling)
         hooks.scheduler_shutdown.append(self.stopping)
         session.config.func_run_id = self.launching
-        _own_run_ids.watch(session, self)
-        terminations.watch(Task, session)
-        commands.watch(CommandTask, session)
+        _hooks_of[session] = ref(self)
+        for method, class_ in _WATCHED:
+            method.watch(class_, session)
         self._session = ref(session)
         self._waiting = Waiting(session, functools.partial(_bridges.get, self._key))
         log_lines.watch(self)
-        requests.watch(Task, session)
 
     def remove(self, session: Any) -> None:
         """Take the hooks away again."""
@@ -141,13 +141,11 @@ class SchedulerHooks:
                 place.remove(hook)
         if session.config.func_run_id == self.launching:
             session.config.func_run_id = self._make_run_id
-        _own_run_ids.unwatch(session)
+        for method, class_ in _WATCHED:
+            method.unwatch(class_, session)
         if self._waiting is not None:
             self._waiting.remove()
-        terminations.unwatch(Task, session)
-        commands.unwatch(CommandTask, session)
         log_lines.unwatch(self)
-        requests.unwatch(session)
         self._watch_schedule(ScheduleWatch.stop)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -506,44 +504,31 @@ class SchedulerHooks:
         return None if weak is None else weak()
 
 
-class _OwnRunIds:
-    """Keeps Rocketry's own objects of the launched runs.
+_hooks_of: WeakKeyDictionary[Any, ref[SchedulerHooks]] = WeakKeyDictionary()
+
+
+def _follow(task: Any, run_id: Any, run: Any = None, params: Any = None) -> Any:
+    """Keep Rocketry's own object of a launched run.
 
     A task may have its own function for run ids, which Rocketry calls in place of the session's.
     The launches of such tasks are kept here, too.
     """
-
-    def __init__(self) -> None:
-        self._hooks_of: WeakKeyDictionary[Any, ref[SchedulerHooks]] = WeakKeyDictionary()
-        self._noted: Any = None
-
-    def watch(self, session: Any, hooks: SchedulerHooks) -> None:
-        self._hooks_of[session] = ref(hooks)
-        get_run_id = Task.get_run_id
-        if get_run_id is self._noted:
-            return
-
-        @functools.wraps(get_run_id)
-        def noted(task: Any, *args: Any, **kwargs: Any) -> Any:
-            run_id = get_run_id(task, *args, **kwargs)
-            weak = self._hooks_of.get(task.session)
-            kept = None if weak is None else weak()
-            if kept is not None:
-                if task.func_run_id is not None:
-                    kept.note(task, run_id)
-                kept.follow(task, run_id, args[0] if args else kwargs.get("run"))
-            return run_id
-
-        self._noted = Task.get_run_id = noted
-
-    def unwatch(self, session: Any) -> None:
-        self._hooks_of.pop(session, None)
-        # If other code has wrapped it meanwhile, our wrapper stays and does nothing.
-        if not self._hooks_of and Task.get_run_id is self._noted:
-            Task.get_run_id = self._noted.__wrapped__
+    del params
+    hooks = _hooks_of[task.session]()
+    if hooks is not None:
+        if task.func_run_id is not None:
+            hooks.note(task, run_id)
+        hooks.follow(task, run_id, run)
+    return run_id
 
 
-_own_run_ids = _OwnRunIds()
+# The methods of Rocketry's classes that are wrapped while a session is watched.
+_WATCHED = (
+    (WatchedMethod("get_run_id", _follow), Task),
+    (terminations, Task),
+    (commands, CommandTask),
+    (requests, Task),
+)
 
 
 def _can_be_pickled(value: object) -> bool:

@@ -5,14 +5,15 @@ In: a task's start condition, and calls of ``task.run()``. Out: links with trace
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakSet, finalize
 
 from opentelemetry.trace import get_current_span
 
 from rocketry_otel._model.annotations import DEPENDENCY, MOST_LINKS, REQUEST, RunLink
+from rocketry_otel._runtime.by_identity import ByIdentity
+
+from .watched_method import WatchedMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,61 +84,33 @@ def dependency_links(
     return tuple(links.values())[:MOST_LINKS]
 
 
-class Requests:
+class Requests(WatchedMethod):
     """Remembers the active span at each call of ``task.run()``."""
 
     def __init__(self) -> None:
         """Begin with no request."""
-        # By identity: two tasks with equal fields are equal to pydantic.
-        self._asked: dict[int, deque[Request | None]] = {}
-        self._sessions: WeakSet[Any] = WeakSet()
-        self._restore: Callable[[], bool] | None = None
+        super().__init__("run", self._note)
+        self._asked = ByIdentity[deque[Request | None]]()
 
-    def watch(self, task_class: Any, session: Any) -> None:
-        """Watch every ``task.run()`` of a session's tasks."""
-        self._sessions.add(session)
-        if self._restore is not None:
-            return
-        run = task_class.run
-
-        @functools.wraps(run)
-        def watched(task: Any, *args: Any, **kwargs: Any) -> Any:
-            result = run(task, *args, **kwargs)
-            if task.session in self._sessions:
-                self._note(task)
-            return result
-
-        def restore() -> bool:
-            # If other code has wrapped our function, ours stays, and is not set a second time.
-            if task_class.run is not watched:
-                return False
-            task_class.run = run
-            return True
-
-        task_class.run = watched
-        self._restore = restore
-
-    def unwatch(self, session: Any) -> None:
-        """Stop watching a session's tasks; after the last session, restore ``task.run``."""
-        self._sessions.discard(session)
+    def unwatch(self, class_: type, session: Any) -> None:
+        """Stop watching a session's tasks, and forget their requests."""
+        super().unwatch(class_, session)
         for task in session.tasks:
-            self._asked.pop(id(task), None)
-        if not self._sessions and self._restore is not None:
-            self._asked.clear()
-            if self._restore():
-                self._restore = None
+            self._asked.pop(task)
 
-    def _note(self, task: Any) -> None:
-        if id(task) not in self._asked:
-            finalize(task, self._asked.pop, id(task), None)
-        self._asked.setdefault(id(task), deque(maxlen=_MOST)).append(_active_span())
+    def _note(self, task: Any, result: Any, *_args: Any, **_kwargs: Any) -> Any:
+        asked = self._asked.get(task)
+        if asked is None:
+            asked = self._asked[task] = deque(maxlen=_MOST)
+        asked.append(_active_span())
+        return result
 
     def take(self, task: Any) -> tuple[bool, Request | None]:
         """Return whether ``task.run()`` requested this launch, and the span that was active there.
 
         Rocketry has already removed the request from ``task.batches``.
         """
-        asked = self._asked.get(id(task))
+        asked = self._asked.get(task)
         waiting = len(task.batches)
         # Requests that were withdrawn, as by ``task.batches.clear()``, have no run.
         while asked and len(asked) > waiting + 1:

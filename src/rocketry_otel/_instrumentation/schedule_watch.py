@@ -23,6 +23,7 @@ from rocketry_otel._model.missed import (
     missed_signal,
     utc_text,
 )
+from rocketry_otel._runtime.by_identity import ByIdentity
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.threads import start_thread
@@ -91,27 +92,6 @@ class _Found:
         self.name, self.slot, self.why, self.number = name, slot, why, number
 
 
-class _ByTask:
-    """What is known of each task, by identity: pydantic compares all fields of two tasks."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[ref[Any], _Watched]] = {}
-
-    def get(self, task: Any) -> _Watched | None:
-        known = self._known.get(id(task))
-        return known[1] if known is not None and known[0]() is task else None
-
-    def __setitem__(self, task: Any, watched: _Watched) -> None:
-        self._known[id(task)] = ref(task), watched
-
-    def items(self) -> list[tuple[Any, _Watched]]:
-        pairs = [(weak(), watched) for weak, watched in list(self._known.values())]
-        return [pair for pair in pairs if pair[0] is not None]
-
-    def clear(self) -> None:
-        self._known.clear()
-
-
 class ScheduleWatch:
     """Watches the tasks of one session while its scheduler runs.
 
@@ -128,7 +108,7 @@ class ScheduleWatch:
         self._find_bridge = find_bridge
         self._session_key = session_key
         self._conditions = Conditions()
-        self._watched = _ByTask()
+        self._watched = ByIdentity[_Watched]()
         self._started: float | None = None
         self._generation = 0
         self._wakes_at = float("inf")
@@ -318,7 +298,7 @@ class ScheduleWatch:
 
     def _of_session(self, session: Any) -> Iterable[tuple[Any, _Watched]]:
         tasks = session.tasks
-        return [pair for pair in list(self._watched.items()) if pair[0] in tasks]
+        return [pair for pair in self._watched.items() if pair[0] in tasks]
 
     def _pause(self, session: Any, now: float) -> float:
         ends = [watched.slots.next_end for _, watched in self._of_session(session)]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary, finalize, ref
+from weakref import WeakValueDictionary, ref
 
+from rocketry_otel._runtime.by_identity import ByIdentity
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._schedule.conditions import Constant, Happened, Node, Once
@@ -51,8 +52,7 @@ class Waiting:
         self._session = ref(session)
         self._bridge = bridge
         self._blocks, self._holds = Spans(_SHORTEST_BLOCK), Spans()
-        # By the identity of the task: two tasks with equal fields are equal to pydantic.
-        self._waits: dict[int, _Wait] = {}
+        self._waits = ByIdentity[_Wait]()
         self._launching: int | None = None
         self._has_asked = self._has_room = True
         self._began = float(session.get_time())
@@ -78,7 +78,7 @@ class Waiting:
                 self._launch(task)
             else:
                 reason = None if self._has_asked else (RUNNING if self._has_room else LIMIT)
-                wait = self._waits.get(id(task))
+                wait = self._waits.get(task)
                 if reason is not (None if wait is None else wait.reason):
                     self._hold(task, reason)
             return result
@@ -148,10 +148,9 @@ class Waiting:
             self._change(wait, reason)
 
     def _wait_of(self, task: Any) -> _Wait:
-        wait = self._waits.get(id(task))
+        wait = self._waits.get(task)
         if wait is None:
-            wait = self._waits[id(task)] = _Wait()
-            finalize(task, self._waits.pop, id(task), None)
+            wait = self._waits[task] = _Wait()
         return wait
 
     def _launch(self, task: Any) -> None:
@@ -176,7 +175,7 @@ class Waiting:
             return
         is_held = self._blocks.reason is not None or self._holds.reason is not None
         for task in list(session.tasks):
-            wait = self._waits.get(id(task))
+            wait = self._waits.get(task)
             if is_held or (wait is not None and wait.reason is not None):
                 self._settle(task, now)
 

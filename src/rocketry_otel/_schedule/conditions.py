@@ -10,7 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-from weakref import finalize, ref
+from weakref import ref
+
+from rocketry_otel._runtime.by_identity import ByIdentity
 
 from . import periods
 
@@ -436,16 +438,13 @@ class Conditions:
 
     def __init__(self) -> None:
         """Begin with no task."""
-        # By identity: two tasks with equal fields are equal to pydantic.
-        self._parsed: dict[int, Parsed] = {}
+        self._parsed = ByIdentity[Parsed]()
 
     def of(self, task: Any) -> Parsed:
         """Return the start condition of a task."""
         condition = task.start_cond
-        known = self._parsed.get(id(task))
+        known = self._parsed.get(task)
         if known is not None and known.condition() is condition:
             return known
-        if known is None:
-            finalize(task, self._parsed.pop, id(task), None)
-        parsed = self._parsed[id(task)] = Parsed(ref(condition), parse(condition), {})
+        parsed = self._parsed[task] = Parsed(ref(condition), parse(condition), {})
         return parsed
