@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -18,11 +20,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 
 from .broker import Broker
-from .conftest import Ran
+from .conftest import NUMBERS_APP, Ran
 from .outage_app import application, goes_on
 from .programs import KAFKA
 from .servers import ROOT, Collector, Prometheus, Server, eventually
-from .test_numbers import actions_of, compare
+from .test_numbers import Numbers, actions_of, compare
 
 SHIPPED = ROOT / "collector-config.yaml"
 FOLDER = ROOT / "stack" / "collector"
@@ -30,6 +32,8 @@ AGENT = [FOLDER / "agent.yaml", FOLDER / "agent-kafka.yaml"]
 GATEWAY = [SHIPPED, FOLDER / "gateway-kafka.yaml"]
 # Seconds; an application is stopped when the test has seen enough.
 AT_MOST = 200
+# Processes, until each of two gateways has the metrics of one: half of them go to either.
+MANY = 20
 # Metrics are sent often, so that a gateway has some of each of its sources at any time.
 COUNTED = {"OTEL_SERVICE_NAME": "counted", "OTEL_METRIC_EXPORT_INTERVAL": "250"}
 SAMPLING_GATEWAY = [SHIPPED, FOLDER / "sampling.yaml", FOLDER / "gateway-kafka.yaml"]
@@ -167,24 +171,127 @@ def test_gateways_sample_by_outcome(tmp_path, broker, agent, backends):
         assert names == {"run fail", "attempt"}
 
 
+def all_show(gateways: list[Collector], service: str) -> bool:
+    """Return whether each gateway shows metrics of a service."""
+    return all(f'job="{service}"' in it.metrics() for it in gateways)
+
+
+def runs_shown_by(gateway: Collector, service: str) -> int:
+    """Return how many runs of a service a gateway shows."""
+    pattern = rf'^rocketry_task_duration_seconds_count\{{[^}}]*job="{service}"[^}}]*\}} (\d+)'
+    return sum(int(it) for it in re.findall(pattern, gateway.metrics(), re.MULTILINE))
+
+
+def compare_for_a_while(
+    prometheus: Prometheus, service: str, actions: list[tuple[str, str]]
+) -> None:
+    """Wait until the numbers are right, and see that they stay so: metrics are fetched again."""
+    compare(prometheus, service, actions)
+    ended = [task for task, action in actions if action != "run"]
+    for _ in range(5):
+        so_far = restarts_looked_for(prometheus)
+        eventually(lambda so_far=so_far: restarts_looked_for(prometheus) != so_far)
+        numbers = Numbers(prometheus, service)
+        assert numbers.number("Runs") == len(ended)
+        assert numbers.column("C") == Counter(ended)
+
+
+def restarts_looked_for(prometheus: Prometheus) -> str:
+    """Return when the rules have last looked for counters that began anew."""
+    groups = prometheus.get("/api/v1/rules")["groups"]
+    (time_of,) = (it["lastEvaluation"] for it in groups if it["name"] == "rocketry-restarts")
+    return time_of
+
+
 def test_runs_are_counted_once_by_two_gateways(tmp_path, agent, gateways):
     """Also where the metrics of a process that goes on move from one gateway to the other."""
     prometheus = Prometheus(tmp_path / "prometheus", gateways[0], more=gateways[1:])
     with prometheus, application(tmp_path, agent, AT_MOST, **COUNTED) as running:
-
-        def shown_by(gateway: Collector) -> bool:
-            return 'job="counted"' in gateway.metrics()
-
-        (first,) = eventually(lambda: [it for it in gateways if shown_by(it)], 60, "Any metrics")
+        (first,) = eventually(
+            lambda: [it for it in gateways if all_show([it], "counted")], 60, "Any metrics"
+        )
         (second,) = (it for it in gateways if it is not first)
         # It leaves the group, and so the other one takes its partitions.
         first.stop()
-        eventually(lambda: shown_by(second), 60, "Metrics at the other gateway")
+        eventually(lambda: all_show([second], "counted"), 60, "Metrics at the other gateway")
         first.start()
         running.stop()
         ran = running.finished("counted")
         assert ran.flushed
         compare(prometheus, "counted", actions_of(ran))
+
+
+def test_run_that_two_gateways_show_is_counted_once(tmp_path, agent, gateways):
+    """A gateway comes back with old metrics of a process that another one has meanwhile."""
+    env = {**COUNTED, "OTEL_SERVICE_NAME": "moved"}
+    with Prometheus(tmp_path / "prometheus", gateways[0], more=gateways[1:]) as prometheus:
+        with application(tmp_path, agent, AT_MOST, **env) as running:
+            (first,) = eventually(
+                lambda: [it for it in gateways if runs_shown_by(it, "moved")], 60, "Any run"
+            )
+            (second,) = (it for it in gateways if it is not first)
+            # The group takes it for dead after a while, and gives its partitions to the other.
+            with first.paused():
+                eventually(lambda: runs_shown_by(second, "moved"), 60, "Runs at the other gateway")
+            goes_on(tmp_path)
+            running.stop()
+            ran = running.finished("moved")
+        assert ran.flushed
+        compare_for_a_while(prometheus, "moved", actions_of(ran))
+        older, newest = sorted(gateways, key=lambda it: runs_shown_by(it, "moved"))
+        assert 0 < runs_shown_by(older, "moved") < runs_shown_by(newest, "moved")
+        newest.kill()
+        compare_for_a_while(prometheus, "moved", actions_of(ran))
+
+
+def test_runs_of_several_processes_add_up(tmp_path, agent, gateways, run_app):
+    """Each gateway has some of the spans and shows some of the processes; then one is killed."""
+    repository = f"sqlite:///{tmp_path}/tasks.db"
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": agent.http_endpoint, "RUNS": "5"}
+
+    def run(service: str, repository: str | None = None) -> list[tuple[str, str]]:
+        ran = run_app(service, env, app=NUMBERS_APP, args=["3"], repository=repository)
+        assert ran.flushed
+        return actions_of(ran)
+
+    with Prometheus(tmp_path / "prometheus", gateways[0], more=gateways[1:]) as prometheus:
+        # A partition that moves is read twice for a moment, and spans would be counted twice.
+        run_until(lambda: all(taken(it, "spans") > 0 for it in gateways), lambda: run("before"))
+        before = [taken(it, "spans") for it in gateways]
+        run_until(lambda: all_show(gateways, "several"), lambda: run("several", repository))
+        actions = run("several", repository)
+        compare(prometheus, "several", actions)
+        spans = [taken(it, "spans") - so_far for it, so_far in zip(gateways, before, strict=True)]
+        ended = [task for task, action in actions if action != "run"]
+        assert all(spans)
+        assert sum(spans) == len(ended)
+        counted = 'sum(traces_span_metrics_calls_total{service_name="several"})'
+        eventually(lambda: value_of(prometheus, counted) == len(ended), 60, counted)
+        compare_for_a_while(prometheus, "several", actions)
+        assert all_show(gateways, "several")
+
+        gateways[0].kill()
+        compare_for_a_while(prometheus, "several", actions)
+        compare(prometheus, "several", run("several", repository))
+
+
+def run_until(seen: Callable[[], bool], run: Callable[[], Any]) -> None:
+    """Run an application again and again: each process has a partition of its own for its metrics.
+
+    Raises:
+        AssertionError: If nothing is seen after many of them.
+    """
+    for _ in range(MANY):
+        run()
+        if seen():
+            return
+    raise AssertionError(f"Not seen after {MANY} processes")
+
+
+def value_of(prometheus: Prometheus, expression: str) -> float | None:
+    """Return the number that an expression has now, if it has one."""
+    found = prometheus.query(expression)
+    return float(found[0]["value"][1]) if found else None
 
 
 def test_large_message_is_taken(agent, gateways):
