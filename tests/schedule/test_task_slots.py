@@ -4,7 +4,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from rocketry.conds import after_success, cron, daily, every, time_of_day
+from rocketry.conds import after_success, cron, daily, every, hourly, time_of_day
 
 from rocketry_otel._schedule.conditions import parse
 from rocketry_otel._schedule.plan import alternatives_of
@@ -72,6 +72,43 @@ def test_launch_after_a_used_slot_misses_nothing() -> None:
     assert each_minute.serve(utc(2026, 1, 5, 2, 0, 10)) == []
     assert each_minute.serve(utc(2026, 1, 5, 2, 1) + 0.2) == []
     assert each_minute.settle(utc(2026, 1, 5, 2, 2, 1)) == []
+
+
+def test_clock_that_jumps_ahead_costs_a_bounded_number_of_slots() -> None:
+    """A clock that begins in 1970 and is then set leaves 29 million minutes behind."""
+    slots = slots_of(cron("* * * * *") | hourly, 0.0)
+    missed = slots.settle(utc(2026, 1, 5, 12, 0, 10))
+    begins = [one.begin for one in missed]
+    assert len(missed) == MOST_MISSED
+    assert begins == sorted(begins)
+    assert begins[:3] == [0.0, 60.0, 120.0]
+    assert slots.next_run(lambda _: None) == utc(2026, 1, 5, 12)
+    assert slots.serve(utc(2026, 1, 5, 12, 0, 20)) == []
+    assert slots.next_run(lambda _: None) == utc(2026, 1, 5, 12, 1)
+    (second, first) = slots.settle(utc(2026, 1, 5, 12, 3, 1))
+    assert (second.begin, first.begin) == (utc(2026, 1, 5, 12, 1), utc(2026, 1, 5, 12, 2))
+
+
+def test_clock_that_jumps_back_begins_with_the_slots_of_its_time() -> None:
+    """A slot that was judged before the jump is not judged again; the next ones are."""
+    slots = slots_of(cron("* * * * *"), utc(2026, 1, 5, 12))
+    assert slots.serve(utc(2056, 1, 5, 12))[0].begin == utc(2026, 1, 5, 12)
+    assert slots.settle(utc(2026, 1, 5, 12, 0, 30)) == []
+    assert slots.next_run(lambda _: None) == utc(2026, 1, 5, 12, 1)
+    (missed,) = slots.settle(utc(2026, 1, 5, 12, 2, 1))
+    assert missed.begin == utc(2026, 1, 5, 12, 1)
+
+
+def test_clock_that_steps_back_a_little_changes_no_slot() -> None:
+    """Neither the open slot nor the one that comes next is judged anew."""
+    each_minute = slots_of(cron("* * * * *"), utc(2026, 1, 5, 12, 0, 10))
+    assert each_minute.serve(utc(2026, 1, 5, 12, 0, 20)) == []
+    assert each_minute.settle(utc(2026, 1, 5, 12, 0, 19)) == []
+    assert each_minute.settle(utc(2026, 1, 5, 12, 1, 1)) == []
+    nightly = slots_of(cron("0 2 * * *"), utc(2026, 1, 5, 12))
+    assert nightly.serve(utc(2026, 1, 5, 11, 59)) == []
+    (missed,) = nightly.settle(utc(2026, 1, 6, 3))
+    assert missed.begin == utc(2026, 1, 6, 2)
 
 
 def test_interval_counts_from_the_last_ending() -> None:

@@ -46,6 +46,13 @@ class _Cursor:
         self.slot = self.slots.after(slot.right)
         self.is_served = False
 
+    def move_to(self, now: float) -> None:
+        """Skip all slots up to a time; one that was judged before is not judged again."""
+        found = self.slots.around(now) or self.slots.next_after(now)
+        if found != self.slot:
+            is_back = self.slot is not None and found is not None and found.begin < self.slot.begin
+            self.slot, self.is_served = found, is_back
+
 
 class TaskSlots:
     """The slots of a task.
@@ -63,6 +70,7 @@ class TaskSlots:
         last_run: float | None,
     ) -> None:
         self.alternatives = alternatives
+        self._seen = now
         self._cursors = {
             index: _Cursor(one.slots, now, last_run)
             for index, one in enumerate(alternatives)
@@ -84,14 +92,25 @@ class TaskSlots:
         return alternative.slots.around(now)
 
     def settle(self, now: float, *, grace: float = GRACE) -> list[Slot]:
-        """Return the slots that have ended without a run since the last call, the oldest first."""
-        missed = {}
+        """Return the slots that have ended without a run since the last call, the oldest first.
+
+        A clock that was set, or a computer that slept, leaves any number of them behind. The
+        oldest ``MOST_MISSED`` are returned, and the others are skipped.
+        """
+        is_back, self._seen = now < self._seen, now
+        missed: dict[float, Slot] = {}
         for cursor in self._cursors.values():
-            while cursor.slot is not None and cursor.slot.end + grace <= now:
+            if is_back and cursor.slot is not None and now < cursor.slot.begin:
+                cursor.move_to(now)
+            for _ in range(MOST_MISSED):
+                if cursor.slot is None or cursor.slot.end + grace > now:
+                    break
                 if not cursor.is_served:
                     missed[cursor.slot.begin] = cursor.slot
                 cursor.move_after(cursor.slot)
-        return [missed[begin] for begin in sorted(missed)]
+            else:
+                cursor.move_to(now)
+        return [missed[begin] for begin in sorted(missed)][:MOST_MISSED]
 
     def serve(self, now: float) -> list[Slot]:
         """Note a launch; return the slots that were missed before it."""
