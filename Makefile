@@ -18,7 +18,7 @@ run := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-quick test-rocketry test-pips test-first-hour
 .PHONY: test-conservation test-conservation-long
-.PHONY: stack test-stack lint docs docs-browser bench benchmark-smoke build clean
+.PHONY: stack test-stack test-notebook lint docs docs-browser bench benchmark-smoke build clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,8 @@ help:
 	@echo "make stack      build the real collector, Jaeger, Prometheus, VictoriaLogs for test-stack;"
 	@echo "                with Go (and Kafka, with Maven), once, into \$$STACK_CACHE or ~/.cache/rocketry-otel/stack"
 	@echo "make test-stack run the tests of the configurations in this repository with them"
+	@echo "make test-notebook"
+	@echo "                run a scheduler in the cells of a notebook, with a real kernel"
 	@echo "make test-rocketry"
 	@echo "                run Rocketry's own tests with its handler and with ours, and compare"
 	@echo "make test-conservation"
@@ -107,6 +109,12 @@ stack:
 
 test-stack: $(VENV)/ready
 	$(run) -m pytest --stack tests/stack
+
+# The kernel has an environment of its own, because its packages are as large as all others.
+test-notebook: $(VENV)/ready
+	@$(MAKE) --no-print-directory .venv-notebook/ready \
+		VENV=.venv-notebook REQUIREMENTS=requirements/notebook.txt PYTHON="$(PYTHON)"
+	NOTEBOOK_PYTHON="$(CURDIR)/.venv-notebook/bin/python" $(run) -m pytest tests/notebook
 
 lint: $(VENV)/ready
 	$(run) -m ruff check .

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CALL_HANDLERS = logging.Logger.callHandlers
 STACK = Path(__file__).with_name("stack")
+NOTEBOOK = Path(__file__).with_name("notebook")
 
 # No test may depend on the speed of the machine. CI judges each change by the same examples; other
 # runs look for new ones.
@@ -50,8 +51,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the tests of the stack unless they are asked for: they need programs in Go."""
-    return True if collection_path == STACK and not config.getoption("--stack") else None
+    """Leave out the tests that need more than this environment, unless they are asked for."""
+    is_left_out = {
+        STACK: not config.getoption("--stack"),  # programs in Go
+        NOTEBOOK: "NOTEBOOK_PYTHON" not in os.environ,  # an environment with ipykernel
+    }
+    return is_left_out.get(collection_path) or None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -60,6 +65,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             "Left out: tests/stack, which runs a real collector, Jaeger and Prometheus; "
             "see `make stack` and `make test-stack`."
+        )
+    if "NOTEBOOK_PYTHON" not in os.environ:
+        terminalreporter.write_line(
+            "Left out: tests/notebook, which runs a notebook's kernel; see `make test-notebook`."
         )
 
 
