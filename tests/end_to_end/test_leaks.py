@@ -99,7 +99,7 @@ class Pairs:
         self.app.run()
 
 
-@pytest.mark.parametrize(("execution", "runs"), [("main", 10_000), ("thread", 1_000)])
+@pytest.mark.parametrize(("execution", "runs"), [("main", 10_000), ("thread", 2_000)])
 def test_ten_thousand_runs_leave_nothing_behind(
     execution: str, runs: int, telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +141,7 @@ def test_ten_thousand_runs_leave_nothing_behind(
     # Coverage, where it measures, keeps a few blocks for each thread that there ever was (and
     # about a kilobyte: a tenth of the threads are in the part whose size is measured).
     measured = 4 * runs if execution == "thread" and sys.gettrace() is not None else 0
-    assert more_blocks < 400 + runs // 10 + measured
+    # Caches that fill slowly are 500 to 700 of these, after 1,000 runs as after 4,000.
+    assert more_blocks < 800 + runs // 10 + measured
     # Python's cache of attributes keeps names that Rocketry makes anew at each run, 20 kB of them.
     assert size - base < 40_000 + 50 * measured

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-RESULTS = "tests.rocketry_suite.results"
+ALWAYS = ["tests.rocketry_suite.coroutines", "tests.rocketry_suite.results"]
 OURS = "tests.rocketry_suite.plugin"
 # There are about 1,800 of them. Fewer than this, and most were not run.
 _FEWEST = 1_500
@@ -35,7 +35,7 @@ def run(folder: Path, tests: list[str], *, with_ours: bool) -> dict[str, str]:
     assert spec is not None
     assert spec.origin is not None
     suite = Path(spec.origin).parent / "test"
-    plugins = [OURS, RESULTS] if with_ours else [RESULTS]
+    plugins = [OURS, *ALWAYS] if with_ours else ALWAYS
     command = [sys.executable, "-m", "pytest", "-c", str(suite / "pytest.ini"), "-q", "-n", "2"]
     command += ["-o", "log_cli=0", "-p", "no:cacheprovider", "--no-header", "--tb=short"]
     command += [part for plugin in plugins for part in ("-p", plugin)]
