@@ -219,6 +219,7 @@ class Pipeline:
             self._lose,
             self._running,
             self._next_runs,
+            emitter.context_of_ids,
         )
         self.heartbeat.show(providers.meter)
         self.waiting.show(providers.meter)
@@ -296,8 +297,7 @@ class Pipeline:
         signals.emitter.send(event, step, record_ref)
         run = step.run
         if run is not None and step.change in {"began", "ended"}:
-            context = signals.emitter.context_maker(run)
-            self.measure(lambda metrics: metrics.count(event, run, step.change, context))
+            signals.metrics.count(event, run, step.change)
 
     @property
     def sends_logs(self) -> bool:

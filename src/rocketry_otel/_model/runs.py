@@ -7,6 +7,7 @@ crash recovery all use this tracker.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -51,6 +52,7 @@ class Run:
         launched_in: The context in which it was launched, if known.
         launch: Rocketry's own objects of the run, which show whether it goes on; ``None`` if it
             was not launched here.
+        keys: By which a tracker finds it again.
     """
 
     ids: RunIds
@@ -62,6 +64,7 @@ class Run:
     annotations: Annotations | None = None
     launched_in: Context | None = None
     launch: object = None
+    keys: tuple[_Key, ...] = ()
 
     def is_of(self, task_name: str) -> bool:
         """Return whether it is a run of this task."""
@@ -121,7 +124,8 @@ class RunTracker:
         self._open: dict[int, Run] = {}
         self._open_by_key: dict[_Key, list[Run]] = {}
         self._open_by_ids: dict[RunIds, Run] = {}
-        self._ended: dict[_Key | RunIds, _Ended] = {}
+        # Not a dict, which would step over all removed ones to find the oldest.
+        self._ended: OrderedDict[_Key | RunIds, _Ended] = OrderedDict()
 
     @property
     def open_count(self) -> int:
@@ -193,7 +197,8 @@ class RunTracker:
             given_up = next(iter(self._open.values()))
             self._close(given_up)
         self._open[id(run)] = self._open_by_ids[run.ids] = run
-        for key in _keys(began, task_name):
+        run.keys = _keys(began, task_name)
+        for key in run.keys:
             runs = self._open_by_key.get(key)
             if runs is None:
                 self._open_by_key[key] = [run]
@@ -289,22 +294,19 @@ class RunTracker:
         ended = _Ended(run.ids, began is not None and began.run_id is not None)
         self._ended[run.ids] = ended
         if began is not None:
-            for key in _keys(began, task_name):
+            for key in run.keys or _keys(began, task_name):
                 self._ended[key] = ended
         if event is not None and event.run_id is not None:
             # Without the place of the ending: the next failure there is another run.
             self._ended[task_name, event.run_id] = ended
         while len(self._ended) > _ENDED_RUNS_LIMIT:
-            del self._ended[next(iter(self._ended))]
+            self._ended.popitem(last=False)
 
     def _close(self, run: Run) -> None:
-        began = run.began
-        if began is None or began.task_name is None:  # pragma: no cover  # open runs have both
-            return
         del self._open[id(run)]
         if self._open_by_ids.get(run.ids) is run:
             del self._open_by_ids[run.ids]
-        for key in _keys(began, began.task_name):
+        for key in run.keys:
             runs = self._open_by_key[key]
             if len(runs) == 1:
                 del self._open_by_key[key]
@@ -323,13 +325,11 @@ def _place(event: TaskEvent, task_name: str) -> _Key | None:
     return (task_name, event.process, event.thread)
 
 
-def _keys(event: TaskEvent, task_name: str) -> list[_Key]:
+def _keys(event: TaskEvent, task_name: str) -> tuple[_Key, ...]:
     """Return the keys by which a run is found again."""
     place = _place(event, task_name)
-    keys = [] if place is None else [place]
-    if event.run_id is not None:
-        keys.append((task_name, event.run_id))
-    return keys
+    keys: tuple[_Key, ...] = () if place is None else (place,)
+    return keys if event.run_id is None else (*keys, (task_name, event.run_id))
 
 
 class Observation(NamedTuple):

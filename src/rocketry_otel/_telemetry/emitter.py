@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace.sampling import SamplingResult
 
     from rocketry_otel._export.encoded import Encoded
     from rocketry_otel._export.providers import Providers
     from rocketry_otel._export.queue import ExportQueue
     from rocketry_otel._export.record_ref import RecordRef
     from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.runs import Run, Step
     from rocketry_otel._model.signals import ExceptionDetail, SpanSignal
     from rocketry_otel._settings import Settings
@@ -103,9 +105,9 @@ class SignalEmitter:
         """Return the context that holds the run's span, made at the first call."""
         return _context_of(self._tracer, run, event)
 
-    def context_maker(self, run: Run) -> Callable[[], Context]:
-        """Return a function that makes the context of a run that was sent, without the run."""
-        return partial(self._tracer.context_of, run.ids, run.sampling)
+    def context_of_ids(self, ids: RunIds, sampling: SamplingResult | None) -> Context:
+        """Return a context with the span of a run that was sent, made anew."""
+        return self._tracer.context_of(ids, sampling)
 
     def send(self, event: TaskEvent, step: Step, record_ref: RecordRef | None = None) -> None:
         """Send each signal; if one fails, as a user's processor may, the others are sent.

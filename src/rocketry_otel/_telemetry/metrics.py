@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -19,7 +19,7 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 
 from rocketry_otel._export.own_providers import OwnMeterProvider
 from rocketry_otel._model.durations import NANOSECONDS
-from rocketry_otel._model.event import SUCCESS
+from rocketry_otel._model.event import RUN, SUCCESS
 from rocketry_otel._model.missed import MISSED_REASON, SCHEDULE_DELAY
 from rocketry_otel._model.signals import ACTION, TASK_NAME, error_type_of
 from rocketry_otel._runtime.forks import after_fork_in_child
@@ -31,10 +31,12 @@ from .running import show_next_runs, show_running
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
+    from opentelemetry.sdk.trace.sampling import SamplingResult
 
     from rocketry_otel._export.counters import Counters
     from rocketry_otel._export.status import Delivery
     from rocketry_otel._model.event import TaskEvent
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._model.runs import Run
 
     from .running import RunningRun
@@ -55,22 +57,30 @@ _MOST_NOTES = 1_000
 _sharing: WeakKeyDictionary[Any, list[TaskMetrics]] = WeakKeyDictionary()
 
 
-class _Duration(NamedTuple):
-    """How long a run took, or how late it was.
+class _Note(NamedTuple):
+    """A step of a run, to be measured when metrics are collected.
 
     Attributes:
-        seconds: The time.
-        attributes: The attributes of the measurement.
-        context: Makes the context that holds its span.
-        is_delay: Whether it is the delay.
+        task_name: The name of the task.
+        action: The action of the event; ``None`` if a run was only given up.
+        change: By how much the number of runs that go on has changed.
+        seconds: How long the run took; for a beginning how late it was, if that is known.
+        error_type: The type of the error, if the run has ended with one.
+        created: When the event was created, in nanoseconds since the epoch.
         is_main: Whether the scheduler itself ran the body, and did nothing else meanwhile.
+        ids: The ids of the run.
+        sampling: The sampler's decision for it.
     """
 
-    seconds: float
-    attributes: dict[str, str]
-    context: Callable[[], Context | None]
-    is_delay: bool = False
+    task_name: str
+    action: str | None
+    change: int = 0
+    seconds: float | None = None
+    error_type: str | None = None
+    created: int = 0
     is_main: bool = False
+    ids: RunIds | None = None
+    sampling: SamplingResult | None = None
 
 
 class TaskMetrics:
@@ -83,6 +93,7 @@ class TaskMetrics:
         lost: Called with ``metrics`` and the error of a measurement that could not be made.
         running: Returns the runs that go on.
         next_runs: Returns the tasks with the times of their next runs, in seconds since the epoch.
+        context_of: Returns the context that holds the span of a run.
     """
 
     def __init__(
@@ -93,12 +104,14 @@ class TaskMetrics:
         lost: Callable[[str, Exception], None] = lambda *_: None,
         running: Callable[[], Iterable[RunningRun]] = tuple,
         next_runs: Callable[[], Iterable[tuple[str, float]]] = tuple,
+        context_of: Callable[[RunIds, SamplingResult | None], Context | None] = lambda *_: None,
     ) -> None:
         self.running = running
         self.next_runs = next_runs
         self.counters = counters
         self.delivery = delivery
         self._lost = lost
+        self._context_of = context_of
         # Our own provider sends nothing from a child.
         self._ends_with_fork = isinstance(provider, OwnMeterProvider)
         self._make_instruments(provider)
@@ -107,11 +120,10 @@ class TaskMetrics:
         _observe(provider, self)
 
     def _start_afresh(self) -> None:
-        # It guards the notes. No other lock is taken while it is held.
+        # It guards `_missed`, and the taking of notes. No other lock is taken while it is held. A
+        # note is added in one step of the interpreter, without it.
         self._lock = threading.Lock()
-        self._active_changes: Counter[str] = Counter()
-        self._successes: dict[str, float] = {}
-        self._durations: list[_Duration] = []
+        self._notes: deque[_Note] = deque()
         self._missed: Counter[tuple[str, str]] = Counter()
 
     def _start_in_child(self) -> None:
@@ -156,39 +168,40 @@ class TaskMetrics:
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
 
-    def count(
-        self, event: TaskEvent, run: Run, change: str, context: Callable[[], Context | None]
-    ) -> None:
+    def count(self, event: TaskEvent, run: Run, change: str) -> None:
         """Note the step of an event: a run begins or ends.
 
         Args:
             event: The event.
             run: Its run.
             change: What it did to the run: ``began`` or ``ended``.
-            context: Returns the context that holds the run's span.
         """
+        task_name, action, created = event.task_name or "", event.action, event.created
         if change == "began":
-            with self._lock:
-                self._active_changes[event.task_name or ""] += 1
             run.counted_by = self
-            delay = dict(event.attributes).get(SCHEDULE_DELAY)
-            if isinstance(delay, float):
-                attributes = {TASK_NAME: event.task_name or ""}
-                self._note(_Duration(delay, attributes, context, is_delay=True))
-        else:
-            self.stopped(run)
-            self._time(run, event, context)
+            delay = next((value for key, value in event.attributes if key == SCHEDULE_DELAY), None)
+            seconds = delay if isinstance(delay, float) else None
+            self._note(_Note(task_name, RUN, 1, seconds, ids=run.ids, sampling=run.sampling))
+            return
+        # An ending without its beginning has no duration, but must count as a failure.
+        began = run.began
+        seconds = 0.0 if began is None else max(created - began.created, 0) / NANOSECONDS
+        is_main = event.execution == "main" and began is not None
+        self._note(
+            _Note(
+                *(task_name, action, self._uncounted(run), seconds, error_type_of(event)),
+                *(created, is_main, run.ids, run.sampling),
+            )
+        )
 
     def succeeded(self, task_name: str, created: int) -> None:
-        """Note the time when a task last succeeded, in this process or an earlier one.
+        """Note the time when a task last succeeded, in an earlier process.
 
         Args:
             task_name: The name of the task.
             created: Nanoseconds since the epoch.
         """
-        with self._lock:
-            # A float of today's time has room for microseconds, not for nanoseconds.
-            self._successes[task_name] = round(created / NANOSECONDS, 6)
+        self._note(_Note(task_name, SUCCESS, created=created))
 
     def missed(self, task_name: str, reason: str) -> None:
         """Note that a task has missed a slot, or several while no scheduler ran."""
@@ -196,57 +209,63 @@ class TaskMetrics:
             self._missed[task_name, reason] += 1
 
     def stopped(self, run: Run) -> None:
-        """Note a run that is no longer open: it ended, or was given up."""
-        if run.counted_by is self:
-            run.counted_by = None
-            with self._lock:
-                self._active_changes[(run.began and run.began.task_name) or ""] -= 1
+        """Note a run that is no longer open, because it was given up."""
+        task_name = (run.began and run.began.task_name) or ""
+        self._note(_Note(task_name, None, self._uncounted(run)))
 
-    def _time(self, run: Run, event: TaskEvent, context: Callable[[], Context | None]) -> None:
-        task_name = event.task_name or ""
-        attributes = {TASK_NAME: task_name, ACTION: event.action or ""}
-        error_type = error_type_of(event)
-        if error_type is not None:
-            attributes[ERROR_TYPE] = error_type
-        # An ending without its beginning has no duration, but must count as a failure.
-        began = event if run.began is None else run.began
-        seconds = max(event.created - began.created, 0) / NANOSECONDS
-        is_main = event.execution == "main" and event is not began
-        if event.action == SUCCESS:
-            self.succeeded(task_name, event.created)
-        self._note(_Duration(seconds, attributes, context, is_main=is_main))
+    def _uncounted(self, run: Run) -> int:
+        """Count a run among those that go on no longer; return the change of their number."""
+        if run.counted_by is not self:
+            return 0
+        run.counted_by = None
+        return -1
 
-    def _note(self, duration: _Duration) -> None:
-        with self._lock:
-            self._durations.append(duration)
-            count = len(self._durations)
-        if count % _MOST_NOTES == 0 and start_thread(self.measure, "measure") is None:
+    def _note(self, note: _Note) -> None:
+        notes = self._notes
+        notes.append(note)
+        if len(notes) % _MOST_NOTES == 0 and start_thread(self.measure, "measure") is None:
             self.measure()  # the interpreter is ending
 
     def measure(self) -> None:
         """Make the measurements of what was noted; it never raises."""
         with self._lock:
-            changes, self._active_changes = self._active_changes, Counter()
-            successes, self._successes = self._successes, {}
-            durations, self._durations = self._durations, []
             missed, self._missed = self._missed, Counter()
+            notes = [self._notes.popleft() for _ in range(len(self._notes))]
+        active: Counter[str] = Counter()
+        successes: dict[str, int] = {}
         try:
             for (task_name, reason), count in missed.items():
                 self._missed_slots.add(count, {TASK_NAME: task_name, MISSED_REASON: reason})
-            for task_name, change in changes.items():
+            for note in notes:
+                if note.change:
+                    active[note.task_name] += note.change
+                if note.action == SUCCESS:
+                    successes[note.task_name] = note.created
+                if note.seconds is not None:
+                    self._time(note, note.seconds)
+            for task_name, change in active.items():
                 self._active.add(change, {TASK_NAME: task_name})
-            for task_name, seconds in successes.items():
+            for task_name, created in successes.items():
+                # A float of today's time has room for microseconds, not for nanoseconds.
+                seconds = round(created / NANOSECONDS, 6)
                 self._last_success.set(seconds, {TASK_NAME: task_name})
-            for one in durations:
-                # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
-                context = one.context()
-                histogram = self._delay if one.is_delay else self._duration
-                histogram.record(one.seconds, one.attributes, context)
-                if one.is_main:
-                    of_task = {TASK_NAME: one.attributes[TASK_NAME]}
-                    self._blocked.record(one.seconds, of_task, context)
         except Exception as error:  # noqa: BLE001  # the application's provider may raise anything
             self._lost("metrics", error)
+
+    def _time(self, note: _Note, seconds: float) -> None:
+        """Measure how long a run took, or how late it began."""
+        of_task = {TASK_NAME: note.task_name}
+        # The context leads from a bucket to a trace: the SDK's exemplars are taken from it.
+        context = None if note.ids is None else self._context_of(note.ids, note.sampling)
+        if note.action == RUN:
+            self._delay.record(seconds, of_task, context)
+            return
+        attributes = {**of_task, ACTION: note.action or ""}
+        if note.error_type is not None:
+            attributes[ERROR_TYPE] = note.error_type
+        self._duration.record(seconds, attributes, context)
+        if note.is_main:
+            self._blocked.record(seconds, of_task, context)
 
 
 def _observe(provider: MeterProvider, metrics: TaskMetrics) -> None:
