@@ -8,10 +8,9 @@ LIVE = RecordRef(1, "etl", "run")
 AGAIN = RecordRef(1, "etl", "run", {"traces a": 0})
 
 
-def test_live_record_is_for_all_channels() -> None:
-    """A record is sent again only by the channels that have missed it."""
-    assert (LIVE.is_live, LIVE.is_for("traces a"), LIVE.is_for("logs a")) == (True, True, True)
-    assert (AGAIN.is_live, AGAIN.is_for("traces a"), AGAIN.is_for("logs a")) == (False, True, False)
+def test_record_with_positions_is_sent_again() -> None:
+    """One without goes to all channels when it is written."""
+    assert (LIVE.is_live, AGAIN.is_live) == (True, False)
 
 
 def test_items_belong_to_the_entered_record() -> None:

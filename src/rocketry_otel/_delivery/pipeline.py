@@ -87,6 +87,7 @@ class Pipeline:
         worker: The delivery of stored records.
         heartbeat: The cycles of the scheduler.
         waiting: How long tasks were due and not launched.
+        is_closed: Whether it sends nothing any more.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Pipeline:
         self._running: Callable[[], Iterable[RunningRun]] = tuple
         self._next_runs: Callable[[], Iterable[tuple[str, float]]] = tuple
         self._signals: _Signals | None = None
-        self._closed = False
+        self.is_closed = False
         self._resting = False
         # Seconds that the end of the scheduler has waited, without success.
         self._spent = 0.0
@@ -129,11 +130,6 @@ class Pipeline:
     def providers(self) -> Providers | None:
         """The providers, once they have been found."""
         return None if self._signals is None else self._signals.providers
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it sends nothing any more."""
-        return self._closed
 
     @property
     def shutdown_timeout(self) -> float:
@@ -256,7 +252,7 @@ class Pipeline:
         self.worker.finish(for_good=True)
         with self._lock:
             self._has_lost = self._has_lost or not signals.providers.flush(time.monotonic())
-            is_in_use = self._signals is signals and not (self._resting or self._closed)
+            is_in_use = self._signals is signals and not (self._resting or self.is_closed)
             if is_in_use:  # pragma: no branch  # the handler may be closed meanwhile
                 self._signals = None
                 self._try_again_at = 0.0
@@ -297,13 +293,16 @@ class Pipeline:
         signals.emitter.send(event, step, record_ref)
         run = step.run
         if run is not None and step.change in {"began", "ended"}:
-            signals.metrics.count(event, run, step.change)
+            try:
+                signals.metrics.count(event, run, step.change)
+            except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
+                self._lose("metrics", error)
 
     @property
     def sends_logs(self) -> bool:
         """Whether log records of runs are sent anywhere, as far as is known."""
         try:
-            return not self._closed and self.connect().providers.sends_logs
+            return not self.is_closed and self.connect().providers.sends_logs
         except Exception:  # noqa: BLE001  # it is counted where a record is sent
             return False
 
@@ -320,7 +319,7 @@ class Pipeline:
             signal: The line.
             context: The context that holds the span it belongs to, if it has one.
         """
-        if self._closed:
+        if self.is_closed:
             self.counters.add("logs", "dropped", reason="closed")
             return
         try:
@@ -395,14 +394,14 @@ class Pipeline:
 
     def begin_closing(self, deadline: float) -> None:
         """Begin to send the queues, until ``deadline`` (``time.monotonic()``); do not wait."""
-        self._closed = True
+        self.is_closed = True
         if self._signals is not None:
             self.worker.begin_stopping()
             self._signals.providers.begin_closing(deadline)
 
     def close(self, timeout: float) -> None:
         """Send the queues, for ``timeout`` seconds at most, and send nothing any more."""
-        self._closed = True
+        self.is_closed = True
         self.rest(timeout)
 
     def rest(self, timeout: float) -> None:
@@ -413,7 +412,7 @@ class Pipeline:
         if signals is not None:
             self.worker.stop(timeout)
             signals.providers.close(deadline)
-            self.worker.finish(for_good=self._closed)
+            self.worker.finish(for_good=self.is_closed)
         shutdown.forget(self)
         with self._lock:
             # Not before: a record that comes meanwhile is left to the repository.

@@ -6,7 +6,6 @@ In: an event and its run. Out: the span or the log record, or the error.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rocketry_otel._runtime.forks import no_fork
@@ -81,18 +80,19 @@ def made(deferred: Deferred, *, encoded: bool = False) -> Any:
         Exception: The error of the provider or the mapping.
     """
     maker, event, run = deferred
+    if encoded:
+        try:
+            item = maker.encode(event, run)
+        except Exception:  # noqa: BLE001  # the provider's way shows whether it is an error
+            item = None
+        if item is not None:
+            return item
+    items: list[Any] = []
     # A child that is forked meanwhile could inherit a lock of the SDK.
     with no_fork:
-        if encoded:
-            # If the short way fails, the provider's way shows whether it is an error.
-            with suppress(Exception):
-                item = maker.encode(event, run)
-                if item is not None:
-                    return item
-        items: list[Any] = []
         _catching.items = items
         try:
             maker.make(event, run)
         finally:
             _catching.items = None
-        return items[0] if items else None
+    return items[0] if items else None

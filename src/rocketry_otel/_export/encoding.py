@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Pairs = Iterable[tuple[str, AttributeValue]]
 
 _UNLIMITED = 2**31
+# In characters, of a text that is kept to be sent again.
+_SHORT = 64
 _64_BITS = 2**64 - 1
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -144,8 +146,7 @@ def encode_log(signal: LogSignal, ids: RunIds | None, flags: int) -> bytes:
         2,
         (
             _time(1, signal.timestamp),
-            _tag(2, _VARINT) + _varint(signal.severity.value),
-            text(3, signal.severity_text),
+            _severity(signal.severity.value, signal.severity_text),
             field(5, _value(signal.body)),
             *_attributes(6, signal.attributes.items()),
             b"" if ids is None else _tag(8, _FIXED32) + _fixed32(flags) + _ids(ids, 9, 10),
@@ -153,6 +154,11 @@ def encode_log(signal: LogSignal, ids: RunIds | None, flags: int) -> bytes:
             text(12, signal.event_name or ""),
         ),
     )
+
+
+@cache
+def _severity(number: int, name: str) -> bytes:
+    return _tag(2, _VARINT) + _varint(number) + text(3, name)
 
 
 def _event(name: str, time: int, attributes: Pairs) -> tuple[bytes, ...]:
@@ -180,7 +186,19 @@ def _ids(ids: RunIds, trace_field: int, span_field: int) -> bytes:
 
 
 def _attributes(number: int, attributes: Pairs) -> list[bytes]:
-    return [field(number, _key(key) + field(2, _value(value))) for key, value in attributes]
+    return [field(number, _pair(key, value)) for key, value in attributes]
+
+
+def _pair(key: str, value: AttributeValue) -> bytes:
+    if type(value) is str and len(value) <= _SHORT:
+        return _text_pair(key, value)
+    return _key(key) + field(2, _value(value))
+
+
+# A task has the same in each run, and the records of a run have the same run id.
+@lru_cache(maxsize=1024)
+def _text_pair(key: str, value: str) -> bytes:
+    return _key(key) + field(2, field(1, value.encode()))
 
 
 def _value(value: AttributeValue) -> bytes:

@@ -104,17 +104,18 @@ class ExportQueue(Channel, Generic[T]):
             item: The item.
             record_ref: The stored record that it came from; ``None`` if no repository has it.
         """
-        if record_ref is not None and not record_ref.is_for(self.name):
+        positions = None if record_ref is None else record_ref.positions
+        if positions is not None and self.name not in positions:
             return
         with self._lock:
-            if self._is_closing():
+            if self._close_by is not None or self._closed:
                 if record_ref is None:
                     self._counters.add(self.signal, "dropped", reason="closed")
-                elif record_ref.is_live:
+                elif positions is None:
                     self._held.leave(record_ref)
                 return
             self._handed_over += 1
-            if record_ref is not None and not record_ref.is_live:
+            if positions is not None:
                 self.sent_again += 1
             if not self._held.add(Entry(item, record_ref)):
                 self._settled += 1

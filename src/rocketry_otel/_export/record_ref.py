@@ -44,10 +44,6 @@ class RecordRef(NamedTuple):
         """Whether the record is sent when it is written, not again from the repository."""
         return self.positions is None
 
-    def is_for(self, channel: str) -> bool:
-        """Return whether a channel sends the record."""
-        return self.positions is None or channel in self.positions
-
 
 def record_ref_of(event: TaskEvent) -> RecordRef:
     """Return the reference to a record that was just written."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redbird import BaseRepo
 from redbird.oper import greater_equal, in_
-from redbird.repos import JSONDirectoryRepo
+from redbird.repos import JSONDirectoryRepo, MemoryRepo
 
 from rocketry_otel._model.annotations import attributes_as_text, events_as_text, links_as_text
 from rocketry_otel._model.durations import NANOSECONDS
@@ -17,6 +17,7 @@ from rocketry_otel._model.ids import RunIds, ids_of_run
 from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._model.text import optional_integer, optional_seconds, optional_text
 from rocketry_otel._repositories.json_repo import is_ordered
+from rocketry_otel._repositories.memory_repo import BoundedMemoryRepo
 from rocketry_otel._repositories.values import satisfies
 
 from .streams.base import Window, fields_of
@@ -67,38 +68,37 @@ class RunLookup:
 
     Attributes:
         repo: The repository.
+        takes_records: Whether it takes a ``TaskEventRecord`` as it takes the fields of one.
+        is_in_memory: Whether no library takes part that may be instrumented.
     """
 
     def __init__(self, repo: BaseRepo) -> None:
         self.repo = self._repo = repo
         # A model without declared fields, such as dict, stores every field.
         self._fields: Mapping[str, Any] | None = getattr(repo.model, "__fields__", None)
+        class_ = type(repo)
+        self.is_in_memory = class_ in {MemoryRepo, BoundedMemoryRepo}
+        self.takes_records = (
+            repo.model is TaskEventRecord
+            # Else something of the application's takes part.
+            and getattr(class_, "add", None) is BaseRepo.add
+            and getattr(class_, "to_item", None) is BaseRepo.to_item
+        )
         # A field of the user's own that has one of these names is of another type.
         self._added = [name for name in _ADDED_FIELDS if self._is_of(name, str)]
-        self._cleaned: dict[str, Callable[[Any], Any]] = {}
+        self._cleaned: list[tuple[str, type, Callable[[Any], Any]]] = []
         if "trace_id" in self._added:
             # A model of ours: these are stored even if the formatter leaves them out.
             self._added += ["message", "exc_text"]
-            self._cleaned = {
-                name: clean
+            self._cleaned = [
+                (name, type_, clean)
                 for name, (type_, clean) in _CLEANED_FIELDS.items()
                 if self._is_of(name, type_)
-            }
+            ]
 
     def _is_of(self, name: str, type_: type) -> bool:
         field = (self._fields or {}).get(name)
         return field is not None and field.outer_type_ is type_
-
-    @property
-    def takes_records(self) -> bool:
-        """Whether it takes a ``TaskEventRecord`` as it takes the fields of one."""
-        class_ = type(self.repo)
-        return (
-            self.repo.model is TaskEventRecord
-            # Else something of the application's takes part.
-            and class_.add is BaseRepo.add
-            and class_.to_item is BaseRepo.to_item
-        )
 
     def keeps(self, field: str) -> bool:
         """Return whether the model of the repository stores a field."""
@@ -132,8 +132,9 @@ class RunLookup:
         # An application may have put values of its own on the record under these names.
         for name in self._added:
             fields[name] = found[name]
-        for name, clean in self._cleaned.items():
-            if name in fields:
+        for name, type_, clean in self._cleaned:
+            # A float is clean.
+            if name in fields and not type_ is float is type(fields[name]):
                 fields[name] = clean(fields[name])
 
     def find_beginning(self, ending: TaskEvent) -> TaskEvent | None:

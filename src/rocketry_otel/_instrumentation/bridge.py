@@ -54,11 +54,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rocketry_otel._delivery.pipeline import Pipeline
-    from rocketry_otel._export.record_ref import RecordRef
     from rocketry_otel._history.run_lookup import RunLookup
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.ids import RunIds
-    from rocketry_otel._model.runs import Run, Step
+    from rocketry_otel._model.runs import Run
     from rocketry_otel._settings import Settings
     from rocketry_otel._telemetry.running import RunningRun
 
@@ -266,20 +265,18 @@ class Bridge:
                     self._counters.add("logs", "dropped", reason="closed")
                 return  # the record stays expected: the next start finds it
             try:
-                self._send(event, step, record_ref_of(event) if may_be_stored else None)
+                if self._exports(event):
+                    record_ref = record_ref_of(event) if may_be_stored else None
+                    self.pipeline.send(event, step, record_ref)
+                given_up = step.given_up
+                if given_up is not None and self._exports(given_up.began):
+                    self.pipeline.measure(lambda metrics: metrics.stopped(given_up))
             finally:
                 self.pipeline.worker.settle(expected)
         except Exception as error:  # noqa: BLE001  # telemetry never hurts the task
             self._counters.add("logs", "dropped", reason="error")
             self.pipeline.note_loss()
             self._log_once("The telemetry of a record could not be made", error)
-
-    def _send(self, event: TaskEvent, step: Step, record_ref: RecordRef | None) -> None:
-        if self._exports(event):
-            self.pipeline.send(event, step, record_ref)
-        given_up = step.given_up
-        if given_up is not None and self._exports(given_up.began):
-            self.pipeline.measure(lambda metrics: metrics.stopped(given_up))
 
     def crash(
         self, began: TaskEvent, ids: RunIds, created: float, exit_code: int | None = None

@@ -197,9 +197,7 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
                 expected = bridge.expect(observation)
                 # Also if it raises: a database may lose its connection after the commit.
                 may_be_stored = True
-                completed = self._completed(fields, observation)
-                with suppressed():
-                    self._store(completed)
+                self._store(self._completed(fields, observation))
             elif self._is_accepted(fields):
                 with suppressed():
                     self.write(fields)
@@ -365,13 +363,18 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
 
     def _store(self, fields: dict[str, Any]) -> None:
         """Write the fields of a record, as ``write`` does, in less time."""
+        run_lookup = self._run_lookup
         # The application may have replaced `write`.
         is_plain = getattr(self.write, "__func__", None) is RepoHandler.write
-        record = exact_record(fields) if is_plain and self._run_lookup.takes_records else None
-        if record is None:
-            self.write(fields)
-        else:
+        record = exact_record(fields) if is_plain and run_lookup.takes_records else None
+        if record is not None and run_lookup.is_in_memory:
             self.repo.add(record)
+            return
+        with suppressed():
+            if record is None:
+                self.write(fields)
+            else:
+                self.repo.add(record)
 
     def _formatted(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the fields that ``RepoHandler`` would write."""

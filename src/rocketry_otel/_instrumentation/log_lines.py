@@ -354,8 +354,9 @@ class LogLines:
             of this level later, by a queue or a buffer.
         """
         is_ours = leads_elsewhere = False
-        for one in _chain_of(logger):
-            for handler in list(one.handlers):
+        one: logging.Logger | None = logger
+        while one is not None:  # each record takes this way: no generator
+            for handler in tuple(one.handlers):
                 if isinstance(handler, TaskRecordSender):
                     is_ours = True
                 elif self._is_of_opentelemetry(handler):
@@ -366,6 +367,7 @@ class LogLines:
                     for other, lowest in self._behind(handler):
                         self._notice(other)
                         leads_elsewhere = leads_elsewhere or level >= max(lowest, handler.level)
+            one = one.parent if one.propagate else None
         return is_ours, leads_elsewhere
 
     def _notice(self, handler: logging.Handler) -> None:

@@ -64,7 +64,8 @@ class RunLink(NamedTuple):
 
 def parent_of(links: tuple[RunLink, ...]) -> RunLink | None:
     """Return the link to the parent of a run; ``None`` if the run is the root of its trace."""
-    return next((link for link in links if link.kind == PARENT), None)
+    # Most runs have no link.
+    return next((link for link in links if link.kind == PARENT), None) if links else None
 
 
 class Annotations:

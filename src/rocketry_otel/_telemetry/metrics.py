@@ -179,7 +179,7 @@ class TaskMetrics:
         task_name, action, created = event.task_name or "", event.action, event.created
         if change == "began":
             run.counted_by = self
-            delay = next((value for key, value in event.attributes if key == SCHEDULE_DELAY), None)
+            delay = dict(event.attributes).get(SCHEDULE_DELAY)
             seconds = delay if isinstance(delay, float) else None
             self._note(_Note(task_name, RUN, 1, seconds, ids=run.ids, sampling=run.sampling))
             return

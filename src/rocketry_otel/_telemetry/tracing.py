@@ -100,6 +100,9 @@ class RunTracer:
     Args:
         provider: The provider of the tracer.
         kind: ``internal``, ``consumer`` or ``server``.
+
+    Attributes:
+        samples_all: Whether every span is sampled: then no sampler is asked.
     """
 
     def __init__(self, provider: TracerProvider, kind: str) -> None:
@@ -110,11 +113,7 @@ class RunTracer:
         # The most common sampler always samples: no call is needed.
         if self._sampler is not None and self._sampler.get_description().startswith(_ALWAYS_ON):
             self._sampler = None
-
-    @property
-    def samples_all(self) -> bool:
-        """Whether every span is sampled: then no sampler is asked."""
-        return self._sampler is None
+        self.samples_all = self._sampler is None
 
     def is_sampled(self, sampling: SamplingResult | None) -> bool:
         """Return whether a run is sampled, as far as is known."""
