@@ -143,5 +143,6 @@ def test_ten_thousand_runs_leave_nothing_behind(
     measured = 4 * runs if execution == "thread" and sys.gettrace() is not None else 0
     # Caches that fill slowly are 500 to 700 of these, after 1,000 runs as after 4,000.
     assert more_blocks < 800 + runs // 10 + measured
-    # Python's cache of attributes keeps names that Rocketry makes anew at each run, 20 kB of them.
-    assert size - base < 40_000 + 50 * measured
+    # Python's cache of attributes keeps names that Rocketry makes anew at each run, 20 to 30 kB of
+    # them, and on a slow machine the metrics are collected meanwhile.
+    assert size - base < 80_000 + 50 * measured
