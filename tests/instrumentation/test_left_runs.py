@@ -1,4 +1,4 @@
-"""Runs that the bridge ends itself, and crashes that Rocketry logs of runs that go on."""
+"""Runs that dead processes have left open, and crashes that Rocketry logs of runs that go on."""
 
 from __future__ import annotations
 
