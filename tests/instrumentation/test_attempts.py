@@ -11,7 +11,7 @@ from rocketry.log import MinimalRecord
 
 from rocketry_otel import OTelRepoHandler, instrument, uninstrument
 from rocketry_otel._instrumentation import attempts
-from rocketry_otel._instrumentation.launch_attributes import Launching
+from rocketry_otel._instrumentation.launching import Launching
 from rocketry_otel.testing import TelemetryCapture
 from tests.support.apps import make_app, succeed
 from tests.support.records import START, task_record

@@ -8,7 +8,8 @@ import pytest
 
 from rocketry_otel import Settings, instrument, replay
 from rocketry_otel._instrumentation import launch_attributes as module
-from rocketry_otel._instrumentation.launch_attributes import Launching, launch_attributes
+from rocketry_otel._instrumentation.launch_attributes import launch_attributes
+from rocketry_otel._instrumentation.launching import Launching
 from rocketry_otel.testing import TelemetryCapture
 from tests.support import apps
 from tests.support.apps import MODES, make_app, run_tasks, start_method

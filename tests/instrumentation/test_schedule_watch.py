@@ -17,6 +17,7 @@ from rocketry_otel import instrument
 from rocketry_otel._delivery.settled_slots import Settled, SettledSlots
 from rocketry_otel._instrumentation import schedule_watch as module
 from rocketry_otel._instrumentation.schedule_watch import ScheduleWatch
+from rocketry_otel._schedule.conditions import Conditions
 from rocketry_otel.testing import ManualClock, TelemetryCapture
 from tests.support import apps
 from tests.support.apps import make_app
@@ -37,7 +38,7 @@ def wait_for(condition: Any) -> None:
 def test_session_that_is_gone_is_left_alone() -> None:
     """Nothing is watched, stored or due."""
     session = Session()
-    watch = ScheduleWatch(session, lambda: None, "key")
+    watch = ScheduleWatch(session, lambda: None, "key", Conditions())
     weak = weakref.ref(session)
     watch.start()
     assert watch._started is not None
@@ -65,7 +66,7 @@ def test_watch_without_a_bridge_ends_with_the_scheduler() -> None:
         if len(asked) == 5:
             watch.stop()
 
-    watch = ScheduleWatch(app.session, find_bridge, "key")
+    watch = ScheduleWatch(app.session, find_bridge, "key", Conditions())
     assert watch.next_runs() == []
     watch.start()
     watch.look()
@@ -89,7 +90,7 @@ def test_look_wakes_the_thread_when_a_slot_has_ended(monkeypatch: pytest.MonkeyP
     clock = ManualClock(START)
     app = make_app(time_func=clock)
     app.session.create_task(func=apps.succeed, name="etl", start_cond=minutely)
-    watch = ScheduleWatch(app.session, lambda: None, "key")
+    watch = ScheduleWatch(app.session, lambda: None, "key", Conditions())
     watch.start()
     watch.follow()
     wait_for(lambda: watch._wakes_at == START + 60.5)
@@ -159,7 +160,7 @@ def test_slots_that_went_by_are_counted_once_over_restarts() -> None:
     found = []
     for _ in range(2):
         bridge: Any = kept
-        watch = ScheduleWatch(app.session, lambda bridge=bridge: bridge, "key")
+        watch = ScheduleWatch(app.session, lambda bridge=bridge: bridge, "key", Conditions())
         watch.start()
         watch.look()
         found.append([(one.name, one.slot.begin, one.number) for one in watch._taken_gone()])

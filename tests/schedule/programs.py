@@ -194,7 +194,7 @@ class World:
 
     def moment(self) -> Moment:
         """Return the moment now."""
-        return Moment(self.task, self.states)
+        return Moment(self.task, self.states, self.conditions.of(self.task).slots)
 
     def step(self, action: str, what: Any) -> None:
         """Let time pass, log an event by Rocketry's own code, or restart."""

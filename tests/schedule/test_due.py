@@ -8,8 +8,7 @@ from rocketry.conds import daily, every, time_of_day
 from rocketry_otel._schedule.conditions import parse
 from rocketry_otel._schedule.due import Due, Times, due_of
 from rocketry_otel._schedule.plan import alternatives_of
-from rocketry_otel._schedule.slots import Calendar
-from rocketry_otel._schedule.task_slots import TaskSlots
+from rocketry_otel._schedule.slots import PeriodSlots
 
 NOON = dt.datetime(2026, 1, 5, 12, tzinfo=dt.timezone.utc).timestamp()
 HOUR = 3_600.0
@@ -17,9 +16,8 @@ HOUR = 3_600.0
 
 def due(condition: Any, **last: float) -> Due:
     """Return since when a run at noon was due; the last actions of the task are given."""
-    alternatives = alternatives_of(parse(condition), Calendar(dt.timezone.utc))
-    slots = TaskSlots(alternatives, NOON, last.get("run"))
-    return due_of(alternatives, Times(NOON, last.get, lambda _: None, slots.slot_at))
+    alternatives = alternatives_of(parse(condition), PeriodSlots(dt.timezone.utc))
+    return due_of(alternatives, Times(NOON, last.get, lambda _: None))
 
 
 def test_alternative_whose_slot_is_over_does_not_count() -> None:

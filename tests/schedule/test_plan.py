@@ -10,7 +10,7 @@ from rocketry import conds
 
 from rocketry_otel._schedule.conditions import parse
 from rocketry_otel._schedule.plan import alternatives_of
-from rocketry_otel._schedule.slots import Calendar
+from rocketry_otel._schedule.slots import PeriodSlots
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,5 @@ from rocketry_otel._schedule.slots import Calendar
 )
 def test_time_alone_decides_or_does_not(condition: Any, is_timed: bool) -> None:  # noqa: FBT001
     """A part that is always true changes nothing; any other part can hold a run back."""
-    (alternative,) = alternatives_of(parse(condition), Calendar(dt.timezone.utc))
+    (alternative,) = alternatives_of(parse(condition), PeriodSlots(dt.timezone.utc))
     assert alternative.is_timed is is_timed

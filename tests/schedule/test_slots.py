@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from rocketry.time import Cron, TimeOfDay, TimeOfHour, TimeOfMonth, TimeOfWeek
 
-from rocketry_otel._schedule.slots import Calendar, Slot, Slots
+from rocketry_otel._schedule.slots import Calendar, PeriodSlots, Slot, Slots
+from rocketry_otel._schedule.verdicts import Moment
 
 BERLIN = ZoneInfo("Europe/Berlin")
 SPRING = dt.datetime(2026, 3, 29)  # noqa: DTZ001  # 02:00 becomes 03:00
@@ -154,3 +157,83 @@ class _Nowhere:
 def test_search_for_a_slot_ends() -> None:
     """A hundred tries are enough for every period of Rocketry."""
     assert Slots(_Nowhere(), Calendar(dt.timezone.utc)).next_after(0.0) is None
+
+
+class _Counted:
+    """A period that counts how often it is asked."""
+
+    def __init__(self, period: Any) -> None:
+        self._period = period
+        self.calls = 0
+
+    def __contains__(self, wall: dt.datetime) -> bool:
+        self.calls += 1
+        return wall in self._period
+
+    def rollforward(self, wall: dt.datetime) -> Any:
+        self.calls += 1
+        return self._period.rollforward(wall)
+
+    def rollback(self, wall: dt.datetime) -> Any:
+        self.calls += 1
+        return self._period.rollback(wall)
+
+
+def test_period_is_asked_once_for_a_slot() -> None:
+    """The slot, the time after it and the next slot are known until the next one has ended."""
+    period = _Counted(cron("*/10 * * * *"))
+    slots = Slots(period, Calendar(dt.timezone.utc))
+    begin = utc(2026, 1, 5, 10)
+    slot = slots.around(begin)
+    assert slot is not None
+    following = slots.after(slot.right)
+    assert following is not None
+    assert following.begin == begin + 600
+    calls = period.calls
+    for second in range(0, 660, 7):
+        found = slots.around(begin + second)
+        assert found is (slot if second < 60 else following if second >= 600 else None)
+    assert slots.after(slot.left) is slot
+    assert slots.next_after(begin + 59) is slots.next_after(begin + 300) is following
+    assert slots.covers(following.left) is True
+    assert slots.covers(slot.right) is False
+    assert slots.covers(following.right) is None
+    assert period.calls == calls
+
+
+@pytest.mark.parametrize(
+    "period",
+    [
+        TimeOfDay(),
+        TimeOfDay("22:00", "03:00"),
+        TimeOfHour("15:00", "45:00"),
+        TimeOfWeek("Mon", "Wed"),
+        TimeOfMonth(),
+        TimeOfMonth("3rd", "30th"),
+        cron("*/20 * * * *"),
+        cron("* 1-3 * * *"),
+        cron("0 0 1,15 * 1"),
+        TimeOfDay("01:00", "05:00") & TimeOfHour("10:00", "50:00"),
+        TimeOfDay("01:00", "05:00") | TimeOfDay("04:00", "08:00"),
+    ],
+    ids=str,
+)
+def test_known_slot_gives_the_verdict_and_the_span_of_rocketry(
+    period: Any, calendar: Calendar
+) -> None:
+    """At each time of a month in which the clocks change, also when the clock goes back."""
+    zone, slots = calendar.zone, PeriodSlots(calendar.zone)
+    session = SimpleNamespace(_format_timestamp=lambda at: dt.datetime.fromtimestamp(at, zone))
+    draws = random.Random(7)  # noqa: S311  # the same times in each run
+    at, hits = utc(2026, 10, 23), 0
+    for _ in range(200):
+        at += draws.choice([1, 30, 59, 60, 600, 3_600, 3_601, 7_200, -1_800, 40_000])
+        moment: Any = Moment(SimpleNamespace(session=session), None, slots, at)  # type: ignore[arg-type]
+        hits += slots.of(period).covers(moment.now.replace(tzinfo=None, fold=0)) is not None
+        is_in = moment.now in period
+        assert moment.is_in(period) is is_in
+        slots.of(period).next_after(at)
+        if is_in:
+            interval = period.rollback(moment.now)
+            assert moment.span(period) == (interval.left.timestamp(), interval.right.timestamp())
+    assert hits > 40

@@ -8,10 +8,8 @@ from rocketry.conds import after_success, cron, daily, every, hourly, time_of_da
 
 from rocketry_otel._schedule.conditions import parse
 from rocketry_otel._schedule.plan import alternatives_of
-from rocketry_otel._schedule.slots import Calendar
+from rocketry_otel._schedule.slots import PeriodSlots
 from rocketry_otel._schedule.task_slots import MOST_MISSED, TaskSlots
-
-CALENDAR = Calendar(dt.timezone.utc)
 
 
 def utc(*date: int) -> float:
@@ -21,7 +19,7 @@ def utc(*date: int) -> float:
 
 def slots_of(condition: Any, now: float, last_run: float | None = None) -> TaskSlots:
     """Return the slots of a task with a start condition."""
-    return TaskSlots(alternatives_of(parse(condition), CALENDAR), now, last_run)
+    return TaskSlots(alternatives_of(parse(condition), PeriodSlots(dt.timezone.utc)), now, last_run)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +122,13 @@ def test_slot_of_each_alternative_is_its_own() -> None:
     now = utc(2026, 1, 5, 2, 0, 10)
     slots = slots_of(cron("0 2 * * *") | cron("* * * * *") | after_success("etl"), now)
     daily_one, each_minute, dependent = slots.alternatives
-    found = [slots.slot_at(one, now) for one in (daily_one, each_minute)]
+    found = [one.slot_at(now) for one in (daily_one, each_minute)]
     assert [one.begin for one in found if one is not None] == [utc(2026, 1, 5, 2)] * 2
     later = now + 60
-    assert slots.slot_at(daily_one, later) is None
-    found = [slots.slot_at(each_minute, later)]
+    assert daily_one.slot_at(later) is None
+    found = [each_minute.slot_at(later)]
     assert [one.begin for one in found if one is not None] == [utc(2026, 1, 5, 2, 1)]
-    assert slots.slot_at(dependent, now) is None
+    assert dependent.slot_at(now) is None
 
 
 def test_period_that_never_comes_has_no_slots() -> None:

@@ -19,7 +19,6 @@ from rocketry_otel._schedule.conditions import RETRY, Node, Not, Retry
 from rocketry_otel._schedule.triggers import TRIGGER
 
 from .latest_runs import look_up
-from .trigger import trigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.ids import RunIds
 
-    from .launch_attributes import Launching
+    from .launching import Launching
 
 ATTEMPT = "rocketry.attempt"
 ATTEMPT_LIMIT = "rocketry.attempt.limit"
@@ -92,12 +91,12 @@ class Attempts:
     def of(self, launching: Launching) -> dict[str, int]:
         """Return the attempt of a launch, and how many there may be, as attributes."""
         task = launching.task
-        limit = _limit_of(launching.bridge.conditions.of(task).tree)
+        limit = _limit_of(launching.condition.tree)
         if limit is None:
             return {}
         runs = self._runs_of(str(task.name))
         attempt = 1
-        if trigger(launching).get(TRIGGER) == RETRY:
+        if launching.trigger.get(TRIGGER) == RETRY:
             attempt = 1 + (runs.failures if runs.attempt is None else runs.attempt)
         if limit == _NO_LIMIT or runs.failures != attempt - 1:
             # Failures before this slot count as well: Rocketry will not grant as many.

@@ -120,8 +120,8 @@ class Bridge:
         for task in tasks:
             try:
                 self.task_states.of(task)
-                leaves = self.conditions.of(task).tree.leaves()
-                prepare(leaves, Moment(task, self.task_states))
+                parsed = self.conditions.of(task)
+                prepare(parsed.tree.leaves(), Moment(task, self.task_states, parsed.slots))
             except Exception:  # noqa: PERF203  # a condition of the user's may raise anything
                 _logger.debug("a start condition is not known", exc_info=True)
 

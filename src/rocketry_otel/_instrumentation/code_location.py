@@ -24,7 +24,7 @@ from rocketry_otel._runtime.by_identity import ByIdentity
 if TYPE_CHECKING:
     from rocketry_otel._model.annotations import Attributes
 
-    from .launch_attributes import Launching
+    from .launching import Launching
 
 
 class _Known(NamedTuple):

@@ -54,8 +54,8 @@ def explain(app: Application | Session, task: Any) -> Explanation:
     if its_task is None:
         raise RocketryOTelError(f"The application has no task {name!r}")
     bridge = handler.bridge_of(session)
-    tree = bridge.conditions.of(its_task).tree
-    moment = Moment(its_task, bridge.task_states)
+    parsed = bridge.conditions.of(its_task)
+    tree, moment = parsed.tree, Moment(its_task, bridge.task_states, parsed.slots)
     prepare(tree.leaves(), moment)
     condition = part_of(tree, moment)
     held_back = tuple(_held_back(session, its_task))

@@ -37,8 +37,9 @@ from rocketry_otel._schedule.triggers import SHUTDOWN, STARTUP
 
 from .child_process import ChildRecords, ChildSide
 from .current_run import CurrentRun, _current
-from .launch_attributes import Launching, launch_attributes
+from .launch_attributes import launch_attributes
 from .launched import GoneRuns, Launched
+from .launching import Launching
 from .links import dependency_links, requests
 from .log_lines import Lines, log_lines
 from .pending_launches import Launch
@@ -100,7 +101,7 @@ class SchedulerHooks:
         self._repeated_errors: RepeatedErrors | None = RepeatedErrors()
         _bridges[self._key] = bridge
         find_bridge = functools.partial(_bridges.get, self._key)
-        watch = ScheduleWatch(session, find_bridge, self._key)
+        watch = ScheduleWatch(session, find_bridge, self._key, bridge.conditions)
         self._watch: ScheduleWatch | None = watch
         bridge.schedule.watch(watch)
         self._watch_children()
@@ -194,7 +195,7 @@ class SchedulerHooks:
                 progress_board.open_pipe()
             is_scheduled = self._waiting is None or self._waiting.is_launching(task)
             asked = requests.take(task)
-            launching = Launching(task, bridge, *asked, self._phase, is_scheduled)
+            launching = Launching(task, bridge, *asked, self._phase, is_scheduled=is_scheduled)
             attributes = launch_attributes(launching)
             self._parent = self._parent_of(launching)
             if self._parent is not None:

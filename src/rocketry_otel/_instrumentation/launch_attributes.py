@@ -8,48 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from rocketry_otel._model.annotations import plain_attributes
 from rocketry_otel._runtime.scope import NAME
 
 from .attempts import attempt_attributes
 from .code_location import code_attributes
+from .launching import Launching
 from .schedule_watch import schedule_attributes
-from .trigger import trigger
 
 if TYPE_CHECKING:
     from rocketry_otel._model.plain_values import AttributeValue
 
-    from .bridge import Bridge
-    from .links import Request
 
 _logger = logging.getLogger(NAME)
-
-
-class Launching(NamedTuple):
-    """A launch of a run, before Rocketry logs its beginning.
-
-    Attributes:
-        task: The task. What Rocketry keeps of its last runs is that of the runs before.
-        bridge: The bridge of its application.
-        is_requested: Whether ``task.run()`` has asked for this run.
-        request: The span that was active there, if one was.
-        phase: ``startup`` or ``shutdown`` of the scheduler; ``None`` between them.
-        is_scheduled: Whether the scheduler launches it, and not the application itself.
-    """
-
-    task: Any
-    bridge: Bridge
-    is_requested: bool
-    request: Request | None = None
-    phase: str | None = None
-    is_scheduled: bool = True
-
-    @property
-    def time(self) -> float:
-        """The time of the application, in seconds since the epoch."""
-        return float(self.task.session.get_time())
 
 
 Source = Callable[[Launching], Mapping[str, object]]
@@ -57,7 +31,7 @@ Source = Callable[[Launching], Mapping[str, object]]
 # The names of the attributes begin with ``rocketry.`` or ``code.``: no others come to the span.
 SOURCES: tuple[Source, ...] = (
     code_attributes,
-    trigger,
+    attrgetter("trigger"),
     schedule_attributes,
     attempt_attributes,
 )

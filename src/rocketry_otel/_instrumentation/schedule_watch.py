@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from rocketry_otel._delivery.settled_slots import Settled
+from rocketry_otel._model.event import RUN
 from rocketry_otel._model.missed import (
     MISSED_BLOCKED_BY,
     MISSED_REASON,
@@ -27,23 +28,21 @@ from rocketry_otel._runtime.by_identity import ByIdentity
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._runtime.threads import start_thread
-from rocketry_otel._schedule.conditions import Conditions
 from rocketry_otel._schedule.due import Times, due_of, newest_of
 from rocketry_otel._schedule.missed import SCHEDULER_DOWN, Why, reason_of
-from rocketry_otel._schedule.plan import RUN, alternatives_of
-from rocketry_otel._schedule.slots import Calendar
-from rocketry_otel._schedule.task_slots import GRACE, TaskSlots
+from rocketry_otel._schedule.plan import GRACE, alternatives_of
+from rocketry_otel._schedule.task_slots import TaskSlots
 
 from .links import Awaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rocketry_otel._schedule.conditions import After, Node
+    from rocketry_otel._schedule.conditions import After, Conditions, Node
     from rocketry_otel._schedule.slots import Slot
 
     from .bridge import Bridge
-    from .launch_attributes import Launching
+    from .launching import Launching
 
 _logger = logging.getLogger(NAME)
 
@@ -99,15 +98,20 @@ class ScheduleWatch:
         session: The session.
         find_bridge: Returns the bridge of the session at the moment.
         session_key: The key of the session in its launches.
+        conditions: The start conditions of its tasks.
     """
 
     def __init__(
-        self, session: Any, find_bridge: Callable[[], Bridge | None], session_key: str
+        self,
+        session: Any,
+        find_bridge: Callable[[], Bridge | None],
+        session_key: str,
+        conditions: Conditions,
     ) -> None:
         self._session = ref(session)
         self._find_bridge = find_bridge
         self._session_key = session_key
-        self._conditions = Conditions()
+        self._conditions = conditions
         self._watched = ByIdentity[_Watched]()
         self._started: float | None = None
         self._generation = 0
@@ -176,11 +180,10 @@ class ScheduleWatch:
 
     def _of(self, task: Any, now: float) -> _Watched:
         """Return what is known of a task; a new one is ready from now on."""
-        tree = self._conditions.of(task).tree
+        _, tree, period_slots, _ = self._conditions.of(task)
         watched = self._watched.get(task)
         if watched is None or watched.tree is not tree:
-            calendar = Calendar(task.session.config.timezone)
-            alternatives = alternatives_of(tree, calendar)
+            alternatives = alternatives_of(tree, period_slots)
             slots = TaskSlots(alternatives, now, _last(task, RUN))
             is_new = watched is None
             watched = self._watched[task] = _Watched(tree, slots, now)
@@ -236,7 +239,7 @@ class ScheduleWatch:
             found = latest_runs.ending(Awaited(after.other, after.actions))
             return None if found is None else found[1] / 1e9
 
-        times = Times(now, partial(_last, task), ending, watched.slots.slot_at)
+        times = Times(now, partial(_last, task), ending)
         due = due_of(watched.slots.alternatives, times)
         attributes: dict[str, object] = {}
         if due.slot is not None:
@@ -272,6 +275,7 @@ class ScheduleWatch:
         found = self._taken_gone()
         for task, watched in self._of_session(session):
             found += self._judged(task, watched, watched.slots.settle(now))
+            watched.slots.prepare()
         return found, now
 
     def _taken_gone(self) -> list[_Found]:

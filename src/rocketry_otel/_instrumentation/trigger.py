@@ -13,16 +13,14 @@ from rocketry_otel._schedule.triggers import (
     TRIGGER,
     condition_attributes,
 )
-from rocketry_otel._schedule.verdicts import Moment
 
 if TYPE_CHECKING:
-    from .launch_attributes import Launching
+    from .launching import Launching
 
 
-def trigger(launching: Launching) -> dict[str, object]:
+def trigger_of(launching: Launching) -> dict[str, str]:
     """Return why a run begins."""
-    task, bridge = launching.task, launching.bridge
-    parsed = bridge.conditions.of(task)
+    task, parsed = launching.task, launching.condition
     is_never = parsed.tree == Constant(value=False)
     # At its start and end Rocketry itself asks for a run of a task that has no condition.
     is_asked_by_rocketry = launching.phase is not None and is_never
@@ -30,9 +28,9 @@ def trigger(launching: Launching) -> dict[str, object]:
     # The application may also have started the task itself, as by `task.start()`.
     if is_requested or not launching.is_scheduled:
         return {TRIGGER: REQUEST}
-    found: dict[str, object] = {}
+    found: dict[str, str] = {}
     if not is_never:
-        found |= condition_attributes(parsed, Moment(task, bridge.task_states))
+        found |= condition_attributes(parsed, launching.moment)
     if launching.phase is not None:
         found[TRIGGER] = launching.phase
     return found

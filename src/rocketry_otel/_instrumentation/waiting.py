@@ -188,10 +188,12 @@ class Waiting:
         if not any(span.end > since for spans in ranks for span in spans):
             return
         bridge = self._bridge()
-        tree = None if bridge is None else bridge.conditions.of(task).tree
-        if bridge is None or tree is None or tree.holds_user_code or task.disabled:
+        if bridge is None or task.disabled:
             return
-        part = part_of(tree, Moment(task, bridge.task_states, now))
+        _, tree, slots, _ = bridge.conditions.of(task)
+        if tree.holds_user_code:
+            return
+        part = part_of(tree, Moment(task, bridge.task_states, slots, now))
         if part.verdict is not True or (part.since is None and not _is_due_at_once(tree)):
             return
         due = since if part.since is None else max(part.since.timestamp(), since)

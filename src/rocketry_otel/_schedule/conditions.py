@@ -15,6 +15,7 @@ from weakref import ref
 from rocketry_otel._runtime.by_identity import ByIdentity
 
 from . import periods
+from .slots import PeriodSlots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -425,11 +426,13 @@ class Parsed(NamedTuple):
     Attributes:
         condition: Rocketry's object. It is not kept alive, because it may hold tasks.
         tree: The same as a tree.
+        slots: The slots of its periods.
         memo: Room for what depends on the tree alone.
     """
 
     condition: ref[Any]
     tree: Node
+    slots: PeriodSlots
     memo: dict[Any, Any]
 
 
@@ -446,5 +449,7 @@ class Conditions:
         known = self._parsed.get(task)
         if known is not None and known.condition() is condition:
             return known
-        parsed = self._parsed[task] = Parsed(ref(condition), parse(condition), {})
+        parsed = self._parsed[task] = Parsed(
+            ref(condition), parse(condition), PeriodSlots(task.session.config.timezone), {}
+        )
         return parsed

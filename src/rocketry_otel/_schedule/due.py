@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .plan import RUN
+from rocketry_otel._model.event import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from .conditions import After
     from .plan import Alternative
-    from .slots import Slot
 
 # The time of the launch is read a moment after Rocketry has compared its own.
 _ROOM = 0.05
@@ -40,7 +39,6 @@ class Times:
         now: The time of the launch.
         last: Returns when the task itself last did an action; ``None`` for never.
         ending: Returns when another task last ended as awaited; ``None`` for never.
-        slot_at: Returns the slot of an alternative in which a time is.
     """
 
     def __init__(
@@ -48,12 +46,10 @@ class Times:
         now: float,
         last: Callable[[str], float | None],
         ending: Callable[[After], float | None],
-        slot_at: Callable[[Alternative, float], Slot | None],
     ) -> None:
         self.now = now
         self.last = last
         self.ending = ending
-        self.slot_at = slot_at
 
     def newest(self, actions: Iterable[str]) -> float | None:
         """Return when the task itself last did one of some actions."""
@@ -89,7 +85,7 @@ def _due(alternative: Alternative, times: Times) -> Due | None:
 
 
 def _of_slot(alternative: Alternative, times: Times) -> Due | None:
-    slot = times.slot_at(alternative, times.now)
+    slot = alternative.slot_at(times.now)
     if slot is None:
         return None
     if not alternative.is_once:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .conditions import After, AllOf, AnyOf, Constant, During, Happened, Node, Once
 from .periods import is_delta, length_of
-from .slots import Slots
 
 if TYPE_CHECKING:
-    from .slots import Calendar
+    from .slots import PeriodSlots, Slot, Slots
 
-RUN = "run"
+# In seconds. A launch is noted a moment after Rocketry has found that its condition is true.
+GRACE = 0.5
 
 
 class Interval(NamedTuple):
@@ -48,14 +48,20 @@ class Alternative(NamedTuple):
         """Whether a slot that goes by without a run was missed."""
         return self.is_once and self.is_timed and not self.intervals
 
+    def slot_at(self, now: float) -> Slot | None:
+        """Return the slot for which a run is launched now, in seconds since the epoch."""
+        if self.slots is None:
+            return None
+        return self.slots.around(now) or self.slots.around(now - GRACE)
 
-def alternatives_of(tree: Node, calendar: Calendar) -> tuple[Alternative, ...]:
+
+def alternatives_of(tree: Node, slots: PeriodSlots) -> tuple[Alternative, ...]:
     """Return the alternatives of a start condition."""
     parts = tree.parts if isinstance(tree, AnyOf) else (tree,)
-    return tuple(_alternative(part, calendar) for part in parts)
+    return tuple(_alternative(part, slots) for part in parts)
 
 
-def _alternative(tree: Node, calendar: Calendar) -> Alternative:
+def _alternative(tree: Node, slots: PeriodSlots) -> Alternative:
     parts = tree.parts if isinstance(tree, AllOf) else (tree,)
     once, during, intervals, after, is_timed = [], [], [], [], True
     for part in parts:
@@ -72,8 +78,8 @@ def _alternative(tree: Node, calendar: Calendar) -> Alternative:
         elif part != Constant(value=True):
             is_timed = False
     periods = once + during
-    slots = Slots(reduce(operator.and_, periods), calendar) if periods else None
-    return Alternative(slots, bool(once), tuple(intervals), tuple(after), is_timed)
+    its = slots.of(reduce(operator.and_, periods)) if periods else None
+    return Alternative(its, bool(once), tuple(intervals), tuple(after), is_timed)
 
 
 def _interval_of(part: Node) -> Interval | None:

@@ -60,7 +60,7 @@ def _once(leaf: Once, moment: Moment, value: bool) -> float | None:  # noqa: FBT
         return latest if latest is None or not value else latest + length
     if value:
         return moment.span(leaf.period)[0]
-    return latest if moment.now in leaf.period else moment.span(leaf.period)[1]
+    return latest if moment.is_in(leaf.period) else moment.span(leaf.period)[1]
 
 
 def _happened(leaf: Happened, moment: Moment, value: bool) -> float | None:  # noqa: FBT001

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rocketry_otel._runtime.scope import NAME
 
+from .periods import ANCHORED, class_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -72,8 +74,18 @@ class Calendar:
         return float(high)
 
 
+class _Gap(NamedTuple):
+    """A time without a slot, and the slot that begins at its end."""
+
+    start: dt.datetime
+    slot: Slot
+
+
 class Slots:
     """The slots of a period.
+
+    The newest two that were found are known, mostly that of now and the next one, and the time
+    between them. So the period is asked once for each slot. Any thread may ask.
 
     Args:
         period: The period of Rocketry.
@@ -81,17 +93,55 @@ class Slots:
     """
 
     def __init__(self, period: Any, calendar: Calendar) -> None:
-        self._period = period
+        # Rocketry makes the periods of a cron expression anew at each look.
+        self._period = period.get_subperiod() if class_name(period) == "Cron" else period
+        self._is_anchored = class_name(period) in ANCHORED
         self._calendar = calendar
         self._has_failed = False
+        self._newest: tuple[Slot, ...] = ()
+        self._gap: _Gap | None = None
 
     def around(self, at: float) -> Slot | None:
         """Return the slot in which a time is, in seconds since the epoch; ``None`` outside."""
-        return self._try(self._around, self._calendar.wall(at))
+        return self.at(self._calendar.wall(at))
+
+    def at(self, wall: dt.datetime) -> Slot | None:
+        """Return the slot in which a time on the wall is; ``None`` outside."""
+        found = self.known_at(wall)
+        if self.covers(wall) is None:
+            found = self._try(self._around, wall)
+            if found is not None:
+                self._newest = (found, *self._newest[:1])
+        return found
+
+    def known_at(self, wall: dt.datetime) -> Slot | None:
+        """Return the slot at a time on the wall, if it was found before."""
+        for slot in self._newest:
+            if slot.left <= wall < slot.right:
+                return slot
+        return None
+
+    def covers(self, wall: dt.datetime) -> bool | None:
+        """Return whether a time on the wall is in a slot; ``None`` if neither was found before."""
+        if self.known_at(wall) is not None:
+            return True
+        gap = self._gap
+        return False if gap is not None and gap.start <= wall < gap.slot.left else None
 
     def after(self, wall: dt.datetime) -> Slot | None:
         """Return the first slot that begins at a time on the wall, or later."""
-        return self._try(self._after, wall)
+        here = self.at(wall)
+        if here is not None:
+            if here.left == wall and here.end > here.begin:
+                return here
+            wall = here.right
+        gap = self._gap
+        if gap is not None and gap.start <= wall <= gap.slot.left:
+            return gap.slot
+        found = self._try(self._search, wall)
+        if found is not None:
+            self._gap = _Gap(wall, found)
+        return found
 
     def _try(self, find: Callable[[dt.datetime], Slot | None], wall: dt.datetime) -> Slot | None:
         if self._has_failed:
@@ -109,36 +159,55 @@ class Slots:
 
     def _around(self, wall: dt.datetime) -> Slot | None:
         period = self._period
-        if wall not in period:
+        if self._is_anchored and wall not in period:
+            return None
+        # For another period, Rocketry looks for this as well to find whether a time is in it.
+        interval = period.rollforward(wall)
+        if wall not in interval:
             return None
         # At its edge, Rocketry finds the one before.
-        left = period.rollback(wall + _RESOLUTION).left
-        right = period.rollforward(left).right
-        # All months have 31 days for Rocketry: the next one has begun before that.
-        following = period.rollback(right + _RESOLUTION).left
-        if left < following < right:
-            right = following
+        left, right = period.rollback(wall + _RESOLUTION).left, interval.right
+        if right - left > _DAY:
+            # All months have 31 days for Rocketry: the next one has begun before that.
+            following = period.rollback(right + _RESOLUTION).left
+            if left < following < right:
+                right = following
         return self._slot(left, right) if left <= wall < right else None
 
-    def _after(self, wall: dt.datetime) -> Slot | None:
-        here = self._around(wall)
-        start = wall
-        if here is not None:
-            if here.left == wall and here.end > here.begin:
-                return here
-            start = here.right
+    def _search(self, start: dt.datetime) -> Slot | None:
+        since = start
         for _ in range(_MOST_TRIES):
             try:
                 interval = self._period.rollforward(start)
             except ValueError:  # on the 1st of February, Rocketry cannot find the next 31st
                 start += _DAY
                 continue
-            found = self._around(interval.left)
+            found = self.at(interval.left)
             # One without a length is jumped over by the clock: Rocketry never runs it.
-            if found is not None and found.left >= wall and found.end > found.begin:
+            if found is not None and found.left >= since and found.end > found.begin:
                 return found
             start = max(interval.right, start + _RESOLUTION)
         return None
 
     def _slot(self, left: dt.datetime, right: dt.datetime) -> Slot:
         return Slot(left, right, self._calendar.first(left), self._calendar.first(right))
+
+
+class PeriodSlots:
+    """The slots of each period in the start condition of a task.
+
+    Args:
+        zone: The time zone of the application; ``None`` for that of the machine.
+    """
+
+    def __init__(self, zone: dt.tzinfo | None = None) -> None:
+        self._calendar = Calendar(zone)
+        # With the period, so that its identity is not used again.
+        self._known: dict[int, tuple[Any, Slots]] = {}
+
+    def of(self, period: Any) -> Slots:
+        """Return the slots of a period."""
+        known = self._known.get(id(period))
+        if known is None:
+            known = self._known[id(period)] = period, Slots(period, self._calendar)
+        return known[1]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from .plan import GRACE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .plan import Alternative
     from .slots import Slot, Slots
 
-# In seconds. A launch is noted a moment after Rocketry has found that its condition is true.
-GRACE = 0.5
 # A task of each minute has missed this many after 16 hours: more are not counted.
 MOST_MISSED = 1_000
 
@@ -42,9 +42,12 @@ class _Cursor:
             self.slot is not None and last_run is not None and last_run >= self.slot.begin
         )
 
-    def move_after(self, slot: Slot) -> None:
-        self.slot = self.slots.after(slot.right)
-        self.is_served = False
+    @property
+    def following(self) -> Slot | None:
+        return None if self.slot is None else self.slots.after(self.slot.right)
+
+    def move(self) -> None:
+        self.slot, self.is_served = self.following, False
 
     def move_to(self, now: float) -> None:
         """Skip all slots up to a time; one that was judged before is not judged again."""
@@ -80,17 +83,6 @@ class TaskSlots:
     def __bool__(self) -> bool:
         return bool(self._cursors)
 
-    def slot_at(self, alternative: Alternative, now: float) -> Slot | None:
-        """Return the slot of an alternative in which a time is; it is mostly known already."""
-        if alternative.slots is None:
-            return None
-        for index, cursor in self._cursors.items():
-            if self.alternatives[index] is alternative:
-                slot = cursor.slot
-                if slot is not None and slot.begin <= now < slot.end + GRACE:
-                    return slot
-        return alternative.slots.around(now)
-
     def settle(self, now: float, *, grace: float = GRACE) -> list[Slot]:
         """Return the slots that have ended without a run since the last call, the oldest first.
 
@@ -107,7 +99,7 @@ class TaskSlots:
                     break
                 if not cursor.is_served:
                     missed[cursor.slot.begin] = cursor.slot
-                cursor.move_after(cursor.slot)
+                cursor.move()
             else:
                 cursor.move_to(now)
         return [missed[begin] for begin in sorted(missed)][:MOST_MISSED]
@@ -119,7 +111,7 @@ class TaskSlots:
             if cursor.slot is None:
                 continue
             if cursor.slot.end <= now:
-                following = cursor.slots.after(cursor.slot.right)
+                following = cursor.following
                 if following is not None and following.begin <= now:
                     # The next slot has begun: the launch is for that one.
                     if not cursor.is_served:
@@ -129,6 +121,11 @@ class TaskSlots:
             if cursor.slot.begin <= now:
                 cursor.is_served = True
         return missed
+
+    def prepare(self) -> None:
+        """Find the slots that follow, before a launch needs them."""
+        for cursor in self._cursors.values():
+            _ = cursor.following
 
     @property
     def next_end(self) -> float | None:
@@ -146,9 +143,7 @@ class TaskSlots:
         for index, one in enumerate(self.alternatives):
             cursor = self._cursors.get(index)
             if cursor is not None:
-                slot = cursor.slot
-                if slot is not None and cursor.is_served:
-                    slot = cursor.slots.after(slot.right)
+                slot = cursor.following if cursor.is_served else cursor.slot
                 if slot is not None:
                     times.append(slot.begin)
             elif one.is_timed and one.intervals:

@@ -13,6 +13,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from rocketry_otel._model.event import FAIL, RUN
+from rocketry_otel._runtime.lazy import lazy
 from rocketry_otel._runtime.scope import NAME
 
 from . import periods
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .conditions import Comparisons
+    from .slots import PeriodSlots
     from .task_states import TaskState, TaskStates
 
 _logger = logging.getLogger(NAME)
@@ -58,27 +60,28 @@ class Moment:
     Args:
         task: The task.
         states: What is kept of all tasks.
+        slots: The slots of the periods of its condition.
         time: Seconds since the epoch; the application's time now without it.
     """
 
-    def __init__(self, task: Any, states: TaskStates, time: float | None = None) -> None:
+    def __init__(
+        self, task: Any, states: TaskStates, slots: PeriodSlots, time: float | None = None
+    ) -> None:
         self.task = task
         self.session = task.session
         self.states = states
+        self._slots = slots
         self.time = float(self.session.get_time()) if time is None else time
-        self._now: dt.datetime | None = None
 
-    @property
+    @lazy
     def now(self) -> dt.datetime:
         """The time as Rocketry's periods take it."""
-        if self._now is None:
-            self._now = self.date(self.time)
-        return self._now
-
-    def date(self, time: float) -> dt.datetime:
-        """Return a time as Rocketry's periods take it."""
-        made: dt.datetime = self.session._format_timestamp(time)  # noqa: SLF001  # no public way
+        made: dt.datetime = self.session._format_timestamp(self.time)  # noqa: SLF001  # no public way
         return made
+
+    @lazy
+    def _wall(self) -> dt.datetime:
+        return self.now.replace(tzinfo=None, fold=0)
 
     def task_of(self, name: str | None) -> Any:
         """Return a task by its name; without a name that of the moment.
@@ -92,10 +95,26 @@ class Moment:
         """Return the state of a task."""
         return self.states.of(self.task_of(name))
 
+    def is_in(self, period: Any) -> bool:
+        """Return whether it is in a period, as Rocketry finds it."""
+        if periods.is_delta(period):
+            return self.now in period
+        slots = self._slots.of(period)
+        is_in = slots.covers(self._wall)
+        if is_in is None:
+            is_in = self.now in period
+            if is_in:
+                slots.at(self._wall)  # it is known from now on
+        return is_in
+
     def span(self, period: Any) -> tuple[float, float]:
         """Return the span of a period, in seconds since the epoch."""
         if period is None:
             return -math.inf, math.inf
+        slot = None if periods.is_delta(period) else self._slots.of(period).known_at(self._wall)
+        if slot is not None and slot.left < self._wall:
+            # At its edge, Rocketry finds the one before.
+            return slot.left.replace(tzinfo=self.now.tzinfo).timestamp(), self.now.timestamp()
         start, end = periods.span_of(period, self.now)
         return start.timestamp(), end.timestamp()
 
@@ -125,7 +144,7 @@ def evaluate(node: Node, moment: Moment) -> bool | None:
 
 
 def _once(node: Once, moment: Moment) -> bool | None:
-    if not periods.is_delta(node.period) and moment.now not in node.period:
+    if not periods.is_delta(node.period) and not moment.is_in(node.period):
         return False
     span, state = moment.span(node.period), moment.state(node.task)
     verdicts = [
@@ -218,7 +237,7 @@ def compare(comparisons: Comparisons, least: float, most: float) -> bool | None:
 _JUDGES: dict[type[Node], Callable[[Any, Moment], bool | None]] = {
     Constant: lambda node, _: node.value,
     Once: _once,
-    During: lambda node, moment: moment.now in node.period,
+    During: lambda node, moment: moment.is_in(node.period),
     Happened: _happened,
     After: _after,
     Retry: _retry,
