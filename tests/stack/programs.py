@@ -23,9 +23,11 @@ MANIFEST = Path(__file__).with_name("collector-builder.yaml")
 STANDIN_SOURCE = Path(__file__).with_name("standin.go")
 FERRETDB_SOURCE = Path(__file__).with_name("ferretdb.go")
 GRAFANA_SOURCE = Path(__file__).with_name("grafana.go")
+LEFT_OUT_FOLDER = Path(__file__).with_name("left_out")
 LOGQL_FOLDER = Path(__file__).with_name("logql")
 KAFKA_SOURCE = Path(__file__).with_name("kafka.xml")
 _LINES_OF_A_FAILURE = 15
+_COPIES = "copies"
 _COPY_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
@@ -69,6 +71,37 @@ class Program:
 
 
 @dataclass(frozen=True)
+class _LeftOut:
+    """A package that no test needs and that takes long to build, because of its dependencies.
+
+    Attributes:
+        module: Its module.
+        folder: Its folder there.
+        source: The file that is built in its place.
+    """
+
+    module: str
+    folder: str
+    source: Path
+
+    def replace(self, directory: Path) -> None:
+        """Replace the module of a build by a copy without the package."""
+        _run(directory, "go", "mod", "download", self.module)
+        listed = _run(directory, "go", "list", "-mod=mod", "-m", "-f={{.Dir}}", self.module)
+        found = Path(listed.splitlines()[-1])
+        copy = directory / _COPIES / found.name
+        tests = shutil.ignore_patterns("*_test.go")
+        shutil.copytree(found, copy, ignore=tests, copy_function=shutil.copyfile)
+        # Nobody may write to the folders of Go's cache, nor to their copies.
+        for folder in (copy, *(it for it in copy.rglob("*") if it.is_dir())):
+            folder.chmod(0o755)
+        for file in (copy / self.folder).glob("*.go"):
+            file.unlink()
+        shutil.copy(self.source, copy / self.folder)
+        _run(directory, "go", "mod", "edit", f"-replace={self.module}=./{_COPIES}/{found.name}")
+
+
+@dataclass(frozen=True)
 class _GoProgram(Program):
     """A Go program.
 
@@ -76,6 +109,7 @@ class _GoProgram(Program):
         module: The module that it is in, and its version.
         packages: Its packages; the binaries have the names of their last parts.
         tags: Build tags.
+        left_out: A package that is left out.
     """
 
     tools = ("go",)
@@ -83,10 +117,20 @@ class _GoProgram(Program):
     module: tuple[str, str]
     packages: Sequence[str]
     tags: str = ""
+    left_out: _LeftOut | None = None
 
     def build(self, directory: Path) -> None:
         """Build it into an empty directory."""
-        _build_module(directory, self.binaries[0], self.module, self.packages, self.tags)
+        # A package at the root of the module is built into a file with the module's last name.
+        # Not `go install package@version`: it refuses modules that replace others, and asks for
+        # modules that there are not.
+        _run(directory, "go", "mod", "init", f"stack.test/{self.binaries[0]}")
+        _run(directory, "go", "get", "@".join(self.module))
+        if self.left_out is not None:
+            self.left_out.replace(directory)
+        options = ["-mod=mod", f"-tags={self.tags}", "-trimpath", "-ldflags=-s -w"]
+        _run(directory, "go", "build", *options, f"-o={directory}/", *self.packages)
+        shutil.rmtree(directory / _COPIES, ignore_errors=True)
 
 
 class _Collector(_GoProgram):
@@ -178,15 +222,20 @@ JAEGER = _GoProgram(
     ["github.com/jaegertracing/jaeger/cmd/jaeger"],
 )
 # 3.14.0, as in docker-compose.yml; without what finds targets in clouds, which takes long to build.
+_PROMETHEUS = ("github.com/prometheus/prometheus", "v0.314.0")
+_PROMETHEUS_LEFT_OUT = _LeftOut(
+    _PROMETHEUS[0], "discovery/kubernetes", LEFT_OUT_FOLDER / "prometheus.go"
+)
 PROMETHEUS = _GoProgram(
-    "prometheus-v0.314.0-static",
+    _key("prometheus", _PROMETHEUS_LEFT_OUT.source, _PROMETHEUS),
     ["prometheus", "promtool"],
-    ("github.com/prometheus/prometheus", "v0.314.0"),
+    _PROMETHEUS,
     [
         "github.com/prometheus/prometheus/cmd/prometheus",
         "github.com/prometheus/prometheus/cmd/promtool",
     ],
     tags="remove_all_sd",
+    left_out=_PROMETHEUS_LEFT_OUT,
 )
 # A log store under a free licence that takes OTLP, as docs/stack.md offers it.
 VICTORIA_LOGS = _GoProgram(
@@ -195,12 +244,16 @@ VICTORIA_LOGS = _GoProgram(
     ("github.com/VictoriaMetrics/VictoriaLogs", "v1.52.1"),
     ["github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"],
 )
-_COMPOSE_MODULE = "github.com/docker/compose/v2"
+_COMPOSE = ("github.com/docker/compose/v2", "v2.40.3")
+_COMPOSE_LEFT_OUT = _LeftOut(
+    "github.com/docker/buildx", "driver/kubernetes", LEFT_OUT_FOLDER / "buildx.go"
+)
 COMPOSE = _Compose(
-    "docker-compose-v2.40.3",
+    _key("docker-compose", _COMPOSE_LEFT_OUT.source, _COMPOSE),
     ["docker-compose"],
-    (_COMPOSE_MODULE, "v2.40.3"),
-    [f"{_COMPOSE_MODULE}/cmd"],
+    _COMPOSE,
+    [f"{_COMPOSE[0]}/cmd"],
+    left_out=_COMPOSE_LEFT_OUT,
 )
 STANDIN = _Standin(_key("standin", STANDIN_SOURCE), ["standin"])
 # A server that speaks the protocol of MongoDB, under a free licence. 1.24 is the last version whose
@@ -270,19 +323,7 @@ def build_what_is_missing() -> None:
     _say(f"The stack's programs are in {cache()}")
 
 
-def _build_module(
-    directory: Path, name: str, module: tuple[str, str], packages: Sequence[str], tags: str
-) -> None:
-    # A package at the root of the module is built into a file with the module's last name.
-    # Not `go install package@version`: it refuses modules that replace others, and asks for
-    # modules that there are not.
-    _run(directory, "go", "mod", "init", f"stack.test/{name}")
-    _run(directory, "go", "get", "@".join(module))
-    options = ["-mod=mod", f"-tags={tags}", "-trimpath", "-ldflags=-s -w", f"-o={directory}/"]
-    _run(directory, "go", "build", *options, *packages)
-
-
-def _run(directory: Path, *command: str) -> None:
+def _run(directory: Path, *command: str) -> str:
     done = subprocess.run(
         command,
         cwd=directory,
@@ -298,6 +339,7 @@ def _run(directory: Path, *command: str) -> None:
         said = _without_hosts(done.stdout).strip().splitlines()
         last = "\n  ".join(said[-_LINES_OF_A_FAILURE:])
         raise BuildError(f"{' '.join(command)} failed with {done.returncode}:\n  {last}")
+    return done.stdout
 
 
 def _without_hosts(text: str) -> str:
