@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 import requests
 from typing_extensions import Self
 
+from tests.support.otlp_receiver import ReceivedSpan
 from tests.support.ports import LOOPBACK, free_ports
 from tests.support.processes import clean_environment
 
 from .programs import COLLECTOR, JAEGER, PROMETHEUS, VICTORIA_LOGS
+from .query_api import find_by_tags, from_json
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 60
@@ -202,6 +204,7 @@ class Jaeger(Server):
         otlp, query, query_grpc, health = free_ports(4)
         self.otlp_endpoint = f"{LOOPBACK}:{otlp}"
         self.url = f"http://{LOOPBACK}:{query}"
+        self._grpc_address = f"{LOOPBACK}:{query_grpc}"
         super().__init__(
             [str(JAEGER.directory / "jaeger"), f"--config={ROOT / 'stack' / 'jaeger.yaml'}"],
             {
@@ -219,45 +222,56 @@ class Jaeger(Server):
 
     def trace_ids(self, service: str, limit: int = 5000) -> set[str]:
         """Return the ids of the traces of a service, as a search finds them."""
-        now = dt.datetime.now(dt.timezone.utc)
+        return set(self.traces(service, limit))
+
+    def traces(self, service: str, limit: int = 5000) -> dict[str, list[ReceivedSpan]]:
+        """Return the spans of the traces of a service, by trace id, as a search finds them."""
+        begin, end = _an_hour_each_way()
         query = {
             "query.service_name": service,
-            "query.start_time_min": (now - dt.timedelta(hours=1)).isoformat(),
-            "query.start_time_max": (now + dt.timedelta(hours=1)).isoformat(),
+            "query.start_time_min": begin.isoformat(),
+            "query.start_time_max": end.isoformat(),
             # The name in the version of the tests, and in later ones.
             "query.num_traces": str(limit),
             "query.search_depth": str(limit),
         }
-        answer = requests.get(f"{self.url}/api/v3/traces", params=query, timeout=30)
-        if answer.status_code == requests.codes.not_found:
-            return set()
-        answer.raise_for_status()
-        return {
-            span["traceId"]
-            for resource in answer.json()["result"]["resourceSpans"]
-            for scope in resource["scopeSpans"]
-            for span in scope["spans"]
-        }
+        return _by_trace(self._spans("/api/v3/traces", **query))
 
-    def traces(self, service: str) -> list[dict[str, Any]]:
-        """Return the traces of a service, as its page shows each."""
-        found = (self.trace(trace_id) for trace_id in self.trace_ids(service))
-        return [trace for trace in found if trace is not None]
+    def traces_with_tags(
+        self, service: str, tags: Mapping[str, str], limit: int = 5000
+    ) -> dict[str, list[ReceivedSpan]]:
+        """Return the spans of the traces with a span that has these tags, by trace id."""
+        times = _an_hour_each_way()
+        return _by_trace(find_by_tags(self._grpc_address, service, tags, times, limit))
 
-    def trace(self, trace_id: str) -> dict[str, Any] | None:
-        """Return the trace that the search box finds by its id."""
-        answer = requests.get(f"{self.url}/api/traces/{trace_id}", timeout=10)
+    def trace(self, trace_id: str) -> list[ReceivedSpan]:
+        """Return the spans of the trace with an id, none if there is no such trace."""
+        return self._spans(f"/api/v3/traces/{trace_id}")
+
+    def _spans(self, path: str, **query: str) -> list[ReceivedSpan]:
+        answer = requests.get(f"{self.url}{path}", params=query, timeout=30)
         if answer.status_code == requests.codes.not_found:
-            return None
+            return []
         answer.raise_for_status()
-        (trace,) = answer.json()["data"]
-        return trace
+        return from_json(answer.json())
 
     def get_json(self, path: str, **query: str) -> Any:
         """Return what its API answers."""
         answer = requests.get(f"{self.url}{path}", params=query, timeout=10)
         answer.raise_for_status()
         return answer.json()
+
+
+def _an_hour_each_way() -> tuple[dt.datetime, dt.datetime]:
+    now = dt.datetime.now(dt.timezone.utc)
+    return now - dt.timedelta(hours=1), now + dt.timedelta(hours=1)
+
+
+def _by_trace(spans: Iterable[ReceivedSpan]) -> dict[str, list[ReceivedSpan]]:
+    traces: dict[str, list[ReceivedSpan]] = {}
+    for span in spans:
+        traces.setdefault(span.span.trace_id.hex(), []).append(span)
+    return traces
 
 
 class Prometheus(Server):

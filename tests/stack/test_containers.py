@@ -86,7 +86,7 @@ def wait_for_traces(records: list[Any]) -> None:
 
     def all_there() -> bool:
         for trace_id in list(missing):
-            if answers(f"{JAEGER}/api/traces/{trace_id}"):
+            if answers(f"{JAEGER}/api/v3/traces/{trace_id}"):
                 missing.remove(trace_id)
         return not missing
 
