@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import multiprocessing
 import os
 import threading
 import time
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rocketry.conds import after_success, cron, daily, every, retry, secondly
+from rocketry.conds import after_success, cron, daily, every, hourly, retry, secondly
 
 from rocketry_otel import current_run, instrument, open_repository, replay
 from rocketry_otel._instrumentation.schedule_watch import _watches
 from rocketry_otel.testing import ManualClock, TelemetryCapture
-from tests.support.apps import make_app
+from tests.support.apps import make_app, start_method, succeed
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 from tests.support.processes import run_python
 
@@ -285,6 +286,92 @@ def test_run_that_takes_a_day_lets_the_next_slot_go_by(telemetry: TelemetryCaptu
     assert missed["rocketry.missed.reason"] == "running"
     assert "rocketry.missed.blocked_by" not in missed
     assert parts_of(story.runs("slow")[1])["rocketry.missed.reason"] == "running"
+
+
+GATE = multiprocessing.get_context("fork").Event()
+
+
+def wait_for_the_gate() -> None:
+    """Go on until the test lets the child process end."""
+    assert GATE.wait(LONGEST)
+
+
+def test_task_at_the_limit_of_processes_lets_its_slot_go_by(telemetry: TelemetryCapture) -> None:
+    """Another process is the only one that may run; the reason names no task."""
+    story = Story(telemetry, local(2026, 1, 10, 2, 0, 10), max_process_count=1)
+    report = story.task("report", cron("0 2 * * *"), succeed, execution="process")
+    long = story.task("long", func=wait_for_the_gate, execution="process")
+
+    def before_the_slot() -> None:
+        story.set_clock(2026, 1, 11, 1, 58)
+        long.run()
+
+    def after_the_slot() -> None:
+        story.set_clock(2026, 1, 11, 2, 1, 1)
+
+    def next_day() -> None:
+        story.set_clock(2026, 1, 12, 2, 0, 5)
+
+    with start_method("fork"):
+        story.when(lambda: story.has_run("report", 1)() and not report.n_alive, before_the_slot)
+        story.when(lambda: long.status == "run", lambda: story.set_clock(2026, 1, 11, 2, 0, 30))
+        # One step a cycle: the scheduler has looked at the report in between.
+        story.when(lambda: True, after_the_slot)
+        story.when(lambda: bool(story.missed()), GATE.set)
+        story.when(story.has_run("long", 1), next_day)
+        story.when(story.has_run("report", 2), story.session.shut_down)
+        story.run()
+    expected = {"rocketry.missed.reason": "limit", "rocketry.schedule.missed": 1}
+    assert story.missed() == [
+        {"task_name": "report", "rocketry.schedule.time": "2026-01-11T01:00:00Z", **expected}
+    ]
+    assert story.points("rocketry.task.missed") == {("limit", "report"): 1}
+    assert parts_of(story.runs("report")[1]) == {
+        "rocketry.schedule.time": "2026-01-12T01:00:00Z",
+        "rocketry.schedule.delay": 5.0,
+        **expected,
+    }
+
+
+HALF_HOUR = 1_800.0
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "runs"),
+    [
+        # The clock jumps from 02:00 to 03:00: the day has 23 hours, and 02:30 never comes.
+        ((2026, 3, 28, 1), (2026, 3, 30, 3, 30), {"daily": 3, "hourly": 50, "at 02:30": 2}),
+    ],
+    ids=["spring"],
+)
+def test_day_of_changing_clocks_has_each_slot_once(
+    first: tuple[int, ...], last: tuple[int, ...], runs: dict[str, int], telemetry: TelemetryCapture
+) -> None:
+    """No run is counted as missed, and none has the slot of another."""
+    # A second late: at the very edge of a slot, Rocketry takes it for the one before.
+    story = Story(telemetry, local(*first) + 1.0)
+    conditions = {"daily": daily, "hourly": hourly, "at 02:30": cron("30 2 * * *")}
+    for name, condition in conditions.items():
+        story.task(name, condition)
+    looks = [0]
+    story.session.hooks.scheduler_cycle.append(lambda: looks.append(looks.pop() + 1))
+
+    def step() -> None:
+        looks[0] = 0
+        story.clock.advance(HALF_HOUR)
+
+    # In the second cycle after a step, all tasks of that time have run.
+    for _ in range(int((local(*last) - local(*first)) / HALF_HOUR)):
+        story.when(lambda: looks[0] > 1, step)
+    story.when(lambda: looks[0] > 1, story.session.shut_down)
+    story.run()
+    times = {name: [one["rocketry.schedule.time"] for one in story.runs(name)] for name in runs}
+    assert {name: len(found) for name, found in times.items()} == runs
+    assert {name: len(set(found)) for name, found in times.items()} == runs
+    delays = {one["rocketry.schedule.delay"] for name in runs for one in story.runs(name)}
+    assert delays == {0.0, 1.0}
+    assert story.missed() == []
+    assert not any("rocketry.schedule.missed" in one for name in runs for one in story.runs(name))
 
 
 def test_missed_slot_is_found_in_real_time(telemetry: TelemetryCapture) -> None:
