@@ -307,7 +307,7 @@ def test_repository_error_costs_no_telemetry(
     add = type(handler.repo).add
 
     def refuse_success(repo: Any, item: Any, **kwargs: Any) -> None:
-        if item["action"] == "success":
+        if item.action == "success":
             raise OSError("disk full")
         add(repo, item, **kwargs)
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _TICK = 0.2
 # On a slow machine the demo goes on until the pipeline has come to its end, but no longer than
 # this many times the seconds.
-_LONGEST = 4
+_LONGEST = 12
 _SECONDS_TO_CLOSE = 1.0
 _SECONDS_TO_DELIVER_IF_INTERRUPTED = 1.0
 

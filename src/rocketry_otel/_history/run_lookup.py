@@ -133,8 +133,8 @@ class RunLookup:
         for name in self._added:
             fields[name] = found[name]
         for name, type_, clean in self._cleaned:
-            # A float is clean.
-            if name in fields and not type_ is float is type(fields[name]):
+            # A float is clean where one is wanted.
+            if name in fields and (type_ is not float or type(fields[name]) is not float):
                 fields[name] = clean(fields[name])
 
     def find_beginning(self, ending: TaskEvent) -> TaskEvent | None:
