@@ -11,11 +11,12 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from tests.support.otlp_receiver import OTLPReceiver
+from tests.support.otlp_receiver import Hang, Ok, OTLPReceiver
 from tests.support.page_runs import APP, NO_TELEMETRY, SHORT
 from tests.support.pages import blocks
 from tests.support.ports import free_ports
 from tests.support.processes import Finished, run_python
+from tests.support.program import Program
 
 PAGE = "docs/troubleshooting.md"
 (logging_set_up,) = blocks(PAGE, "python")
@@ -156,6 +157,28 @@ session.start()
     )
     done = run_python(with_us, cwd=tmp_path, env=NO_TELEMETRY, timeout=240)
     assert (done.returncode, "cannot be read" in done.stderr) == (0, False)
+
+
+def test_exit_with_the_cure_of_the_page_waits_for_no_collector(tmp_path: Path) -> None:
+    """The collector hangs: with the cure the program ends, and without it another still waits."""
+    shown = [line.split()[0] for line in blocks(PAGE, "console") if " python app.py" in line]
+    assert shown == ["ROCKETRY_OTEL_SHUTDOWN_TIMEOUT=0"]
+    cure = {"ROCKETRY_OTEL_SHUTDOWN_TIMEOUT": "0"}
+    script = f"{SHORT}{APP}{ETL}instrument(app){RUN}print('ended')"
+    with OTLPReceiver(grpc=False) as receiver:
+        receiver.behave(Hang())
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
+        slow = {**env, "ROCKETRY_OTEL_SHUTDOWN_TIMEOUT": "600"}
+        with Program.of_script(script, tmp_path, slow) as waiting:
+            assert receiver.wait_for(lambda it: it.requests, 240)
+            done = run_python(script, cwd=tmp_path, env={**env, **cure}, timeout=240)
+            assert (done.returncode, done.stdout) == (0, "ended\n")
+            assert waiting.process.poll() is None
+            receiver.behave(Ok())
+            receiver.release()
+            waiting.wait_for_line("ended")
+            assert waiting.wait() == 0
+        assert {it.span.name for it in receiver.spans} == {"run etl"}
 
 
 def test_errors_of_a_locked_database_are_those_of_the_page(tmp_path: Path) -> None:
