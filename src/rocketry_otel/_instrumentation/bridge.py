@@ -347,7 +347,11 @@ class Bridge:
             if reason is not None:
                 added[TERMINATION_REASON] = reason
         if self._user_hooks:
-            added |= self._user_hooks.of(event, fields, self._counters)
+            task = run.launch.task if isinstance(run.launch, Launched) else None
+            added |= self._user_hooks.of(event, fields, self._counters, task)
+        began = run.began
+        if began is not None and began.execution not in (None, event.execution):
+            event = event._replace(execution=began.execution)
         if not (added or events or links):
             return event
         return event._replace(attributes=plain_attributes(added), events=events, links=links)
@@ -367,9 +371,10 @@ class Bridge:
 
 
 def _launched(began: TaskEvent, launch: Launch) -> TaskEvent:
-    """Return a ``run`` event with the links and the attributes of its launch."""
+    """Return a ``run`` event with what is known from its launch."""
     attributes = began.attributes
     if launch.attributes:
         # Sorted by key, as they are read again.
         attributes = tuple(sorted({**dict(launch.attributes), **dict(attributes)}.items()))
-    return began._replace(links=launch.links, attributes=attributes)
+    execution = launch.execution or began.execution
+    return began._replace(links=launch.links, attributes=attributes, execution=execution)

@@ -191,7 +191,8 @@ class SchedulerHooks:
             if task.logger_name not in self._loggers:
                 self._loggers.append(task.logger_name)
             self._watch_children()
-            if task.get_execution() == "process":
+            execution = task.get_execution()
+            if execution == "process":
                 progress_board.open_pipe()
             is_scheduled = self._waiting is None or self._waiting.is_launching(task)
             asked = requests.take(task)
@@ -202,7 +203,7 @@ class SchedulerHooks:
                 links: tuple[RunLink, ...] = (self._parent,)
             else:
                 links = self._links(launching, attributes) if self._settings.links else ()
-            launch = Launch(get_current(), links, attributes=attributes)
+            launch = Launch(get_current(), links, attributes=attributes, execution=execution)
             bridge.pending_launches.put(task.name, run_id, launch)
         except Exception:  # telemetry never hurts the task
             _logger.debug("a launch could not be noted", exc_info=True)

@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from rocketry_otel._model.durations import NANOSECONDS
-from rocketry_otel._model.event import nanoseconds
+from rocketry_otel._model.event import ENDINGS, nanoseconds
 from rocketry_otel._model.origin import is_from, may_have_crashed
 from rocketry_otel._model.runs import RunTracker
+from rocketry_otel._model.text import safe_text
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.process_name import host_name
 from rocketry_otel._telemetry.running import RunningRun
@@ -81,7 +82,18 @@ class OpenRuns:
             began: The event that began its run, if it is known.
         """
         with self._lock:
+            ids = ids or self._ids_of_renamed(event)
             return self._tracker.observe(event, ids, began)
+
+    def _ids_of_renamed(self, event: TaskEvent) -> RunIds | None:
+        """Return the ids of an open run whose task has had another name when it began."""
+        task_name, run_id = event.task_name, event.run_id
+        if run_id is None or task_name is None or event.action not in ENDINGS:
+            return None
+        if self._tracker.open_run(task_name, run_id) is not None:
+            return None
+        runs = (run for run in self._tracker.open_runs() if _is_of_renamed(run, task_name, run_id))
+        return next((run.ids for run in runs), None)
 
     def adopt(self, other: OpenRuns) -> None:
         """Go on with the open runs of another repository."""
@@ -108,6 +120,14 @@ class OpenRuns:
             age = max(nanoseconds(_now_of(run)) - began.created, 0) / NANOSECONDS
             found.append(RunningRun(began.task_name or "", age, progress_board.of(run.ids)))
         return found
+
+
+def _is_of_renamed(run: Run, task_name: str, run_id: str) -> bool:
+    """Return whether a run has this id and began when its task did not have this name yet."""
+    launched, began = run.launch, run.began
+    if began is None or began.run_id != run_id or not isinstance(launched, Launched):
+        return False
+    return began.task_name != task_name and safe_text(launched.task.name) == task_name
 
 
 def _now_of(run: Run) -> float:

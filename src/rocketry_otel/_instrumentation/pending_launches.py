@@ -35,12 +35,15 @@ class Launch(NamedTuple):
         launched: The run as Rocketry holds it, if known.
         attributes: What is known of the run at its launch: plain, and sorted by key. The ``run``
             record stores them.
+        execution: Its mode of execution. The name of its task would not find it later: the task
+            may be deleted, or another application may have one of that name.
     """
 
     context: Context | None
     links: tuple[RunLink, ...]
     launched: Launched | None = None
     attributes: tuple[tuple[str, AttributeValue], ...] = ()
+    execution: str | None = None
 
 
 class PendingLaunches:

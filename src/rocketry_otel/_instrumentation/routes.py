@@ -143,7 +143,8 @@ class Routes:
     def of_record(self, record: logging.LogRecord) -> Route:
         """Return the route of the application whose task logged a record.
 
-        If several have a task of that name, the one that has launched the run is returned.
+        If several have a task of that name, or none has it any more, the one that has launched the
+        run is returned.
         """
         if len(self._routes) == 1:
             return self.first
@@ -155,7 +156,7 @@ class Routes:
     def _find(self, record: Any) -> Route:
         name, run_id = record.task_name, getattr(record, "run_id", None)
         found = [route for route in self._routes if route.tasks.find(name) is not None]
-        if len(found) > 1:
-            launched = [route for route in found if route.bridge.knows(name, run_id)]
-            found = launched or found
+        if len(found) != 1:
+            among = found or self._routes
+            found = [route for route in among if route.bridge.knows(name, run_id)] or found
         return found[0] if found else self.first

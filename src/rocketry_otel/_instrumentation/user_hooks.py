@@ -42,10 +42,23 @@ class UserHooks:
         return self._name_span is not None or self._enrich is not None
 
     def of(
-        self, event: TaskEvent, fields: Mapping[str, Any], counters: Counters
+        self,
+        event: TaskEvent,
+        fields: Mapping[str, Any],
+        counters: Counters,
+        task: Any = None,
     ) -> dict[str, object]:
-        """Return the attributes from the hooks; the error of a hook is logged once, and counted."""
-        arguments = (self._task(event), MappingProxyType(fields), event.action or "")
+        """Return the attributes from the hooks; the error of a hook is logged once, and counted.
+
+        Args:
+            event: The ending.
+            fields: The fields of its record.
+            counters: Count the errors.
+            task: The task, if known. Its name may find none: it may have been deleted meanwhile.
+        """
+        # Rocketry's tasks have a truth of their own.
+        its_task = self._task(event) if task is None else task
+        arguments = (its_task, MappingProxyType(fields), event.action or "")
         added: dict[str, object] = {}
         try:
             if self._enrich is not None:

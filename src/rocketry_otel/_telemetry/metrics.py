@@ -185,6 +185,9 @@ class TaskMetrics:
             return
         # An ending without its beginning has no duration, but must count as a failure.
         began = run.began
+        if began is not None:
+            # As on the span: the task may have another name by now.
+            task_name = began.task_name or ""
         seconds = 0.0 if began is None else max(created - began.created, 0) / NANOSECONDS
         is_main = event.execution == "main" and began is not None
         self._note(
