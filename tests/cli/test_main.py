@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import pytest
 
+from rocketry_otel import open_repository
 from rocketry_otel._cli import main as command_line
 from rocketry_otel._cli.main import main
 from rocketry_otel._demo import run
@@ -165,6 +166,22 @@ def test_reader_that_went_away(monkeypatch, tmp_path):
 
         stream.write("what Python flushes at its exit")
     assert file.read_text(encoding="utf-8") == ""
+
+
+@pytest.mark.parametrize("command", ["runs", "export --format csv"])
+def test_output_to_a_full_disk_gives_a_message(tmp_path, command):
+    """Also if Python writes the output only at its end."""
+    repo = open_repository(f"sqlite:///{tmp_path}/tasks.db")
+    for number in range(300):
+        repo.add({"task_name": "etl", "action": "run", "created": 1.7e9 + number, "run_id": "r"})
+    line = f"{sys.executable} -m rocketry_otel {command} --repo sqlite:///{tmp_path}/tasks.db"
+
+    done = run_command(["sh", "-c", f"{line} > /dev/full"])
+
+    assert (done.returncode, done.stderr) == (
+        2,
+        "rocketry-otel: [Errno 28] No space left on device\n",
+    )
 
 
 def test_bad_repository_gives_a_message(tmp_path):

@@ -51,20 +51,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        if (given[:1] and given[0] in EXTRA) or _COMPLETION in os.environ:
-            return _run_extra(given)
-        arguments = parser().parse_args(given)
-        return arguments.run(arguments)  # type: ignore[no-any-return]  # each command sets it
+        status = _run(given)
+        # Else Python does it at its exit, and complains in its own words.
+        sys.stdout.flush()
+        return status  # noqa: TRY300  # an error of the flush is handled here too
     except RocketryOTelError as error:
         sys.stderr.write(f"rocketry-otel: {error}\n")
         return _MISUSE
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone, as `head` does. Python would complain once more at its exit.
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has gone, as `head` does
+        _discard_output()
         return _BROKEN_PIPE
+    except OSError as error:  # above all, the disk is full that the output goes to
+        _discard_output()
+        sys.stderr.write(f"rocketry-otel: {error}\n")
+        return _MISUSE
+
+
+def _discard_output() -> None:
+    """Let Python flush the rest of the output to nowhere: it would complain once more."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _run(given: list[str]) -> int:
+    if (given[:1] and given[0] in EXTRA) or _COMPLETION in os.environ:
+        return _run_extra(given)
+    arguments = parser().parse_args(given)
+    return arguments.run(arguments)  # type: ignore[no-any-return]  # each command sets it
 
 
 def _run_extra(given: list[str]) -> int:
