@@ -341,8 +341,10 @@ HALF_HOUR = 1_800.0
     [
         # The clock jumps from 02:00 to 03:00: the day has 23 hours, and 02:30 never comes.
         ((2026, 3, 28, 1), (2026, 3, 30, 3, 30), {"daily": 3, "hourly": 50, "at 02:30": 2}),
+        # The clock goes back from 03:00 to 02:00: 25 hours, and 02:30 comes twice.
+        ((2026, 10, 24, 1), (2026, 10, 26, 3, 30), {"daily": 3, "hourly": 51, "at 02:30": 3}),
     ],
-    ids=["spring"],
+    ids=["spring", "autumn"],
 )
 def test_day_of_changing_clocks_has_each_slot_once(
     first: tuple[int, ...], last: tuple[int, ...], runs: dict[str, int], telemetry: TelemetryCapture

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rocketry_otel._runtime.scope import NAME
 
-from .periods import ANCHORED, class_name
+from .periods import class_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,8 @@ class Slots:
     def __init__(self, period: Any, calendar: Calendar) -> None:
         # Rocketry makes the periods of a cron expression anew at each look.
         self._period = period.get_subperiod() if class_name(period) == "Cron" else period
-        self._is_anchored = class_name(period) in ANCHORED
+        # To find whether a time is in one of these, Rocketry looks for the interval.
+        self._is_composed = class_name(self._period) in {"All", "Any"}
         self._calendar = calendar
         self._has_failed = False
         self._newest: tuple[Slot, ...] = ()
@@ -159,9 +160,8 @@ class Slots:
 
     def _around(self, wall: dt.datetime) -> Slot | None:
         period = self._period
-        if self._is_anchored and wall not in period:
+        if not self._is_composed and wall not in period:
             return None
-        # For another period, Rocketry looks for this as well to find whether a time is in it.
         interval = period.rollforward(wall)
         if wall not in interval:
             return None

@@ -97,8 +97,6 @@ class Moment:
 
     def is_in(self, period: Any) -> bool:
         """Return whether it is in a period, as Rocketry finds it."""
-        if periods.is_delta(period):
-            return self.now in period
         slots = self._slots.of(period)
         is_in = slots.covers(self._wall)
         if is_in is None:
