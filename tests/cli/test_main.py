@@ -151,21 +151,29 @@ def test_interrupt_at_any_point(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_reader_that_went_away(monkeypatch, tmp_path):
-    """If the reader of its output has gone, the command ends with status 1, in silence."""
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (BrokenPipeError(), 1, ""),
+        (OSError(28, "No space left"), 2, "rocketry-otel: [Errno 28] No space left\n"),
+    ],
+)
+def test_output_that_cannot_be_written(monkeypatch, tmp_path, capsys, error, status, message):
+    """A reader that has gone ends it with status 1, in silence; a full disk with a sentence."""
 
     def run_demo(**_):
-        raise BrokenPipeError
+        raise error
 
     monkeypatch.setattr(run, "run_demo", run_demo)
     file = tmp_path / "out"
     with file.open("w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
 
-        assert main(["demo"]) == 1
+        assert main(["demo"]) == status
 
         stream.write("what Python flushes at its exit")
     assert file.read_text(encoding="utf-8") == ""
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("command", ["runs", "export --format csv"])

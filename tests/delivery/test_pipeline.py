@@ -265,3 +265,22 @@ def test_dropped_lines_of_a_child_are_counted(
     handler.handle(task_record("success", run_id="r1", _rocketry_otel={"dropped_lines": count}))
     assert handler._pipeline.counters.of("logs", "dropped") == counted
     assert handler.flush(LONG) is not bool(counted)
+
+
+def test_measurement_without_providers_is_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs the scheduler nothing."""
+    handler = OTelRepoHandler(open_repository("memory://"))
+    its_pipeline = handler._bridge.pipeline
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no provider")
+
+    monkeypatch.setattr(its_pipeline, "wake", fail)
+    for _ in range(2):
+        its_pipeline.measure(lambda metrics: metrics.missed("etl", "blocked"))
+    assert its_pipeline.counters.of("metrics", "dropped") == {"error": 2}
+    assert [record.getMessage() for record in caplog.records] == [
+        "Something could not be handed over (metrics); further ones are not reported"
+    ]

@@ -554,7 +554,7 @@ def test_raising_handler_of_the_application_costs_no_line(
     assert [line.body for line in lines_of(telemetry)] == ["line"]
 
 
-@pytest.mark.parametrize("broken", ["line_signal", "_chain_of", "_is_sent_already"])
+@pytest.mark.parametrize("broken", ["line_signal", "TaskRecordSender", "_is_sent_already"])
 def test_error_of_ours_does_not_reach_the_body(
     broken: str,
     telemetry: TelemetryCapture,

@@ -58,7 +58,7 @@ def test_secrets_do_not_leave(tmp_path: Path) -> None:
     sent = f"{receiver.trace_requests}{receiver.log_requests}"
     assert "ValueError" in sent
     assert "card [card]" in sent
-    assert "4111" not in sent
+    assert "4111 1111" not in sent
 
 
 def test_scheduler_beside_fastapi_runs_and_ends(tmp_path: Path) -> None:

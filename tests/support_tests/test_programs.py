@@ -18,6 +18,12 @@ SCRIPT = Path(programs.__file__)
 GO = """#!/bin/sh
 echo "$@" >> "$LOG"
 [ "$1 $2" = "mod init" ] && echo "${3##*/}" > go.mod
+if [ "$1" = list ]; then
+  module="${LOG%/*}/modules/${5##*/}"
+  mkdir -p "$module/discovery/kubernetes" "$module/driver/kubernetes"
+  touch "$module/discovery/kubernetes/whole.go" "$module/driver/kubernetes/whole.go"
+  echo "$module"
+fi
 [ "$1" = build ] || exit 0
 for word; do case "$word" in -o=*) out="${word#-o=}";; esac; done
 for word; do
@@ -30,6 +36,11 @@ for word; do
   esac
 done
 """
+# Of these a package is left out.
+LEFT_OUT = {
+    "github.com/prometheus/prometheus": "prometheus",
+    "github.com/docker/buildx": "buildx",
+}
 # Fetch what is asked for, as empty files.
 FETCHERS = {
     "mvn": "mkdir lib && touch lib/kafka_2.13-4.1.1.jar",
@@ -75,7 +86,11 @@ def test_each_program_is_built_once(tmp_path):
     there = {file.relative_to(tmp_path / "cache") for file in (tmp_path / "cache").rglob("*")}
     for program in every:
         assert {Path(program.key) / name for name in program.binaries} <= there
+    # What they copy for the build does not stay.
+    assert not [file for file in there if "copies" in file.parts]
     calls = (tmp_path / "log").read_text(encoding="utf-8")
+    for module, copy in LEFT_OUT.items():
+        assert f"mod edit -replace={module}=./copies/{copy}" in calls
     assert "get go.opentelemetry.io/collector/cmd/builder@v0.159.0" in calls
 
     second = build(tmp_path, GO)

@@ -52,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _run(given)
-        # Else Python does it at its exit, and complains in its own words.
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            # Else Python does it at its exit, and complains in its own words.
+            sys.stdout.flush()
         return status  # noqa: TRY300  # an error of the flush is handled here too
     except RocketryOTelError as error:
         sys.stderr.write(f"rocketry-otel: {error}\n")
