@@ -1,7 +1,7 @@
 """Measures how long a task waits for its record, at 200 runs a second.
 
-The benchmark compares ``Handler.emit`` with that of plain ``RepoHandler``. Then the collector has
-faults: it answers 503, it hangs, or nobody listens. Each is compared with a healthy collector.
+Two comparisons: our ``Handler.emit`` with that of plain ``RepoHandler``, and a faulty collector with
+a healthy one. A fault is an answer of 503, a collector that hangs, or nobody who listens.
 """
 
 from __future__ import annotations

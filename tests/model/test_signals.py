@@ -8,7 +8,13 @@ from rocketry_otel._model.annotations import RunEvent, RunLink
 from rocketry_otel._model.event import TaskEvent, parse_event
 from rocketry_otel._model.ids import ids_of
 from rocketry_otel._model.runs import Run
-from rocketry_otel._model.signals import SpanSignal, beginning_attributes, log_signal, span_signal
+from rocketry_otel._model.signals import (
+    SpanSignal,
+    beginning_attributes,
+    link_attributes,
+    log_signal,
+    span_signal,
+)
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "x", line 1, in f\nValueError: boom'
 IDENTITY = ids_of("etl", "r1", 1)
@@ -324,6 +330,14 @@ def test_events_and_links_have_their_sources() -> None:
     assert signal.events == happened
     assert signal.links == links + own
     assert signal.exception is not None
+
+
+def test_kind_of_a_link_is_its_first_attribute() -> None:
+    """A link that a body has added has none."""
+    own = (("why", "x"),)
+    attributes = link_attributes(RunLink(1, 1, "retry", own))
+    assert list(attributes.items()) == [("rocketry.link", "retry"), ("why", "x")]
+    assert link_attributes(RunLink(1, 1, "", own)) == {"why": "x"}
 
 
 def test_ending_alone_has_its_own_links() -> None:

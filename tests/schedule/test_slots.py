@@ -237,3 +237,14 @@ def test_known_slot_gives_the_verdict_and_the_span_of_rocketry(
             interval = period.rollback(moment.now)
             assert moment.span(period) == (interval.left.timestamp(), interval.right.timestamp())
     assert hits > 40
+
+
+def test_begin_of_a_forgotten_slot_is_not_outside() -> None:
+    """The time before a slot is known to be outside of it, up to its begin."""
+    slots = Slots(TimeOfHour("10:00", "20:00"), Calendar())
+    following = slots.after(dt.datetime(2026, 3, 2, 8, 30))  # noqa: DTZ001  # on the wall
+    assert following is not None
+    for hours in (5, 6):
+        assert slots.at(following.left + dt.timedelta(hours=hours)) is not None
+    assert slots.covers(following.left - dt.timedelta(seconds=1)) is False
+    assert slots.covers(following.left) is None

@@ -78,7 +78,7 @@ class Bridge:
         pipeline: The providers, and the delivery of stored records.
         open_runs: The runs that have not ended.
         left_runs: The runs that dead processes have left open.
-        schedule: What is read and reported of the slots of tasks.
+        schedule: The link to the watches of slots.
         latest_runs: The newest beginning and endings of each task.
         keeps_trace: Whether the repository keeps the trace that a run is in.
         attempts: Which attempt each run is, of tasks that are tried again.
@@ -371,7 +371,7 @@ class Bridge:
 
 
 def _launched(began: TaskEvent, launch: Launch) -> TaskEvent:
-    """Return a ``run`` event with what is known from its launch."""
+    """Return a ``run`` event with the links, attributes and mode of its launch."""
     attributes = began.attributes
     if launch.attributes:
         # Sorted by key, as they are read again.

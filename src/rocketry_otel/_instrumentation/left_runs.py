@@ -42,7 +42,7 @@ _SECONDS_FOR_COMMITS = 1.0
 
 
 class LeftRuns:
-    """Shows other processes that this one has open runs, and closes those of dead ones.
+    """Closes the open runs of dead processes, and shows that this process is alive.
 
     Args:
         open_runs: The open runs of this process.
@@ -74,7 +74,7 @@ class LeftRuns:
         self._is_closing = False
 
     def look_after(self, now: Callable[[], float]) -> None:
-        """Note which runs may be open, and close those of processes that are dead.
+        """Note the time of the oldest open run, and close the runs of dead processes.
 
         It raises nothing, and takes milliseconds: a thread reads the repository if need be.
 
@@ -95,7 +95,7 @@ class LeftRuns:
 
     def _close_all(self, now: Callable[[], float]) -> None:
         try:
-            # The database may still be committing what a process has sent it before its death.
+            # The database may still be committing the last record of a process that has died.
             time.sleep(_SECONDS_FOR_COMMITS)
             with self._worker.schedulers.of_dead() as dead:
                 for name, since in dead:

@@ -36,7 +36,7 @@ _MOST_RUN_TIMES = 1_000
 
 
 class ScheduleLink:
-    """What the watches of sessions read and report.
+    """Gives runs to the watches of slots, and takes their reports.
 
     Args:
         settings: Our own settings: which tasks are exported.
