@@ -443,6 +443,61 @@ def test_third_party_failure_is_final(answer: object, expected: Result) -> None:
     assert exporter.ended == 1
 
 
+class ShutsDown:
+    """A watch that shuts its destination down just before the exporter is called."""
+
+    def __init__(self, destination: ExporterDestination) -> None:
+        self.destination = destination
+
+    def take_result(self) -> None:
+        self.destination.shutdown()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_shut_down_exporter_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: OTLPReceiver,
+    spans: list[ReadableSpan],
+    protocol: str,
+) -> None:
+    """The SDK's exporter fails once it is shut down; the batch can still be sent later."""
+    set_variables(monkeypatch, {"PROTOCOL": protocol, "ENDPOINT": endpoint_of(receiver, protocol)})
+    destination = the_destination()
+    assert destination._made is not None
+    monkeypatch.setattr(destination, "_made", (destination._made[0], ShutsDown(destination)))
+    result = destination.export(spans)
+    assert result == Result(Answer.UNAVAILABLE, "the exporter is shut down")
+    assert receiver.requests == []
+    assert destination.export(spans).answer is Answer.ACCEPTED
+    assert len(receiver.spans) == len(spans)
+
+
+def test_export_during_a_shutdown_uses_another_exporter() -> None:
+    """To close a connection can take long; nothing is given to an exporter that is closing."""
+    at_work, may_end = threading.Event(), threading.Event()
+    made: list[Exporter] = []
+
+    class Slow(Exporter):
+        def shutdown(self) -> None:
+            self.answer = SpanExportResult.FAILURE
+            at_work.set()
+            assert may_end.wait(10)
+
+    def make() -> tuple[Exporter, None]:
+        made.append(Exporter() if made else Slow())
+        return made[-1], None
+
+    destination = ExporterDestination(make, "theirs")
+    closing = threading.Thread(target=destination.shutdown)
+    closing.start()
+    assert at_work.wait(10)
+    assert destination.export([1]) == ACCEPTED
+    may_end.set()
+    closing.join()
+    assert destination.export([1]) == ACCEPTED
+    assert len(made) == 2
+
+
 def test_forked_child_makes_its_own_exporter() -> None:
     """The child neither uses nor closes nor releases the parent's connection."""
     made: list[weakref.ref[Exporter]] = []

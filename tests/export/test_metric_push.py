@@ -306,6 +306,28 @@ def test_closing_keeps_its_time_limit(parts: Parts) -> None:
     assert parts.tried == 1
 
 
+@pytest.mark.parametrize("answer", [Answer.REFUSED, Answer.UNAVAILABLE])
+def test_request_that_was_given_up_is_not_reported(
+    parts: Parts, caplog: pytest.LogCaptureFixture, answer: Answer
+) -> None:
+    """Whatever becomes of it after the end: the end itself may be the reason."""
+    opened = threading.Event()
+
+    def wait(_: Any) -> Result:
+        assert opened.wait(LONG)
+        return Result(answer, "the exporter is shut down")
+
+    parts.answer = wait
+    push = parts.push()
+    push.hurry()
+    parts.wait_for_tries(1)
+    close(push, 0.0)
+    opened.set()
+    end(push)
+    assert parts.tried == 1
+    assert lines(caplog) == []
+
+
 def test_failed_thread_start_is_repeated(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without threads no flush hangs, and the next flush works."""
 

@@ -148,22 +148,32 @@ class ExporterDestination:
         _exporting.here = True
         try:
             return self._export(batch)
-        except NotAcceptedError as error:
-            return error.result
-        except Exception as error:  # noqa: BLE001  # an exporter may raise anything
-            # A watched exporter has sent nothing: the batch cannot be encoded.
-            watched = self._made is not None and self._made[1] is not None
-            return Result(Answer.REFUSED, shown(error), certain=watched)
+        except Exception as error:  # noqa: BLE001  # the exporter cannot be made
+            return Result(Answer.REFUSED, shown(error))
         finally:
             _exporting.here = False
 
     def _export(self, batch: Any) -> Result:
-        if self._made is None:
-            self._made = self._make_quiet()  # if it raises, nothing is sent
-        exporter, watch = self._made
+        made = self._made
+        if made is None:
+            made = self._made = self._make_quiet()  # if it raises, nothing is sent
+        exporter, watch = made
+        result = self._try(exporter, watch, batch)
+        if result.answer is Answer.REFUSED and self._made is not made:
+            # An exporter that is shut down refuses everything; this batch is as good as any.
+            return Result(Answer.UNAVAILABLE, "the exporter is shut down")
+        return result
+
+    def _try(self, exporter: Any, watch: Watch | None, batch: Any) -> Result:
         if watch is not None:
             watch.take_result()  # an older result may be left, if the exporter raised
-        answer = self._send(exporter, batch)
+        try:
+            answer = self._send(exporter, batch)
+        except NotAcceptedError as error:
+            return error.result
+        except Exception as error:  # noqa: BLE001  # an exporter may raise anything
+            # A watched exporter has sent nothing: the batch cannot be encoded.
+            return Result(Answer.REFUSED, shown(error), certain=watch is not None)
         if watch is not None:
             # The HTTP exporter swallows the exceptions of its session.
             return watch.take_result() or Result(
@@ -194,17 +204,17 @@ class ExporterDestination:
 
     def shutdown(self) -> None:
         """Give up the request in flight, and close the connection."""
-        if self._made is None:
+        # The next export makes a new one. One that goes on sees by this that it was shut down.
+        made, self._made = self._made, None
+        if made is None:
             return
         _exporting.here = True
         try:
-            self._made[0].shutdown()
+            made[0].shutdown()
         except Exception:  # the program ends, and nothing can be done
             _logger.debug("exporter did not shut down", exc_info=True)
         finally:
             _exporting.here = False
-            # The next export makes a new one.
-            self._made = None
 
 
 def destinations(signal: str) -> list[ExporterDestination]:

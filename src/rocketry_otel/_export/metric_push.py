@@ -117,6 +117,8 @@ class MetricPush(Channel):
         failures = 0
         while (mark := self._next_mark(generation, pause)) is not None:
             result = self._push()
+            if self._is_over(generation):
+                return  # it was given up, and its exporter shut down
             if result.answer is Answer.UNAVAILABLE:
                 self._outage.failed(
                     _SIGNAL, self.destination.name, result.reason, unknown=result.unknown
