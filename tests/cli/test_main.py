@@ -176,6 +176,20 @@ def test_output_that_cannot_be_written(monkeypatch, tmp_path, capsys, error, sta
     assert capsys.readouterr().err == message
 
 
+def test_error_without_an_output_gives_a_message(monkeypatch, capsys):
+    """There is none after `>&-` in a shell."""
+
+    def run_demo(**_):
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(run, "run_demo", run_demo)
+    monkeypatch.setattr(sys, "stdout", None)
+
+    assert main(["demo"]) == 2
+
+    assert capsys.readouterr().err == "rocketry-otel: [Errno 28] No space left\n"
+
+
 @pytest.mark.parametrize("command", ["runs", "export --format csv"])
 def test_output_to_a_full_disk_gives_a_message(tmp_path, command):
     """Also if Python writes the output only at its end."""

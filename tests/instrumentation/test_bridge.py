@@ -340,6 +340,56 @@ def test_latest_run_is_known_after_a_restart(telemetry: TelemetryCapture) -> Non
     )
 
 
+def test_ending_that_never_came_is_looked_up_once(telemetry: TelemetryCapture) -> None:
+    """If this process runs the task: else each launch after it would read the repository."""
+    queries: list[Any] = []
+
+    class Watched(MemoryRepo):
+        def query_data(self, query: Any) -> Any:
+            queries.append(query)
+            return super().query_data(query)
+
+    repo = Watched(model=TaskEventRecord)
+    handler, bridge = bridge_of(telemetry, repo)
+    awaited = Awaited("etl", ("fail", "terminate"))
+    # Another process may run it, and its endings are in the repository.
+    assert bridge.latest_runs.ending(awaited) is None
+    repo.add(TaskEventRecord(task_name="etl", action="run", created=START, run_id="r0"))
+    repo.add(TaskEventRecord(task_name="etl", action="fail", created=START + 1, run_id="r0"))
+    theirs = bridge.latest_runs.ending(awaited)
+    assert theirs is not None
+    assert theirs[1] == nanoseconds(START + 1)
+
+    handler.handle(task_record("run", run_id="r1", created=START + 2))
+    handler.handle(task_record("success", run_id="r1", created=START + 3))
+    assert bridge.latest_runs.ending(awaited) == theirs
+    queries.clear()
+    for _ in range(3):
+        assert bridge.latest_runs.ending(awaited) == theirs
+    assert queries == []
+
+    handler.handle(task_record("run", run_id="r2", created=START + 4))
+    handler.handle(task_record("terminate", run_id="r2", created=START + 5))
+    ending = bridge.latest_runs.ending(awaited)
+    assert ending is not None
+    assert ending[1] == nanoseconds(START + 5)
+
+
+def test_failed_look_for_an_ending_is_repeated(
+    telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the repository cannot be read, nothing is known of the ending."""
+    repo = MemoryRepo(model=TaskEventRecord)
+    handler, bridge = bridge_of(telemetry, repo)
+    handler.handle(task_record("run", run_id="r1"))
+    repo.add(TaskEventRecord(task_name="etl", action="fail", created=START, run_id="r1"))
+    awaited = Awaited("etl", ("fail",))
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryRepo, "query_data", Unreadable.query_data)
+        assert bridge.latest_runs.ending(awaited) is None
+    assert bridge.latest_runs.ending(awaited) is not None
+
+
 def test_latest_runs_are_bounded(
     telemetry: TelemetryCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _discard_output() -> None:
     """Let Python flush the rest of the output to nowhere: it would complain once more."""
+    if sys.stdout is None:  # as under pythonw, or after `>&-` in a shell
+        return
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 

@@ -45,7 +45,8 @@ class LatestRuns:
 
     def __init__(self, run_lookup: RunLookup) -> None:
         self._run_lookup = run_lookup
-        self._known: dict[tuple[str, str], tuple[RunIds, int]] = {}
+        # None: an ending that the repository did not have.
+        self._known: dict[tuple[str, str], tuple[RunIds, int] | None] = {}
 
     def remember(self, event: TaskEvent, run: Run) -> None:
         """Remember an event that has begun or ended a run."""
@@ -63,14 +64,20 @@ class LatestRuns:
 
     def ending(self, awaited: Awaited) -> tuple[RunIds, int] | None:
         """Return the ids of the newest run of a task that ended as awaited, and when it did."""
-        found = []
-        for action in awaited.actions:
-            known = self._known.get((awaited.task_name, action))
-            if known is None:
-                event = look_up(self._run_lookup.newest, awaited.task_name, action)
-                if event is not None:
-                    ids = look_up(self._run_lookup.ids_of, event)
-                    known = None if ids is None else (ids, event.created)
-            if known is not None:
-                found.append(known)
-        return max(found, key=lambda one: one[1], default=None)
+        found = [self._ending(awaited.task_name, action) for action in awaited.actions]
+        return max((one for one in found if one), key=lambda one: one[1], default=None)
+
+    def _ending(self, task_name: str, action: str) -> tuple[RunIds, int] | None:
+        if (task_name, action) in self._known:
+            return self._known[task_name, action]
+        return look_up(self._look_up_ending, task_name, action)
+
+    def _look_up_ending(self, task_name: str, action: str) -> tuple[RunIds, int] | None:
+        event = self._run_lookup.newest(task_name, action)
+        ids = None if event is None else self._run_lookup.ids_of(event)
+        ending = None if event is None or ids is None else (ids, event.created)
+        if (task_name, RUN) not in self._known:
+            # Another process may run the task: it is looked up each time.
+            return ending
+        # One that has come meanwhile, on another thread, is newer.
+        return self._known.setdefault((task_name, action), ending)
