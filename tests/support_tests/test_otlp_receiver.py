@@ -745,15 +745,15 @@ def test_quick_end_while_requests_hang(protocol: str, fault: Hang | Slow) -> Non
     with OTLPReceiver() as receiver:
         receiver.behave(fault)
         thread = threading.Thread(
-            target=lambda: results.append(export(protocol, receiver, timeout=2))
+            target=lambda: results.append(export(protocol, receiver, timeout=4))
         )
         thread.start()
         assert receiver.wait_for(lambda it: it.requests)
         start = time.monotonic()
     ended_after = time.monotonic() - start
-    thread.join(10)
+    thread.join(30)
 
-    assert ended_after < 1
+    assert ended_after < 3
     assert results == [FAILURE]
 
 
