@@ -12,7 +12,7 @@ from redbird.repos import JSONDirectoryRepo, MemoryRepo
 
 from rocketry_otel._model.annotations import attributes_as_text, events_as_text, links_as_text
 from rocketry_otel._model.durations import NANOSECONDS
-from rocketry_otel._model.event import CRASH, ENDINGS, FAIL, RUN, TaskEvent, parse_event
+from rocketry_otel._model.event import CRASH, ENDINGS, RUN, TaskEvent, parse_event
 from rocketry_otel._model.ids import RunIds, ids_of_run
 from rocketry_otel._model.record import TaskEventRecord
 from rocketry_otel._model.text import optional_integer, optional_seconds, optional_text
@@ -248,18 +248,6 @@ class RunLookup:
             "created": greater_equal(since),
         }
         return [event.created / NANOSECONDS for event in self._events(query)]
-
-    def failures_in_a_row(self, task_name: str) -> int:
-        """Return how many failures of a task are stored since its last other ending.
-
-        As Rocketry's condition ``retry`` counts them: records, not runs.
-        """
-        others = [self.newest(task_name, action) for action in ENDINGS - {FAIL}]
-        since = max((one.created for one in others if one is not None), default=0)
-        query: dict[str, Any] = {"task_name": task_name, "action": FAIL}
-        if since:
-            query["created"] = _not_before(since)
-        return sum(event.created >= since for event in self._events(query))
 
     def ids_of(self, event: TaskEvent) -> RunIds:
         """Return the ids of the run that a stored event began or ended."""

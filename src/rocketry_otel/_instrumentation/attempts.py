@@ -1,8 +1,8 @@
 """Which attempt a run is, for tasks whose start condition has ``retry``.
 
-In: launches, and the events of runs. Out: the number of the attempt, how many there may be, and the
-attempt before. Rocketry's own condition reads the repository at each look. Here it is read once for
-each task.
+In: launches, and the beginnings of runs. Out: the number of the attempt, how many there may be, and
+the attempt before. Rocketry's own condition reads the repository at each look. Here it is read once
+for each task; the failures in a row are those of its `TaskState`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rocketry_otel._model.annotations import RETRY as RETRY_LINK
 from rocketry_otel._model.annotations import RunLink
-from rocketry_otel._model.event import ENDINGS, FAIL, RUN
+from rocketry_otel._model.event import RUN
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._schedule.conditions import RETRY, Node, Not, Retry
 from rocketry_otel._schedule.triggers import TRIGGER
@@ -44,12 +44,10 @@ class _Runs:
     Attributes:
         ids: Those of the newest run; ``None`` if there was none.
         attempt: Which attempt it was; ``None`` if that is not known.
-        failures: How many failures there are since the last ending of another kind.
     """
 
     ids: RunIds | None
     attempt: int | None
-    failures: int
 
 
 class Attempts:
@@ -70,23 +68,16 @@ class Attempts:
         self._lock = threading.Lock()
 
     def remember(self, event: TaskEvent, ids: RunIds | None) -> None:
-        """Remember an event of a task, as far as the task has attempts.
+        """Remember the beginning of a run, as far as its task has attempts.
 
         Args:
-            event: The event.
+            event: An event of any kind.
             ids: The ids of its run, if it has one.
         """
-        known = self._known.get(event.task_name or "")
-        if known is None:
-            return
-        with self._lock:
-            if event.action == RUN:
+        known = self._known.get(event.task_name or "") if event.action == RUN else None
+        if known is not None:
+            with self._lock:
                 known.ids, known.attempt = ids, _attempt_of(event)
-            elif event.action == FAIL:
-                # As Rocketry counts: some runs have two of these records.
-                known.failures += 1
-            elif event.action in ENDINGS:
-                known.failures = 0
 
     def of(self, launching: Launching) -> dict[str, int]:
         """Return the attempt of a launch, and how many there may be, as attributes."""
@@ -94,11 +85,12 @@ class Attempts:
         limit = _limit_of(launching.condition.tree)
         if limit is None:
             return {}
+        failures = launching.bridge.task_states.failures_in_row(task)
         runs = self._runs_of(str(task.name))
         attempt = 1
         if launching.trigger.get(TRIGGER) == RETRY:
-            attempt = 1 + (runs.failures if runs.attempt is None else runs.attempt)
-        if limit == _NO_LIMIT or runs.failures != attempt - 1:
+            attempt = 1 + (failures if runs.attempt is None else runs.attempt)
+        if limit == _NO_LIMIT or failures != attempt - 1:
             # Failures before this slot count as well: Rocketry will not grant as many.
             return {ATTEMPT: attempt}
         return {ATTEMPT: attempt, ATTEMPT_LIMIT: limit + 1}
@@ -121,11 +113,10 @@ class Attempts:
             return self._known.setdefault(task_name, found)
 
     def _read(self, task_name: str) -> _Runs:
-        failures = look_up(self._run_lookup.failures_in_a_row, task_name) or 0
         began = look_up(self._run_lookup.newest, task_name, RUN)
         if began is None:
-            return _Runs(None, None, failures)
-        return _Runs(look_up(self._run_lookup.ids_of, began), _attempt_of(began), failures)
+            return _Runs(None, None)
+        return _Runs(look_up(self._run_lookup.ids_of, began), _attempt_of(began))
 
 
 def _attempt_of(began: TaskEvent) -> int | None:
