@@ -63,7 +63,7 @@ def test_watch_without_a_bridge_ends_with_the_scheduler() -> None:
 
     def find_bridge() -> None:
         asked.append(1)
-        if len(asked) == 5:
+        if len(asked) == 4:
             watch.stop()
 
     watch = ScheduleWatch(app.session, find_bridge, "key", Conditions())
@@ -73,12 +73,12 @@ def test_watch_without_a_bridge_ends_with_the_scheduler() -> None:
     assert watch.next_runs() == [("etl", START + 60)]
     clock.advance(200.0)
     launching: Any = SimpleNamespace(task=task, time=clock(), is_requested=True)
-    # Minutes two and three went by; the report of each finds no bridge.
+    # Minutes two and three went by; neither the look for a reason nor the report finds a bridge.
     assert watch.attributes_of(launching) == {
         "rocketry.schedule.missed": 2,
         "rocketry.missed.reason": "blocked",
     }
-    assert len(asked) == 4
+    assert len(asked) == 3
     watch._watch(watch._generation)
     assert watch._started is None
     assert watch.attributes_of(launching) == {}

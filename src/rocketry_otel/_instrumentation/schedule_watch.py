@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rocketry_otel._schedule.conditions import After, Conditions, Node
+    from rocketry_otel._schedule.missed import RunTime
     from rocketry_otel._schedule.slots import Slot
 
     from .bridge import Bridge
@@ -315,20 +316,28 @@ class ScheduleWatch:
         """Return the slots that a task has missed, of those that went by without a run."""
         if _last(task, RUN) is None:
             return []  # before its first run ever
+        slots = [one for one in slots if not task.disabled and watched.idle < one.begin]
+        if not slots:
+            return []
+        runs = self._runs_between(slots[0].begin, slots[-1].end)
         found = []
         for slot in slots:
-            if task.disabled or watched.idle >= slot.begin:
-                continue
-            why = self._why(task, slot)
+            why = self._why(task, slot, runs)
             watched.missed += 1
             watched.why = why
             watched.is_changed = True
             found.append(_Found(str(task.name), slot, why))
         return found
 
-    def _why(self, task: Any, slot: Slot) -> Why:
+    def _runs_between(self, begin: float, end: float) -> list[RunTime]:
+        # Thousands of slots can have gone by, if the computer was asleep, and thousands of runs
+        # are kept: few of them went on meanwhile.
         bridge = self._find_bridge()
         runs = [] if bridge is None else bridge.schedule.run_times(self._session_key)
+        return [one for one in runs if one.began < end and (one.ended is None or one.ended > begin)]
+
+    @staticmethod
+    def _why(task: Any, slot: Slot, runs: list[RunTime]) -> Why:
         is_process = task.get_execution() == "process"
         most = task.session.config.max_process_count if is_process else None
         return reason_of(slot, str(task.name), runs, most)

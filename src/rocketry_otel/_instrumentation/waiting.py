@@ -184,8 +184,8 @@ class Waiting:
         wait = self._wait_of(task)
         since = max(wait.settled, self._began)
         with self._lock:
-            ranks = [spans.until(now) for spans in (self._blocks, self._holds, wait)]
-        if not any(span.end > since for spans in ranks for span in spans):
+            ranks = [spans.between(since, now) for spans in (self._blocks, self._holds, wait)]
+        if not any(ranks):
             return
         bridge = self._bridge()
         if bridge is None or task.disabled:

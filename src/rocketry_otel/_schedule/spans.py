@@ -44,11 +44,16 @@ class Spans:
         self._ended.clear()
         self.reason = None
 
-    def until(self, now: float) -> list[Span]:
-        """Return all spans, that which goes on until now."""
-        spans = list(self._ended)
-        if self.reason is not None and now - self._since >= self._shortest:
+    def between(self, since: float, now: float) -> list[Span]:
+        """Return the spans that end after ``since``, with the one that goes on until now."""
+        spans = []
+        if self.reason is not None and now - self._since >= self._shortest and now > since:
             spans.append(Span(self._since, now, self.reason))
+        # The newest first: all but a few of them were settled by earlier launches.
+        for span in reversed(self._ended):
+            if span.end <= since:
+                break
+            spans.append(span)
         return spans
 
 
