@@ -24,6 +24,7 @@ BENCHMARKS = {
     "queries": False,
     "start_up": True,
     "scale": False,
+    "why": False,
     "many_runs": True,
     "import_time": False,
 }

@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
 import pickle
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from opentelemetry import baggage
@@ -73,7 +74,15 @@ _logger = logging.getLogger(NAME)
 _PROCESS_LOGGER = "._process"
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LOOKS_AT_OTHERS = 5.0
+
+_Hook = TypeVar("_Hook", bound="Callable[..., Any]")
 _bridges: WeakValueDictionary[str, Bridge] = WeakValueDictionary()
+
+
+def _with_its_signature(hook: _Hook) -> _Hook:
+    """Keep the signature of a hook: Rocketry looks at it in each cycle, and at each run."""
+    hook.__signature__ = inspect.signature(hook)  # type: ignore[attr-defined]
+    return hook
 
 
 class SchedulerHooks:
@@ -244,6 +253,7 @@ class SchedulerHooks:
             ),
         )
 
+    @_with_its_signature
     def around(self, task: Any = TaskArgument()) -> Generator[None, Any, None]:  # noqa: B008
         """Make the run's span the current one in the body of a task."""
         entered = None
@@ -450,6 +460,7 @@ class SchedulerHooks:
             except Exception:  # telemetry never hurts the task
                 _logger.debug("repeated errors could not be sent", exc_info=True)
 
+    @_with_its_signature
     def cycling(self) -> Generator[None, Any, None]:
         """Time a cycle, which ends after the tasks that the scheduler itself has run."""
         began = time.perf_counter()
