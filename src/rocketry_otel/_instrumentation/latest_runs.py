@@ -68,9 +68,10 @@ class LatestRuns:
         return max((one for one in found if one), key=lambda one: one[1], default=None)
 
     def _ending(self, task_name: str, action: str) -> tuple[RunIds, int] | None:
-        if (task_name, action) in self._known:
+        try:
             return self._known[task_name, action]
-        return look_up(self._look_up_ending, task_name, action)
+        except KeyError:
+            return look_up(self._look_up_ending, task_name, action)
 
     def _look_up_ending(self, task_name: str, action: str) -> tuple[RunIds, int] | None:
         event = self._run_lookup.newest(task_name, action)

@@ -319,7 +319,7 @@ class ScheduleWatch:
         slots = [one for one in slots if not task.disabled and watched.idle < one.begin]
         if not slots:
             return []
-        runs = self._runs_between(slots[0].begin, slots[-1].end)
+        runs = self._runs_between(min(it.begin for it in slots), max(it.end for it in slots))
         found = []
         for slot in slots:
             why = self._why(task, slot, runs)
