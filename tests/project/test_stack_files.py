@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -273,3 +274,88 @@ def test_dashboard_is_provisioned_from_where_it_is_mounted():
     file = f"{provider['options']['path']}/rocketry-tasks.json"
     assert mounts(grafana)[file] == "./stack/grafana/rocketry-tasks.json"
     assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == file
+
+
+# From Grafana's documentation: "Provision Grafana", and the pages that configure the data sources
+# of Prometheus, Loki and Jaeger. Grafana ignores a key that it does not know, in silence.
+_LINK = {"name": str, "url": str, "datasourceUid": str, "urlDisplayLabel": str}
+_TAGS = [{"key": str, "value": str}]
+_SHIFTS = {"spanStartTimeShift": str, "spanEndTimeShift": str}
+_JSON_DATA = {
+    "prometheus": {
+        "httpMethod": str,
+        "timeInterval": str,
+        "queryTimeout": str,
+        "prometheusType": str,
+        "manageAlerts": bool,
+        "exemplarTraceIdDestinations": [_LINK],
+    },
+    "loki": {
+        "maxLines": int,
+        "manageAlerts": bool,
+        "derivedFields": [{**_LINK, "matcherType": str, "matcherRegex": str}],
+    },
+    "jaeger": {
+        "tracesToLogsV2": {
+            **_SHIFTS,
+            "datasourceUid": str,
+            "tags": _TAGS,
+            "filterByTraceID": bool,
+            "filterBySpanID": bool,
+            "customQuery": bool,
+            "query": str,
+        },
+        "tracesToMetrics": {
+            **_SHIFTS,
+            "datasourceUid": str,
+            "tags": _TAGS,
+            "queries": [{"name": str, "query": str}],
+        },
+        "nodeGraph": {"enabled": bool},
+    },
+}
+_DATA_SOURCE = {
+    **dict.fromkeys(("name", "uid", "type", "access", "url"), str),
+    **dict.fromkeys(("isDefault", "editable"), bool),
+}
+_PROVIDER = {
+    **dict.fromkeys(("name", "type", "folder", "folderUid"), str),
+    **dict.fromkeys(("disableDeletion", "allowUiUpdates"), bool),
+    "updateIntervalSeconds": int,
+    "options": {"path": str, "foldersFromFilesStructure": bool},
+}
+
+
+def unknown_keys(value: Any, known: Any, place: str = "") -> list[str]:
+    """Return the keys that are not documented, or whose value is of another type."""
+    if isinstance(known, dict) and isinstance(value, dict):
+        found = [f"{place}.{key}" for key in value if key not in known]
+        for key in value.keys() & known.keys():
+            found += unknown_keys(value[key], known[key], f"{place}.{key}")
+        return found
+    if isinstance(known, list) and isinstance(value, list):
+        return [key for one in value for key in unknown_keys(one, known[0], f"{place}[]")]
+    return [] if isinstance(known, type) and type(value) is known else [place]
+
+
+def test_grafana_documents_every_key_of_its_files():
+    """Those of the data sources, by their kind, and of the dashboards."""
+    file = yaml.safe_load(text_of("stack/grafana/datasources.yaml"))
+    assert (set(file), file["apiVersion"]) == ({"apiVersion", "datasources"}, 1)
+    for source in file["datasources"]:
+        known = {**_DATA_SOURCE, "jsonData": _JSON_DATA[source["type"]]}
+        assert unknown_keys(source, known) == []
+    file = yaml.safe_load(text_of("stack/grafana/dashboards.yaml"))
+    assert (set(file), file["apiVersion"]) == ({"apiVersion", "providers"}, 1)
+    assert unknown_keys(file["providers"], [_PROVIDER]) == []
+
+
+def test_key_that_grafana_does_not_know_is_found():
+    """Also one deep inside, and a value of another type."""
+    known = {"jsonData": _JSON_DATA["loki"]}
+    wrong = {"jsonData": {"maxLines": "1000", "derivedFields": [{"matcher": "label"}]}, "adress": 1}
+    assert sorted(unknown_keys(wrong, known)) == [
+        ".adress",
+        ".jsonData.derivedFields[].matcher",
+        ".jsonData.maxLines",
+    ]
