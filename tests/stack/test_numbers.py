@@ -25,6 +25,7 @@ from .servers import Collector, Prometheus, eventually
 FAILURES = ("fail", "terminate", "crash")
 # All of a test's runs are within it.
 SHOWN = "10m"
+MOST_IN_A_GRAPH = 10
 
 
 class Numbers:
@@ -52,6 +53,13 @@ class Numbers:
 
     def bars(self, title: str, label: str) -> Counter[str]:
         """Return the sum of all bars of a graph."""
+        sums: Counter[str] = Counter()
+        for name, values in self.points(title, label):
+            sums[name] += sum(values)
+        return +sums
+
+    def points(self, title: str, label: str) -> list[tuple[str, list[float]]]:
+        """Return the points of a graph in the last five minutes, by a label."""
         (target,) = panel_of(title)["targets"]
         end = time.time()
         found = self._prometheus.get(
@@ -61,10 +69,10 @@ class Numbers:
             end=str(end),
             step="10",
         )
-        sums: Counter[str] = Counter()
-        for series in found["result"]:
-            sums[series["metric"][label]] += sum(float(value) for _, value in series["values"])
-        return +sums
+        return [
+            (it["metric"][label], [float(value) for _, value in it["values"]])
+            for it in found["result"]
+        ]
 
 
 def compare(prometheus: Prometheus, service: str, actions: Iterable[tuple[str, str]]) -> Numbers:
@@ -100,6 +108,8 @@ def compare(prometheus: Prometheus, service: str, actions: Iterable[tuple[str, s
         60,
         f"Bars of {service}",
     )
+    if len(set(failed)) <= MOST_IN_A_GRAPH:
+        assert numbers.bars("Failures by task", "task_name") == Counter(failed)
     return numbers
 
 
@@ -183,7 +193,7 @@ def test_runs_that_go_on(stack, run_app):
     """Their progress is that of the body, and their age is less than the length of a run."""
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint, "PROGRESS": "1"}
     numbers = Numbers(stack.prometheus, "goes-on")
-    panels = ("Progress of runs that go on", "Oldest run that goes on")
+    panels = ("Progress of runs that go on", "Oldest run that goes on", "Active runs by task")
 
     def hanging() -> dict[str, float]:
         values = {
@@ -197,13 +207,21 @@ def test_runs_that_go_on(stack, run_app):
     with ThreadPoolExecutor() as pool:
         running = pool.submit(run_app, "goes-on", env, 15)
         shown = eventually(hanging, 60, "A run that hangs")
+        successes = {
+            it["metric"]["task_name"]: time.time() - float(it["value"][1])
+            for it in numbers.of("Longest without a success")
+        }
         ran = running.result()
-    progress, age = (shown[title] for title in panels)
-    assert progress == 0.75
+    progress, age, active = (shown[title] for title in panels)
+    assert (progress, active) == (0.75, 1.0)
     began = {it["run_id"]: it["created"] for it in ran.records if it["action"] == "run"}
     longest = max(it["created"] - began[it["run_id"]] for it in ran.endings("hang"))
     # The record of an ending is made a moment before the run is over for the application.
     assert 0 < age < longest + 1
+    assert successes
+    for task, at in successes.items():
+        its = [it["created"] for it in ran.endings(task) if it["action"] == "success"]
+        assert min(abs(at - created) for created in its) < 1, task
 
 
 def test_runs_that_are_late_or_missed(stack, run_app):
@@ -268,6 +286,9 @@ def test_quantiles_are_those_of_the_runs(stack, run):
         assert 0.1 <= column["task-001"] <= bounds[place]
     for ref in ("A", "B", "C"):
         assert all(it["value"][1] != "NaN" for it in numbers.of("Duration", ref))
+    slowest = dict(numbers.points("Slowest tasks", "task_name"))
+    assert set(slowest) == {"task-000", "task-001"}
+    assert 0.1 <= max(slowest["task-001"]) <= bounds[place]
 
 
 def test_monitor_shows_a_duration_within_its_bucket(stack, run):
