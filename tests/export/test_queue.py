@@ -433,8 +433,10 @@ def test_closing_keeps_its_time_limit(parts: Parts) -> None:
     assert parts.counters.of("traces", "delivered") == {}
 
 
-def test_batch_failing_after_the_end_is_not_repeated(parts: Parts) -> None:
-    """Items given up at the end stay given up."""
+def test_batch_failing_after_the_end_is_not_repeated(
+    parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Items given up at the end stay given up, and the end is no outage."""
     parts.collector.answer = gate = Gate(UNAVAILABLE)
     queue = parts.queue()
     queue.put(1)
@@ -444,6 +446,7 @@ def test_batch_failing_after_the_end_is_not_repeated(parts: Parts) -> None:
     join(queue)
     assert parts.collector.tried == [[1]]
     assert parts.counters.of("traces", "dropped") == {"shutdown": 1}
+    assert caplog.records == []
 
 
 def test_closed_queue_sends_no_halves(parts: Parts) -> None:

@@ -189,7 +189,8 @@ class ExportQueue(Channel, Generic[T]):
                 lambda: self._is_over(generation),
                 self._known_good,
             )
-            self._put_back(generation, left, doubtful, stopped_by)
+            if not self._put_back(generation, left, doubtful, stopped_by):
+                return  # the shutdown of the exporter may have stopped it: that is no outage
             if stopped_by is None:
                 failures = 0
                 continue
@@ -247,10 +248,11 @@ class ExportQueue(Channel, Generic[T]):
         left: list[Entry],
         doubtful: list[Entry],
         stopped_by: Result | None,
-    ) -> None:
+    ) -> bool:
+        """Put back what was not accepted; return whether the queue goes on."""
         with self._changed:
             if self._is_over(generation):
-                return  # all was given up
+                return False  # all was given up
             self._failing = None if stopped_by is None else stopped_by.reason
             self.last_error = self._failing or self.last_error
             self._held.put_back(left, doubtful)
@@ -258,6 +260,7 @@ class ExportQueue(Channel, Generic[T]):
                 self._counters.add(self.signal, "retried", len(left) + len(doubtful))
             self._lose(self._held.trim(), "dropped", self._when_full)
             self._changed.notify_all()
+            return True
 
     def _settle(self, generation: object, part: list[Entry], result: Result) -> None:
         count = len(part)
