@@ -1,8 +1,8 @@
 """Measures how long a task waits for its record, at 200 runs a second.
 
-The benchmark makes two comparisons: our ``Handler.emit`` with that of plain ``RepoHandler``, and a
-faulty collector with a healthy one. A fault is an answer of 503, a collector that hangs, or a port
-without a listener.
+Our ``Handler.emit`` is compared with that of plain ``RepoHandler``. A faulty collector is compared
+with a healthy one. A fault is an answer of 503, a collector that hangs, or a port without a
+listener.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Measures what the answers to *why it ran*, *how late* and *which attempt* add to a run.
+"""Measures how much CPU time the attributes of a launch add to a run.
+
+The attributes answer why the run began, how late it was, and which attempt it is.
 
 One task in the execution "main" has nothing in its body. The application's clock moves on by one
 slot after each run, so the task is due again at once; the scheduler does not sleep. The repository
@@ -29,7 +31,7 @@ ROUNDS = 3
 RUNS = 300
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 
-# A start condition, and how far the clock moves in each cycle, in seconds.
+# A start condition, and how far the clock moves after each run, in seconds.
 CONDITIONS: dict[str, tuple[Callable[[], Any], float]] = {
     "every": (lambda: every("1 min"), MINUTE),
     "cron": (lambda: cron("* * * * *"), MINUTE),

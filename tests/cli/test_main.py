@@ -177,7 +177,7 @@ def test_output_that_cannot_be_written(monkeypatch, tmp_path, capsys, error, sta
 
 
 def test_error_without_an_output_gives_a_message(monkeypatch, capsys):
-    """There is none after `>&-` in a shell."""
+    """A shell starts a program without an output after `>&-`."""
 
     def run_demo(**_):
         raise OSError(28, "No space left")

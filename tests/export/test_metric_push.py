@@ -310,7 +310,7 @@ def test_closing_keeps_its_time_limit(parts: Parts) -> None:
 def test_request_that_was_given_up_is_not_reported(
     parts: Parts, caplog: pytest.LogCaptureFixture, answer: Answer
 ) -> None:
-    """Whatever becomes of it after the end: the end itself may be the reason."""
+    """The shutdown of the exporter may itself be the cause of its failure."""
     opened = threading.Event()
 
     def wait(_: Any) -> Result:

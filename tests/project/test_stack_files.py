@@ -339,7 +339,7 @@ def unknown_keys(value: Any, known: Any, place: str = "") -> list[str]:
 
 
 def test_grafana_documents_every_key_of_its_files():
-    """Those of the data sources, by their kind, and of the dashboards."""
+    """Each kind of data source has its own keys, and so have the dashboards."""
     file = yaml.safe_load(text_of("stack/grafana/datasources.yaml"))
     assert (set(file), file["apiVersion"]) == ({"apiVersion", "datasources"}, 1)
     for source in file["datasources"]:

@@ -34,7 +34,7 @@ def test_span_ends_at_a_change_of_reason() -> None:
 
 
 def test_settled_spans_are_left_out() -> None:
-    """All that end after a time are there, the newest first, and no others."""
+    """The result has the spans that end after a time, and begins with the newest."""
     spans = Spans()
     for number in range(4):
         spans.change("limit", 10.0 * number)

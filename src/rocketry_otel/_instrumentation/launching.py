@@ -24,7 +24,7 @@ class Launching:
     """A launch of a run.
 
     Args:
-        task: The task. Its state in Rocketry is still that of the runs before.
+        task: The task. Rocketry has not noted this run in it yet.
         bridge: The bridge of its application.
         is_requested: Whether ``task.run()`` has asked for this run.
         request: The span that was active there, if one was.

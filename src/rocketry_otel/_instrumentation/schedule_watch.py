@@ -319,28 +319,23 @@ class ScheduleWatch:
         slots = [one for one in slots if not task.disabled and watched.idle < one.begin]
         if not slots:
             return []
-        runs = self._runs_between(min(it.begin for it in slots), max(it.end for it in slots))
+        begin, end = min(one.begin for one in slots), max(one.end for one in slots)
+        # A computer that slept leaves a thousand slots. Few of the thousand kept runs overlap them.
+        runs = [run for run in self._run_times() if run.seconds_in(begin, end) > 0]
+        is_process = task.get_execution() == "process"
+        most = task.session.config.max_process_count if is_process else None
         found = []
         for slot in slots:
-            why = self._why(task, slot, runs)
+            why = reason_of(slot, str(task.name), runs, most)
             watched.missed += 1
             watched.why = why
             watched.is_changed = True
             found.append(_Found(str(task.name), slot, why))
         return found
 
-    def _runs_between(self, begin: float, end: float) -> list[RunTime]:
-        # Thousands of slots can have gone by, if the computer was asleep, and thousands of runs
-        # are kept: few of them went on meanwhile.
+    def _run_times(self) -> list[RunTime]:
         bridge = self._find_bridge()
-        runs = [] if bridge is None else bridge.schedule.run_times(self._session_key)
-        return [one for one in runs if one.began < end and (one.ended is None or one.ended > begin)]
-
-    @staticmethod
-    def _why(task: Any, slot: Slot, runs: list[RunTime]) -> Why:
-        is_process = task.get_execution() == "process"
-        most = task.session.config.max_process_count if is_process else None
-        return reason_of(slot, str(task.name), runs, most)
+        return [] if bridge is None else bridge.schedule.run_times(self._session_key)
 
     def _report(self, found: list[_Found], now: float) -> None:
         """Send missed slots; it never raises."""

@@ -23,10 +23,10 @@ class RunTime(NamedTuple):
     began: float
     ended: float | None = None
 
-    def share_of(self, slot: Slot) -> float:
-        """Return for how many seconds of a slot it went on."""
-        ended = slot.end if self.ended is None else min(self.ended, slot.end)
-        return max(ended - max(self.began, slot.begin), 0.0)
+    def seconds_in(self, begin: float, end: float) -> float:
+        """Return for how many seconds it went on between two times."""
+        ended = end if self.ended is None else min(self.ended, end)
+        return max(ended - max(self.began, begin), 0.0)
 
 
 class Why(NamedTuple):
@@ -50,7 +50,7 @@ def reason_of(
     shares: dict[Why, float] = {}
     processes = []
     for run in runs:
-        share = run.share_of(slot)
+        share = run.seconds_in(slot.begin, slot.end)
         if share <= 0:
             continue
         if run.task_name == task_name:
