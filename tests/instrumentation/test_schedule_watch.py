@@ -18,6 +18,7 @@ from rocketry_otel._delivery.settled_slots import Settled, SettledSlots
 from rocketry_otel._instrumentation import schedule_watch as module
 from rocketry_otel._instrumentation.schedule_watch import ScheduleWatch
 from rocketry_otel._schedule.conditions import Conditions
+from rocketry_otel._schedule.missed import RunTime, Why
 from rocketry_otel.testing import ManualClock, TelemetryCapture
 from tests.support import apps
 from tests.support.apps import make_app
@@ -171,3 +172,29 @@ def test_slots_that_went_by_are_counted_once_over_restarts() -> None:
         "etl": Settled(START + 200.5, 2, "scheduler_down"),
         "idle": Settled(START + 200.5),
     }
+
+
+def test_each_missed_slot_has_its_own_reason() -> None:
+    """A run counts for the slots in which it went on, also if several are found at once."""
+    clock, kept = ManualClock(START), Kept()
+    app = make_app(time_func=clock)
+    task = app.session.create_task(func=apps.succeed, name="etl", start_cond=minutely)
+    task._last_run = START + 1
+    runs = [RunTime("before", "main", START, START + 59)]
+    for minute in (2, 3, 4):
+        began = START + 60 * minute
+        runs.append(RunTime(f"run of minute {minute}", "main", began, began + 50))
+    bridge: Any = kept
+    bridge.run_times = lambda _: runs
+    watch = ScheduleWatch(app.session, lambda: bridge, "key", Conditions())
+    watch.start()
+    watch.look()
+    clock.advance(260.0)
+    watched = watch._of(task, clock())
+    found = watch._judged(task, watched, watched.slots.settle(clock()))
+    assert [(one.slot.begin, one.why) for one in found] == [
+        (START + 60, Why("blocked")),
+        (START + 120, Why("blocked", "run of minute 2")),
+        (START + 180, Why("blocked", "run of minute 3")),
+    ]
+    assert (watched.missed, watched.why) == (3, Why("blocked", "run of minute 3"))
