@@ -56,6 +56,13 @@ def test_dead_child_is_found_at_once_if_the_queue_is_empty() -> None:
     assert GoneRuns().find([run], "app", is_drained=True) == [(run, 3)]
 
 
+def test_run_is_no_other_one_that_had_its_place_in_memory() -> None:
+    """The record of the new one's child may still be in the queue at the first look."""
+    gone = GoneRuns()
+    for number in range(100):
+        assert gone.find([run_of(launched(SimpleNamespace(exitcode=number)))], "app") == []
+
+
 @pytest.mark.parametrize(
     "launch", [None, launched(object(), key="other"), launched(object(), alive=True)]
 )

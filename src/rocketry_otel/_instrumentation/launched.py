@@ -59,7 +59,8 @@ class GoneRuns:
 
     def __init__(self) -> None:
         """Begin with no run."""
-        self._found_before: set[int] = set()
+        # The runs themselves: a new run may have the place in memory of one that has ended since.
+        self._found_before: set[Run] = set()
 
     def find(
         self, runs: Iterable[Run], session_key: str, *, is_drained: bool = False
@@ -79,8 +80,8 @@ class GoneRuns:
                 continue
             if launched.goes_on:
                 continue
-            if is_drained or not launched.is_process or id(run) in found_before:
+            if is_drained or not launched.is_process or run in found_before:
                 found.append((run, launched.exit_code))
             else:
-                self._found_before.add(id(run))
+                self._found_before.add(run)
         return found

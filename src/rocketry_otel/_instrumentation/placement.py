@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from redbird.logging import RepoHandler
 from redbird.repos import MemoryRepo
@@ -156,7 +157,7 @@ class Placement:
         self._note(logger)
 
     def _note(self, logger: logging.Logger) -> None:
-        self._logger_id = id(logger)
+        self._known_logger = ref(logger)
         self._configuration = _ConfigurationMark()
 
     def begin(self) -> None:
@@ -192,7 +193,7 @@ class Placement:
 
     def _cause(self, logger: logging.Logger) -> str | None:
         """Return why the handler is gone; ``None`` if the list was emptied."""
-        if id(logger) != self._logger_id:
+        if logger is not self._known_logger():
             return _ANOTHER_LOGGER
         if self._configuration.is_over:
             return _CONFIGURED

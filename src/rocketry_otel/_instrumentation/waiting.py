@@ -53,7 +53,7 @@ class Waiting:
         self._bridge = bridge
         self._blocks, self._holds = Spans(_SHORTEST_BLOCK), Spans()
         self._waits = ByIdentity[_Wait]()
-        self._launching: int | None = None
+        self._launching: Any = None
         self._has_asked = self._has_room = True
         self._began = float(session.get_time())
         self._renew_lock()
@@ -122,7 +122,7 @@ class Waiting:
 
     def is_launching(self, task: Any) -> bool:
         """Return whether the scheduler itself launches a task now."""
-        is_it, self._launching = self._launching == id(task), None
+        is_it, self._launching = self._launching is task, None
         return is_it
 
     def _now(self) -> float:
@@ -154,7 +154,7 @@ class Waiting:
         return wait
 
     def _launch(self, task: Any) -> None:
-        self._launching = id(task)
+        self._launching = task
         try:
             now = self._now()
             if not task.batches:
