@@ -131,7 +131,7 @@ def make_app(shop: str) -> Application:
     )(extract)
     app.task(after_success("extract"), name="transform", execution="process", priority=1)(transform)
     app.task(after_success("transform"), name=LAST, execution="thread", priority=1)(load)
-    app.task(every("2 seconds"), name="poll-prices", execution="async", multilaunch=True)(
+    app.task(every("1 second"), name="poll-prices", execution="async", multilaunch=True)(
         poll_prices
     )
     app.task(every("3 seconds"), name="heartbeat", execution="main")(heartbeat)
