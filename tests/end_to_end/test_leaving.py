@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from rocketry_otel import Settings, instrument, open_repository
 from tests.support.apps import make_app, run_tasks
-from tests.support.otlp_receiver import OTLPReceiver, Status
+from tests.support.otlp_receiver import Ok, OTLPReceiver, Slow, Status, attributes_of
 from tests.support.program import Program
 
 pytestmark = pytest.mark.slow
@@ -57,6 +58,29 @@ OUTAGE = """
     app.run()
 """
 
+ONE_RUN = """
+    import os
+    from rocketry import Rocketry
+    from rocketry.conds import daily
+    from rocketry_otel import instrument
+
+    app = Rocketry(execution="main", config={"cycle_sleep": 0.001})
+
+    @app.task(daily)
+    def once():
+        pass
+
+    def look():
+        if app.session["once"].status == "success":
+            print("done", flush=True)
+            if os.environ["ENDING"] == "by itself":
+                app.session.shut_down()
+
+    instrument(app)
+    app.session.hooks.scheduler_cycle.append(look)
+    app.run()
+"""
+
 
 def test_planned_restart_sends_nothing_twice(tmp_path: Path) -> None:
     """The process is replaced: its successor finds an orderly end."""
@@ -71,6 +95,37 @@ def test_planned_restart_sends_nothing_twice(tmp_path: Path) -> None:
         counts = Counter(it.span.span_id for it in receiver.spans)
         assert (len(counts), max(counts.values())) == (40, 1)
         assert len(receiver.log_records) == 80
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("ending", ["by itself", "SIGTERM"])
+def test_last_metrics_have_what_was_delivered(tmp_path: Path, ending: str, protocol: str) -> None:
+    """The span and the two records of the only run are sent at the end, and counted."""
+    with OTLPReceiver() as receiver:
+        is_grpc, is_killed = protocol == "grpc", ending == "SIGTERM"
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": (
+                receiver.grpc_endpoint if is_grpc else receiver.http_endpoint
+            ),
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "ENDING": ending,
+        }
+        # A collector that is far away.
+        receiver.behave(lambda _, signal: Ok() if signal == "metrics" else Slow(0.3))
+        with Program.of_script(ONE_RUN, tmp_path, env) as program:
+            program.wait_for_line("done")
+            if is_killed:
+                program.process.send_signal(signal.SIGTERM)
+            assert program.wait() == (-signal.SIGTERM if is_killed else 0)
+        assert (len(receiver.spans), len(receiver.log_records)) == (1, 2)
+        points = [
+            (attributes_of(point.attributes)["signal"], point.as_int)
+            for it in receiver.metrics
+            if it.metric.name == "rocketry.bridge.delivered"
+            for point in it.metric.sum.data_points
+        ]
+        # The newest of each signal is the last.
+        assert dict(points) == {"traces": 1, "logs": 2}
 
 
 @pytest.mark.parametrize("repo", ["sqlite:///tasks.db", "memory://"])

@@ -52,6 +52,7 @@ class MetricPush(Channel):
         self._done = 0  # how many of them were answered,
         self._delivered = 0  # and the last one that was accepted
         self._in_child = False
+        self._finish_by: float | None = None  # the deadline, once `begin_closing` was called
         self._wake()
         after_fork_in_child(self._stay_with_the_parent)
 
@@ -87,12 +88,27 @@ class MetricPush(Channel):
                 self._done = max(self._done, mark)  # no caller waits for it now
             return self._delivered >= mark or self._in_child
 
+    def begin_closing(self, deadline: float) -> None:
+        """Collect and send at once: another channel may take all of the time."""
+        with self._changed:
+            if self._finish_by is None:
+                self.hurry()
+            self._finish_by = deadline
+
+    def finish_closing(self) -> None:
+        """Collect and send for the last time: the other channels have counted what they sent."""
+        with self._changed:
+            if self._finish_by is not None:
+                super().begin_closing(self._finish_by)
+        super().finish_closing()
+
     def reopen(self) -> None:
         """Send again after it was closed; not in a child, whose parent sends these metrics."""
         if not self._in_child:
             super().reopen()
 
     def _begin_again(self) -> None:
+        self._finish_by = None
         self._wake()
 
     def _is_done(self, mark: int) -> bool:
