@@ -1,7 +1,8 @@
 """An application that runs each of its tasks a known number of times, and ends.
 
 ``python numbers_app.py TASKS REPOSITORY``: every third task fails, the first one too. Each has
-``RUNS`` runs (1 if that is not set). It prints the records of the repository, as a line of JSON.
+``RUNS`` runs (1 if that is not set). It flushes for ``FLUSH_SECONDS`` at most, and prints the
+records of the repository, as a line of JSON.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main(tasks: int, url: str) -> None:
     handler = instrument(app, repo=repo)
     for _ in range(int(os.environ.get("RUNS", "1"))):
         app.session.run(*names)
-    flushed = handler.flush(60)
+    flushed = handler.flush(float(os.environ.get("FLUSH_SECONDS", "60")))
     records = [record.dict() for record in repo.filter_by().all()]
     sys.stdout.write(json.dumps({"flushed": flushed, "records": records}) + "\n")
 

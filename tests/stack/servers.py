@@ -309,7 +309,7 @@ class Prometheus(Server):
         if rules is None:
             rules = (ROOT / "stack" / "prometheus-rules.yaml").read_text(encoding="utf-8")
         # The pace of the rule that looks for restarts is that of fetching.
-        rules = rules.replace("interval: 15s", "interval: 1s").replace("offset 15s", "offset 1s")
+        rules = rules.replace("interval: 15s", "interval: 1s")
         (directory / "prometheus-rules.yaml").write_text(rules, encoding="utf-8")
         super().__init__(
             [

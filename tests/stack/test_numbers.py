@@ -58,9 +58,13 @@ class Numbers:
             sums[name] += sum(values)
         return +sums
 
+    def values(self, title: str, label: str) -> dict[str, float]:
+        """Return the newest values of a graph, by a label."""
+        return {it["metric"][label]: float(it["value"][1]) for it in self.of(title)}
+
     def points(self, title: str, label: str) -> list[tuple[str, list[float]]]:
         """Return the points of a graph in the last five minutes, by a label."""
-        (target,) = panel_of(title)["targets"]
+        target = panel_of(title)["targets"][0]
         end = time.time()
         found = self._prometheus.get(
             "/api/v1/query_range",
@@ -113,6 +117,14 @@ def compare(prometheus: Prometheus, service: str, actions: Iterable[tuple[str, s
     return numbers
 
 
+def compare_delivered(numbers: Numbers, ran: Any) -> None:
+    """Wait until the panel has a span for each run of an application, and each of its records."""
+    expected = {"traces": len(ran.trace_ids), "logs": len(ran.records)}
+    eventually(
+        lambda: numbers.bars("From the applications", "signal") == expected, 60, f"{expected}"
+    )
+
+
 def actions_of(ran: Any) -> list[tuple[str, str]]:
     """Return the task and the action of each record of a repository."""
     return [(record["task_name"], record["action"]) for record in ran.records]
@@ -154,7 +166,31 @@ def test_one_run(stack, run):
     """The only run of a process that ends at once, and it fails."""
     ran = run("one-run", 1, {})
     assert len(ran.records) == 2
-    compare(stack.prometheus, "one-run", actions_of(ran))
+    numbers = compare(stack.prometheus, "one-run", actions_of(ran))
+    compare_delivered(numbers, ran)
+    assert numbers.values("Waiting in the applications", "signal") == {"traces": 0, "logs": 0}
+    assert numbers.values("Waiting for", "signal") == {"traces": 0, "logs": 0}
+
+
+def test_what_waits_in_an_outage(stack, run_app):
+    """The spans of all runs wait: their destination does not answer, and that of metrics does."""
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": stack.collector.http_endpoint,
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces",
+        "FLUSH_SECONDS": "2",
+        "RUNS": "3",
+    }
+    ran = run_app("waits", env, app=NUMBERS_APP, args=["2"])
+    assert not ran.flushed
+    numbers = Numbers(stack.prometheus, "waits")
+    waiting = {"traces": 6.0, "logs": 0.0}
+    eventually(
+        lambda: numbers.values("Waiting in the applications", "signal") == waiting, 60, "Waiting"
+    )
+    ages = numbers.values("Waiting for", "signal")
+    assert ages["logs"] == 0
+    assert 2 <= ages["traces"] <= 10
+    assert numbers.bars("From the applications", "signal") == {"logs": 12}
 
 
 @pytest.mark.parametrize("instance", [None, "always-the-same"])
@@ -169,7 +205,7 @@ def test_restart_in_between(stack, run, tmp_path, instance):
     compare(stack.prometheus, service, actions_of(first))
     both = run(service, 2, {**env, "RUNS": "2"}, repository=repository)
     assert len(both.trace_ids) == 10
-    compare(stack.prometheus, service, actions_of(both))
+    compare_delivered(compare(stack.prometheus, service, actions_of(both)), both)
 
 
 @pytest.fixture
@@ -204,9 +240,15 @@ def test_runs_that_go_on(stack, run_app):
         }
         return values if len(values) == len(panels) else {}
 
+    def are_added_up() -> bool:
+        by_task = numbers.values("Active runs by task", "task_name")
+        return numbers.number("Active runs") == sum(by_task.values()) > 0
+
     with ThreadPoolExecutor() as pool:
         running = pool.submit(run_app, "goes-on", env, 15)
         shown = eventually(hanging, 60, "A run that hangs")
+        eventually(are_added_up, 10, "Active runs")
+        since_cycle = numbers.number("Last cycle of the scheduler")
         successes = {
             # A value comes with the time that it is of.
             it["metric"]["task_name"]: float(it["value"][0]) - float(it["value"][1])
@@ -215,6 +257,9 @@ def test_runs_that_go_on(stack, run_app):
         ran = running.result()
     progress, age, active = (shown[title] for title in panels)
     assert (progress, active) == (0.75, 1.0)
+    # The scheduler looks fifty times a second, unless it starts a process.
+    assert since_cycle is not None
+    assert 0 <= since_cycle < 2
     began = {it["run_id"]: it["created"] for it in ran.records if it["action"] == "run"}
     longest = max(it["created"] - began[it["run_id"]] for it in ran.endings("hang"))
     # The record of an ending is made a moment before the run is over for the application.
