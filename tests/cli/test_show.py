@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rocketry_otel import open_repository
 from rocketry_otel._cli.main import main
+from rocketry_otel._history.run_lookup import RunLookup
+from rocketry_otel._history.streams.base import Place, Window
+from rocketry_otel._history.streams.sql_stream import SQLStream
 from rocketry_otel._model.annotations import RunLink, links_as_text
 from rocketry_otel._model.ids import ids_of
-from tests.support.runs import START, TRACEBACK, on_terminal, record
+from tests.support.runs import START, TRACEBACK, on_terminal, record, write_runs
 from tests.support.stored_states import write_state
 
 Output = pytest.CaptureFixture[str]
@@ -66,6 +71,55 @@ def test_json(wanted: str, runs_url: str, capsys: Output) -> None:
     assert found["events"] == [
         {"name": "half", "time": "2023-11-14T22:14:21Z", "attributes": {"a": 1}}
     ]
+
+
+# These records have no ids of traces: only a reader of all of them finds one.
+@pytest.mark.parametrize(
+    ("wanted", "window"),
+    [
+        ("run-2", Window(int((START + 60) * 10**9), int((START + 63.5) * 10**9))),
+        (IDS.trace_hex, Window()),
+        ("nope", Window()),
+    ],
+)
+def test_whole_id_needs_no_other_time(
+    wanted: str, window: Window, runs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database finds the records of a run, and nothing before and after them is read."""
+    windows = []
+    read = SQLStream.read
+
+    def watched(stream: SQLStream, its: Window, place: Place | None = None) -> Any:
+        windows.append(its)
+        return read(stream, its, place)
+
+    monkeypatch.setattr(SQLStream, "read", watched)
+    main(["show", wanted, "--repo", runs_url])
+    assert windows == [window]
+
+
+def test_repository_that_breaks(
+    runs_url: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2, and one line, whoever meets the error first."""
+
+    def break_down(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(RunLookup, "span_of", break_down)
+    monkeypatch.setattr(SQLStream, "read", break_down)
+    assert main(["show", "run-2", "--repo", runs_url]) == 2
+    line = "rocketry-otel: the repository cannot be read: OSError: the disk is gone\n"
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("wanted", [IDS.trace_hex, "run-2"])
+def test_repository_of_another_kind(wanted: str, tmp_path: Path, capsys: Output) -> None:
+    """It is read whole."""
+    url = f"csv://{tmp_path}/tasks.csv"
+    write_runs(url)
+    assert main(["show", wanted, "--repo", url]) == 0
+    assert capsys.readouterr().out.startswith("etl: fail\n")
 
 
 def test_run_that_goes_on(runs_url: str, capsys: Output) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel.testing import TelemetryCapture
 
 
@@ -286,6 +287,31 @@ class _Unreadable(MemoryRepo):
         """Yield one item, and raise at the next row."""
         yield {"task_name": "etl", "action": "run", "run_id": "r1", "created": 5.0}
         raise ValueError("no record")
+
+
+def test_span_of_a_run_has_all_of_its_records() -> None:
+    """Also a crash, which has no run id, and a record beside the repository; by both ids."""
+    ids, other = (ids_of("etl", run_id, 1_000_000_000) for run_id in ("r1", "r2"))
+    repo = MemoryRepo(model=TaskEventRecord)
+
+    def fields(action: str, run_id: str | None, created: float, its: RunIds) -> dict[str, Any]:
+        hexes = {"trace_id": its.trace_hex, "span_id": its.span_hex}
+        return {"task_name": "etl", "action": action, "run_id": run_id, "created": created, **hexes}
+
+    for one in (
+        fields("run", "r2", 0.5, other),
+        fields("run", "r1", 1.0, ids),
+        fields("crash", None, 3.0, ids),
+        fields("success", "r2", 4.0, other),
+    ):
+        repo.add(TaskEventRecord(**one))
+    beside = [fields("crash", None, 2.0, ids), fields("crash", None, 5.5, other)]
+    found = RunLookup(repo)
+    for id_ in ("r1", ids.trace_hex):
+        assert found.span_of(id_, beside) == (1_000_000_000, 3_000_000_000)
+    assert found.span_of("r2", beside) == (500_000_000, 5_500_000_000)
+    assert found.span_of("r", beside) is None
+    assert run_lookup(("run", None, 1.0), model=MinimalRecord).span_of("r1") is None
 
 
 def test_row_of_another_program_hides_no_beginning() -> None:

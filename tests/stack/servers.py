@@ -29,7 +29,9 @@ STOP_TIMEOUT = 30
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], timeout: float = 30, what: str = "") -> T:
+def eventually(
+    probe: Callable[[], T], timeout: float = 30, what: str | Callable[[], str] = ""
+) -> T:
     """Return the first true result of a probe: another process's state can only be looked at.
 
     Raises:
@@ -40,7 +42,9 @@ def eventually(probe: Callable[[], T], timeout: float = 30, what: str = "") -> T
         result = probe()
         if result:
             return result
-        assert time.monotonic() < deadline, f"{what or 'This'} did not happen: {result!r}"
+        if time.monotonic() > deadline:
+            text = what if isinstance(what, str) else what()
+            raise AssertionError(f"{text or 'This'} did not happen: {result!r}")
         time.sleep(0.05)
 
 

@@ -127,6 +127,7 @@ class History:
         repo: The repository.
         settings: Where the delivery state is.
         since: Only records from then on are read, in nanoseconds since the epoch.
+        until: Only records until then are read.
 
     Attributes:
         state: The delivery state.
@@ -134,12 +135,18 @@ class History:
         skipped: How many records could not be read.
     """
 
-    def __init__(self, repo: BaseRepo, settings: Settings, since: int | None = None) -> None:
+    def __init__(
+        self,
+        repo: BaseRepo,
+        settings: Settings,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> None:
         self.state = StoredState(state_folder(repo, settings.state_dir))
         self.tasks: set[str] = set()
         self.skipped = 0
         self._reader = HistoryReader(
-            repo, RunLookup(repo), since or 0, None, self._skip, self.state
+            repo, RunLookup(repo), since or 0, until, self._skip, self.state
         )
 
     def _skip(self) -> None:

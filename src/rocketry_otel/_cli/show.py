@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
+from redbird.repos import MongoRepo, SQLRepo
 
+from rocketry_otel._history.run_lookup import RunLookup
 from rocketry_otel._model.signals import span_signal
 from rocketry_otel._model.text import one_line
+from rocketry_otel._runtime.suppression import suppressed
 from rocketry_otel._settings import Settings
 
 from .options import json_option, opened, repo_option, url_of
@@ -16,6 +19,8 @@ from .run_rows import History, RunRow, iso, local, row_of
 from .screen import Screen, duration
 
 if TYPE_CHECKING:
+    from redbird.base import BaseRepo
+
     from rocketry_otel._delivery.stored_state import ChannelState, Refused
     from rocketry_otel._model.event import TaskEvent
     from rocketry_otel._model.ids import RunIds
@@ -39,7 +44,7 @@ def command(*, run: str, repo: str | None, as_json: bool) -> int:
     settings = Settings()
     screen = Screen()
     with opened(url_of(repo, settings)) as repository:
-        history = History(repository, settings)
+        history = _history_with(repository, settings, run)
         found = _find(history, run)
         exact = [one for one in found if run in {one.row.trace_id, one.row.run_id}]
         found = exact or found
@@ -138,6 +143,19 @@ class _Found:
             ],
             "records": records,
         }
+
+
+def _history_with(repository: BaseRepo, settings: Settings, wanted: str) -> History:
+    """Return the history in which the runs with an id are: of their time, if a database has it."""
+    history = History(repository, settings)
+    if not isinstance(repository, SQLRepo | MongoRepo):
+        return history  # a query reads the whole as well
+    try:
+        with suppressed():
+            span = RunLookup(repository).span_of(wanted, history.state.all())
+    except Exception:  # noqa: BLE001  # whoever reads the history meets it again, and reports it
+        return history
+    return history if span is None else History(repository, settings, *span)
 
 
 def _find(history: History, wanted: str) -> list[_Found]:

@@ -256,6 +256,27 @@ class RunLookup:
             named_by = self._beginning_before(event) or event
         return ids_of_run(named_by)
 
+    def span_of(self, id_: str, beside: Iterable[Mapping[str, Any]] = ()) -> tuple[int, int] | None:
+        """Return the times of the first and the last record of the runs with an id.
+
+        Args:
+            id_: A run id or a trace id, whole.
+            beside: The fields of records that are kept beside the repository.
+
+        Returns:
+            Nanoseconds since the epoch; ``None`` if no record has this id.
+        """
+        found: list[Mapping[str, Any]] = []
+        if self.keeps("run_id"):
+            found += self._fields_of({"run_id": id_})
+        if "trace_id" in self._added:
+            # A crash has no run id.
+            traces = {id_} | {its for fields in found if (its := _trace_id_in(fields))}
+            found += [it for its in traces for it in self._fields_of({"trace_id": its})]
+            found += [fields for fields in beside if _trace_id_in(fields) in traces]
+        times = [parse_event(fields).created for fields in found]
+        return (min(times), max(times)) if times else None
+
     def trace_id_of(self, record: Any) -> str | None:
         """Return the trace id of the run that a stored record belongs to."""
         fields = fields_of(record)
@@ -279,28 +300,31 @@ class RunLookup:
         try:
             item = self._repo.filter_by(**query).last()
         except _FOREIGN_ROWS:
-            event = None
-            for event in self._events_one_by_one(query):  # noqa: B007  # the last one counts
+            fields = None
+            for fields in self._fields_one_by_one(query):  # noqa: B007  # the last one counts
                 pass
-            return event
+            return None if fields is None else parse_event(fields)
         return None if item is None else parse_event(fields_of(item))
 
     def _events(self, query: dict[str, Any]) -> Iterator[TaskEvent]:
         """Yield the events that match; some may come twice."""
-        try:
-            for item in self._repo.filter_by(**query):
-                yield parse_event(fields_of(item))
-        except _FOREIGN_ROWS:
-            yield from self._events_one_by_one(query)
+        yield from map(parse_event, self._fields_of(query))
 
-    def _events_one_by_one(self, query: dict[str, Any]) -> Iterator[TaskEvent]:
-        """Yield the events that match, without the rows that cannot be read.
+    def _fields_of(self, query: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield the fields of the records that match; some may come twice."""
+        try:
+            yield from map(fields_of, self._repo.filter_by(**query))
+        except _FOREIGN_ROWS:
+            yield from self._fields_one_by_one(query)
+
+    def _fields_one_by_one(self, query: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield the fields of the records that match, without the rows that cannot be read.
 
         Red Bird's own reading ends at the first of those.
         """
         for fields in stream_of(self._repo).read(Window()):
             if all(satisfies(fields.get(name), wanted) for name, wanted in query.items()):
-                yield parse_event(fields)
+                yield fields
 
 
 def ends_nothing(event: TaskEvent, fields: Mapping[str, Any]) -> bool:
