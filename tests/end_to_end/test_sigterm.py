@@ -197,7 +197,12 @@ def test_asyncio_keeps_its_wakeup_descriptor(receiver: OTLPReceiver, tmp_path: P
     assert_all_arrived(receiver)
 
 
-def test_held_locks_delay_the_death_by_the_timeout(receiver: OTLPReceiver, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "url", ["sqlite:///tasks.db", "csv://tasks.csv", "json://tasks", "memory://"]
+)
+def test_held_locks_delay_the_death_by_the_timeout(
+    receiver: OTLPReceiver, tmp_path: Path, url: str
+) -> None:
     """The handler takes no lock, even if the main thread holds all of ours."""
     script = f"""{PLAIN}
     import gc
@@ -207,8 +212,11 @@ def test_held_locks_delay_the_death_by_the_timeout(receiver: OTLPReceiver, tmp_p
     def locks():
         for one in gc.get_objects():
             if str(type(one).__module__).startswith("rocketry_otel"):
-                slots = getattr(one, "__dict__", {{}})
-                yield from (value for value in slots.values() if isinstance(value, KINDS))
+                # Those of pydantic's models are in slots.
+                names = {{*getattr(one, "__dict__", ())}}
+                names.update(*(getattr(its, "__slots__", ()) for its in type(one).__mro__))
+                values = (getattr(one, name, None) for name in names)
+                yield from (value for value in values if isinstance(value, KINDS))
 
     def hold():
         held = {{id(lock): lock for lock in locks()}}
@@ -222,9 +230,7 @@ def test_held_locks_delay_the_death_by_the_timeout(receiver: OTLPReceiver, tmp_p
         if is_ready.is_set():
             hold()
     """
-    env = environment(
-        receiver, ROCKETRY_OTEL_SHUTDOWN_TIMEOUT="1", ROCKETRY_OTEL_REPO="sqlite:///tasks.db"
-    )
+    env = environment(receiver, ROCKETRY_OTEL_SHUTDOWN_TIMEOUT="1", ROCKETRY_OTEL_REPO=url)
     with Program.of_script(script + RUN, tmp_path, env) as program:
         assert int(program.wait_for_line("held")) > 10
         sent = time.monotonic()
