@@ -122,6 +122,16 @@ def test_repository_of_another_kind(wanted: str, tmp_path: Path, capsys: Output)
     assert capsys.readouterr().out.startswith("etl: fail\n")
 
 
+def test_crash_that_was_none_is_no_record_of_the_run(runs_url: str, capsys: Output) -> None:
+    """Another process has started meanwhile: the record bears no span."""
+    no_span = "0" * 16
+    repo = open_repository(runs_url)
+    repo.add(record("crash", 61, None, trace_id=IDS.trace_hex, span_id=no_span))
+    assert main(["show", "run-2", "--repo", runs_url, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [it["action"] for it in found["records"]] == ["run", "fail"]
+
+
 def test_run_that_goes_on(runs_url: str, capsys: Output) -> None:
     """It has no duration."""
     assert main(["show", "run-5", "--repo", runs_url]) == 0

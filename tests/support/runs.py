@@ -26,7 +26,7 @@ TRACEBACK = (
 COMMAND = [sys.executable, "-W", "error", "-m", "rocketry_otel"]
 
 
-def record(action: str, seconds: float, run_id: str, **fields: Any) -> TaskEventRecord:
+def record(action: str, seconds: float, run_id: str | None, **fields: Any) -> TaskEventRecord:
     """Return a record so many seconds after the start."""
     fields = {"task_name": "etl", "message": f"{run_id} {action}", **fields}
     return TaskEventRecord(action=action, created=START + seconds, run_id=run_id, **fields)
