@@ -472,6 +472,24 @@ def test_odd_task_costs_no_neighbour_its_preparation(
     assert [task for task, _ in bridge.conditions._parsed.items()] == [etl]
 
 
+def test_task_that_raises_costs_no_neighbour_its_preparation(
+    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A class of the application's may raise anything when it is looked at."""
+
+    class Odd:
+        @property
+        def name(self) -> str:
+            raise RuntimeError("a fault of the application's")
+
+    etl = make_app().session.create_task(func=succeed, name="etl", start_cond=daily)
+    _, bridge = bridge_of(telemetry)
+    with caplog.at_level(logging.DEBUG, "rocketry_otel"):
+        bridge.prepare([Odd(), etl])
+    assert [record.getMessage() for record in caplog.records] == ["a start condition is not known"]
+    assert [task for task, _ in bridge.conditions._parsed.items()] == [etl]
+
+
 def test_missed_slot_of_an_excluded_task_is_not_sent(telemetry: TelemetryCapture) -> None:
     """It is not counted either; that of another task is."""
     repo = MemoryRepo(model=TaskEventRecord)
