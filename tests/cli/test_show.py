@@ -101,7 +101,7 @@ def test_whole_id_needs_no_other_time(
 def test_repository_that_breaks(
     runs_url: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Status 2, and one line, whoever meets the error first."""
+    """The query and the reading meet one error: it is one line, with status 2."""
 
     def break_down(*_: object) -> None:
         raise OSError("the disk is gone")
@@ -136,6 +136,13 @@ def test_run_that_goes_on(runs_url: str, capsys: Output) -> None:
     """It has no duration."""
     assert main(["show", "run-5", "--repo", runs_url]) == 0
     assert capsys.readouterr().out.startswith("etl: running\n")
+
+
+def test_crash_that_names_no_run(runs_url: str, capsys: Output) -> None:
+    """Rocketry without us stores no id with it: it ends the run that went on."""
+    open_repository(runs_url).add(record("crash", 90_000, None))
+    assert main(["show", "run-5", "--repo", runs_url]) == 0
+    assert capsys.readouterr().out.startswith("etl: crash\n")
 
 
 def test_id_that_is_none(runs_url: str, capsys: Output) -> None:

@@ -21,7 +21,7 @@ LONG_NAME = "x" * 300
 
 
 class Surroundings(NamedTuple):
-    """What the settings of the table name: a collector, and a folder with a file in it."""
+    """A collector, and a folder with a file: settings of the table name them."""
 
     collector: OTLPReceiver
     folder: Path
@@ -280,7 +280,7 @@ def test_bad_setting_has_one_message_and_loses_nothing(
 
 
 def test_error_of_the_argument_names_the_argument(tmp_path: Path) -> None:
-    """The message is otherwise the same as that of the variable."""
+    """The rest of the message is that of the variable."""
     app = make_app()
     with pytest.raises(RepositoryError) as caught:
         instrument(app, repo=str(tmp_path / "foo"))

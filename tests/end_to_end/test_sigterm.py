@@ -212,7 +212,7 @@ def test_held_locks_delay_the_death_by_the_timeout(
     def locks():
         for one in gc.get_objects():
             if str(type(one).__module__).startswith("rocketry_otel"):
-                # Those of pydantic's models are in slots.
+                # Models of pydantic keep theirs in slots.
                 names = {{*getattr(one, "__dict__", ())}}
                 names.update(*(getattr(its, "__slots__", ()) for its in type(one).__mro__))
                 values = (getattr(one, name, None) for name in names)

@@ -311,6 +311,8 @@ def test_span_of_a_run_has_all_of_its_records() -> None:
         assert found.span_of(id_, beside) == (1_000_000_000, 3_000_000_000)
     assert found.span_of("r2", beside) == (500_000_000, 5_500_000_000)
     assert found.span_of("r", beside) is None
+    repo.add(TaskEventRecord(**fields("run", "r3", 6.0, ids_of("etl", "r3", 6_000_000_000))))
+    assert found.span_of("r3", beside) == (6_000_000_000, None)
     assert run_lookup(("run", None, 1.0), model=MinimalRecord).span_of("r1") is None
 
 

@@ -455,37 +455,33 @@ def test_failed_start_raises_nothing(
     ]
 
 
-def test_odd_task_costs_no_neighbour_its_preparation(
-    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A condition may be nested deeper than Python can follow."""
+def nested_too_deep() -> Any:
+    """Return a task with a condition that is nested deeper than Python can follow."""
     deep: Any = daily
     for _ in range(2 * sys.getrecursionlimit()):
         deep = Not(deep)
-    session = make_app().session
-    odd = session.create_task(func=succeed, name="odd", start_cond=deep)
-    etl = session.create_task(func=succeed, name="etl", start_cond=daily)
-    _, bridge = bridge_of(telemetry)
-    with caplog.at_level(logging.DEBUG, "rocketry_otel"):
-        bridge.prepare([odd, etl])
-    assert [record.getMessage() for record in caplog.records] == ["a start condition is not known"]
-    assert [task for task, _ in bridge.conditions._parsed.items()] == [etl]
+    return make_app().session.create_task(func=succeed, name="odd", start_cond=deep)
 
 
-def test_task_that_raises_costs_no_neighbour_its_preparation(
-    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture
+class Raising:
+    """A task of a class that raises when it is looked at."""
+
+    @property
+    def name(self) -> str:
+        """Raise."""
+        raise RuntimeError("a fault of the application's")
+
+
+@pytest.mark.parametrize("make_odd", [nested_too_deep, Raising])
+def test_odd_task_costs_no_neighbour_its_preparation(
+    telemetry: TelemetryCapture, caplog: pytest.LogCaptureFixture, make_odd: Callable[[], Any]
 ) -> None:
-    """A class of the application's may raise anything when it is looked at."""
-
-    class Odd:
-        @property
-        def name(self) -> str:
-            raise RuntimeError("a fault of the application's")
-
+    """The condition of the other task is known."""
+    odd = make_odd()
     etl = make_app().session.create_task(func=succeed, name="etl", start_cond=daily)
     _, bridge = bridge_of(telemetry)
     with caplog.at_level(logging.DEBUG, "rocketry_otel"):
-        bridge.prepare([Odd(), etl])
+        bridge.prepare([odd, etl])
     assert [record.getMessage() for record in caplog.records] == ["a start condition is not known"]
     assert [task for task, _ in bridge.conditions._parsed.items()] == [etl]
 

@@ -153,7 +153,7 @@ def _history_with(repository: BaseRepo, settings: Settings, wanted: str) -> Hist
     try:
         with suppressed():
             span = RunLookup(repository).span_of(wanted, history.state.all())
-    except Exception:  # noqa: BLE001  # whoever reads the history meets it again, and reports it
+    except Exception:  # noqa: BLE001  # the reading of the history reports it
         return history
     return history if span is None else History(repository, settings, *span)
 

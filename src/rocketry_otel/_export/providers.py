@@ -279,7 +279,7 @@ def _version_in(provider: Any) -> str | None:
 def _close(channels: list[Channel], deadline: float) -> None:
     for channel in channels:
         channel.begin_closing(deadline)
-    # In their order: that of the metrics is the last, which has what the others have sent.
+    # The metrics are the last of the channels: they count what the others have sent.
     for channel in channels:
         channel.finish_closing()
 

@@ -256,7 +256,9 @@ class RunLookup:
             named_by = self._beginning_before(event) or event
         return ids_of_run(named_by)
 
-    def span_of(self, id_: str, beside: Iterable[Mapping[str, Any]] = ()) -> tuple[int, int] | None:
+    def span_of(
+        self, id_: str, beside: Iterable[Mapping[str, Any]] = ()
+    ) -> tuple[int, int | None] | None:
         """Return the times of the first and the last record of the runs with an id.
 
         Args:
@@ -264,7 +266,8 @@ class RunLookup:
             beside: The fields of records that are kept beside the repository.
 
         Returns:
-            Nanoseconds since the epoch; ``None`` if no record has this id.
+            Nanoseconds since the epoch; ``None`` if no record has this id. The second is ``None``
+            if a run goes on: another program may have stored a crash that names no run.
         """
         found: list[Mapping[str, Any]] = []
         if self.keeps("run_id"):
@@ -274,8 +277,15 @@ class RunLookup:
             traces = {id_} | {its for fields in found if (its := _trace_id_in(fields))}
             found += [it for its in traces for it in self._fields_of({"trace_id": its})]
             found += [fields for fields in beside if _trace_id_in(fields) in traces]
+        if not found:
+            return None
+        begun: set[Any] = set()
+        ended: set[Any] = set()
+        for fields in found:
+            same = begun if fields.get("action") == RUN else ended
+            same.add(fields.get("span_id") or fields.get("run_id"))
         times = [parse_event(fields).created for fields in found]
-        return (min(times), max(times)) if times else None
+        return min(times), max(times) if begun <= ended else None
 
     def trace_id_of(self, record: Any) -> str | None:
         """Return the trace id of the run that a stored record belongs to."""
