@@ -24,6 +24,7 @@ class Task(Protocol):
     """A task of Rocketry, as far as it is used here."""
 
     name: str
+    session: Session
 
     def get_execution(self) -> str:
         """Return ``main``, ``async``, ``thread`` or ``process``."""
@@ -78,7 +79,8 @@ class TaskDirectory:
         return task
 
     def _has(self, task: Task) -> bool:
-        return any(task in session.tasks for session in self._sessions)
+        session = task.session
+        return session in self._sessions and task in session.tasks
 
     def _look_for(self, name: str) -> Task | None:
         for session in self._sessions:

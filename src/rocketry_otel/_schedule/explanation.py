@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .conditions import AllOf, AnyOf, Constant, Not
-from .since import since
+from .conditions import AllOf, AnyOf, Constant, Node, Not
+from .since import standing
 from .verdicts import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conditions import Node
     from .verdicts import Moment
 
+_OPERATORS: dict[type[Node], str] = {AllOf: "and", AnyOf: "or", Not: "not"}
 _SIGNS = {True: "yes", False: "no", None: "unknown"}
 
 
@@ -118,32 +118,10 @@ class Explanation:
 
 def part_of(node: Node, moment: Moment) -> ConditionPart:
     """Return a condition with its verdicts at a moment."""
-    verdict = evaluate(node, moment)
-    parts = tuple(part_of(part, moment) for part in node.parts)
-    if isinstance(node, AllOf | AnyOf | Not):
-        time = None if verdict is None else _since_of_parts(node, parts, value=verdict)
-        operator = {AllOf: "and", AnyOf: "or", Not: "not"}[type(node)]
-        return ConditionPart(node.words, verdict, time, operator, parts)
-    found = None if verdict is None else since(node, moment, value=verdict)
+    verdict, found = standing(node, moment)
     time = None if found is None else datetime.fromtimestamp(found, timezone.utc).astimezone()
-    return ConditionPart(node.words, verdict, time)
-
-
-def _since_of_parts(
-    node: Node, parts: tuple[ConditionPart, ...], *, value: bool
-) -> datetime | None:
-    """Return since when a composed condition has its verdict.
-
-    An ``&`` is true since its last part is, and false since the first of its false parts is.
-    """
-    decisive = [part for part in parts if part.verdict is value]
-    if isinstance(node, Not):
-        decisive = list(parts)
-    times = [part.since for part in decisive if part.since is not None]
-    if not times or len(times) < len(decisive):
-        return None
-    has_all = isinstance(node, AllOf) is value
-    return max(times) if has_all else min(times)
+    parts = tuple(part_of(part, moment) for part in node.parts)
+    return ConditionPart(node.words, verdict, time, _OPERATORS.get(type(node)), parts)
 
 
 def missing(tree: Node, moment: Moment) -> tuple[str, ...]:

@@ -1,20 +1,31 @@
-"""Since when a part of a start condition is as it is.
+"""Since when a start condition, or a part of it, is as it is.
 
-In: a leaf, its verdict, and a moment. Out: a time in seconds since the epoch, where it is known.
+In: a condition and a moment. Out: a time in seconds since the epoch, where it is known.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rocketry_otel._model.event import FAIL, RUN
 from rocketry_otel._runtime.scope import NAME
 
 from . import periods
-from .conditions import After, During, Happened, Once, Retry, Running, SchedulerRunning
+from .conditions import (
+    After,
+    AllOf,
+    AnyOf,
+    During,
+    Happened,
+    Not,
+    Once,
+    Retry,
+    Running,
+    SchedulerRunning,
+)
 from .task_states import ACTIONS
-from .verdicts import alive_runs
+from .verdicts import alive_runs, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +36,42 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(NAME)
 
 _ENDINGS = tuple(action for action in ACTIONS if action != RUN)
+
+
+class Standing(NamedTuple):
+    """The verdict of a condition, and since when it has it.
+
+    Attributes:
+        verdict: Whether it is true; ``None`` if only code of the user's decides.
+        since: Seconds since the epoch; ``None`` if that is not known.
+    """
+
+    verdict: bool | None
+    since: float | None
+
+
+def standing(node: Node, moment: Moment) -> Standing:
+    """Return the verdict of a condition at a moment, and since when it has it."""
+    verdict = evaluate(node, moment)
+    if verdict is None:
+        return Standing(None, None)
+    if isinstance(node, AllOf | AnyOf | Not):
+        return Standing(verdict, _since_of_parts(node, moment, value=verdict))
+    return Standing(verdict, since(node, moment, value=verdict))
+
+
+def _since_of_parts(node: Node, moment: Moment, *, value: bool) -> float | None:
+    """Return since when a composed condition has its verdict.
+
+    An ``&`` is true since its last part is, and false since the first of its false parts is.
+    """
+    parts = [standing(part, moment) for part in node.parts]
+    decisive = [part for part in parts if part.verdict is value or isinstance(node, Not)]
+    times = [part.since for part in decisive if part.since is not None]
+    if not times or len(times) < len(decisive):
+        return None
+    has_all = isinstance(node, AllOf) is value
+    return max(times) if has_all else min(times)
 
 
 def since(leaf: Node, moment: Moment, *, value: bool) -> float | None:
