@@ -148,7 +148,7 @@ def _event(
         exception_of(fields, added, text) if action == FAIL or action is None else None,
         its_execution if its_execution in EXECUTIONS else None,
         _known_text(get("process")),
-        optional_text(get("thread")),
+        _known_text(get("thread")) or None,
         () if attributes is None else read_attributes(attributes),
         () if events is None else read_events(events),
         () if links is None else read_links(links),
