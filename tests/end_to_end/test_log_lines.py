@@ -78,6 +78,7 @@ def test_lines_that_a_child_process_drops_are_counted(
     assert not flushed
 
 
+@pytest.mark.slow
 def test_body_that_logs_without_end_costs_no_record_of_a_run(
     receiver: OTLPReceiver, tmp_path: Path
 ) -> None:

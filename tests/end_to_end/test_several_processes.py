@@ -14,6 +14,8 @@ from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 from tests.support.program import Program
 
 # A task with so many runs that go on until there is a file "go"; none begins after the first cycle.
+pytestmark = pytest.mark.slow
+
 WORKER = """
     import os, socket, threading, time
     from pathlib import Path

@@ -19,6 +19,8 @@ from tests.support.otlp_receiver import OTLPReceiver
 from tests.support.pages import all_blocks, blocks
 from tests.support.processes import run_python
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")

@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.support.otlp_receiver import OTLPReceiver
 from tests.support.page_runs import APP, HANDLER, NO_TELEMETRY, run_block, run_tests
 from tests.support.pages import blocks, section
@@ -21,6 +23,8 @@ from tests.support.processes import run_command
 (given_settings,) = blocks("docs/settings.md", "python")
 (sampler,) = blocks("docs/sampling.md", "python")
 (with_fixture, with_block, with_clock) = blocks("docs/testing.md", "python")
+
+pytestmark = pytest.mark.slow
 
 ETL_FAILS = """\
 @app.task("every 1 hour")

@@ -18,6 +18,8 @@ from tests.support.ports import free_ports
 from tests.support.processes import Finished, run_python
 from tests.support.program import Program
 
+pytestmark = pytest.mark.slow
+
 PAGE = "docs/troubleshooting.md"
 (logging_set_up,) = blocks(PAGE, "python")
 messages = [text.rstrip("\n") for text in blocks(PAGE, "text")]
