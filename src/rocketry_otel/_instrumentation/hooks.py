@@ -258,11 +258,10 @@ class SchedulerHooks:
         if launching.is_requested:
             return () if launching.request is None else (launching.request.link,)
         task, bridge = launching.task, launching.bridge
-        latest_runs = bridge.latest_runs
         return (
             *bridge.attempts.link_of(str(task.name), attributes),
             *dependency_links(
-                task.start_cond, latest_runs.beginning(task.name), latest_runs.ending
+                task.start_cond, bridge.latest_runs.beginning(task.name), launching.ending
             ),
         )
 

@@ -31,8 +31,9 @@ Source = Callable[[Launching], Mapping[str, object]]
 # The names of the attributes begin with ``rocketry.`` or ``code.``: no others come to the span.
 SOURCES: tuple[Source, ...] = (
     code_attributes,
-    attrgetter("trigger"),
+    # First, for it finds the slots that the conditions of the trigger are looked up in.
     schedule_attributes,
+    attrgetter("trigger"),
     attempt_attributes,
 )
 

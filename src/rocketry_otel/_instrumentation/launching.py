@@ -14,10 +14,11 @@ from rocketry_otel._schedule.verdicts import Moment
 from .trigger import trigger_of
 
 if TYPE_CHECKING:
+    from rocketry_otel._model.ids import RunIds
     from rocketry_otel._schedule.conditions import Parsed
 
     from .bridge import Bridge
-    from .links import Request
+    from .links import Awaited, Request
 
 
 class Launching:
@@ -48,6 +49,7 @@ class Launching:
         self.request = request
         self.phase = phase
         self.is_scheduled = is_scheduled
+        self._endings: dict[Awaited, tuple[RunIds, int] | None] = {}
 
     @lazy
     def time(self) -> float:
@@ -63,6 +65,12 @@ class Launching:
     def moment(self) -> Moment:
         """The moment at which the condition is looked at."""
         return Moment(self.task, self.bridge.task_states, self.condition.slots, self.time)
+
+    def ending(self, awaited: Awaited) -> tuple[RunIds, int] | None:
+        """Return the ids of the newest run of a task that ended as awaited, and when it did."""
+        if awaited not in self._endings:
+            self._endings[awaited] = self.bridge.latest_runs.ending(awaited)
+        return self._endings[awaited]
 
     @lazy
     def trigger(self) -> dict[str, str]:

@@ -219,10 +219,13 @@ class ScheduleWatch:
                 return {}
             watched = self._of(task, now)
             found = self._taken_gone()
-            found += self._judged(task, watched, watched.slots.serve(now))
+            gone_by = watched.slots.serve(now) if watched.slots else []
+            if gone_by:
+                found += self._judged(task, watched, gone_by)
             missed, why = watched.missed, watched.why
             watched.missed, watched.why, watched.is_changed = 0, None, True
-        self._report(found, now)
+        if found:
+            self._report(found, now)
         attributes: dict[str, object] = {}
         if not launching.is_requested:
             attributes |= self._delay(launching, watched, now)
@@ -234,10 +237,10 @@ class ScheduleWatch:
 
     @staticmethod
     def _delay(launching: Launching, watched: _Watched, now: float) -> dict[str, object]:
-        task, latest_runs = launching.task, launching.bridge.latest_runs
+        task = launching.task
 
         def ending(after: After) -> float | None:
-            found = latest_runs.ending(Awaited(after.other, after.actions))
+            found = launching.ending(Awaited(after.other, after.actions))
             return None if found is None else found[1] / 1e9
 
         times = Times(now, partial(_last, task), ending)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def trigger_of(launching: Launching) -> dict[str, str]:
     """Return why a run begins."""
     task, parsed = launching.task, launching.condition
-    is_never = parsed.tree == Constant(value=False)
+    is_never = isinstance(parsed.tree, Constant) and not parsed.tree.value
     # At its start and end Rocketry itself asks for a run of a task that has no condition.
     is_asked_by_rocketry = launching.phase is not None and is_never
     is_requested = launching.is_requested and not (is_asked_by_rocketry and not task.batches)
