@@ -31,7 +31,7 @@ Source = Callable[[Launching], Mapping[str, object]]
 # The names of the attributes begin with ``rocketry.`` or ``code.``: no others come to the span.
 SOURCES: tuple[Source, ...] = (
     code_attributes,
-    # First, for it finds the slots that the conditions of the trigger are looked up in.
+    # Before the trigger, whose conditions are looked up in the slots that this one finds.
     schedule_attributes,
     attrgetter("trigger"),
     attempt_attributes,
