@@ -40,11 +40,11 @@ def measure(size: Size) -> Iterator[Figure]:
     rounds = range(size.of(1, ROUNDS))
 
     def imported(*names: str) -> float:
-        # An installed package has its bytecode; a variable may keep that of ours from being made.
+        # Bytecode is written, as by an installation. Else each import would compile our modules.
         taken: float = child(__file__, *names, PYTHONDONTWRITEBYTECODE="")
         return taken
 
-    imported(*BASE, "rocketry_otel")
+    imported(*BASE, "rocketry_otel")  # the first import writes it
     pairs = [(imported(*BASE), imported(*BASE, "rocketry_otel")) for _ in rounds]
     base, ours = ([pair[place] for pair in pairs] for place in (0, 1))
     yield Figure("import", "ms", base, ours, "1.05")

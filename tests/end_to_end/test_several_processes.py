@@ -13,9 +13,9 @@ from rocketry_otel import open_repository
 from tests.support.otlp_receiver import OTLPReceiver, attributes_of
 from tests.support.program import Program
 
-# A task with so many runs that go on until there is a file "go"; none begins after the first cycle.
 pytestmark = pytest.mark.slow
 
+# A task with so many runs that go on until there is a file "go"; none begins after the first cycle.
 WORKER = """
     import os, socket, threading, time
     from pathlib import Path

@@ -81,15 +81,3 @@ def test_record_can_be_changed() -> None:
     assert one.__fields_set__ == {"task_name", "action", "created", "run_id"}
     assert other.run_id is None
     assert other.__fields_set__ == {"task_name", "action", "created"}
-
-
-def test_records_in_memory_share_the_names_of_their_fields() -> None:
-    """A set for each would take more memory than the record; a change adds no name."""
-    fields = {"task_name": "etl", "action": "run", "created": 1.0}
-    one, other = exact_record(fields, shares_names=True), exact_record(fields, shares_names=True)
-    assert one is not None
-    assert other is not None
-    one.run_id = "r1"
-    assert one.__fields_set__ is other.__fields_set__
-    assert one.__fields_set__ == set(TaskEventRecord.__fields__)
-    assert other == TaskEventRecord(**fields)

@@ -70,7 +70,6 @@ class RunLookup:
         repo: The repository.
         takes_records: Whether it takes a ``TaskEventRecord`` as it takes the fields of one.
         is_in_memory: Whether no library takes part that may be instrumented.
-        shares_names: Whether its records share the names of their fields.
     """
 
     def __init__(self, repo: BaseRepo) -> None:
@@ -79,7 +78,6 @@ class RunLookup:
         self._fields: Mapping[str, Any] | None = getattr(repo.model, "__fields__", None)
         class_ = type(repo)
         self.is_in_memory = class_ in {MemoryRepo, BoundedMemoryRepo}
-        self.shares_names = class_ is BoundedMemoryRepo
         self.takes_records = (
             repo.model is TaskEventRecord
             # Else something of the application's takes part.

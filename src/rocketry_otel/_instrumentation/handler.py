@@ -366,9 +366,7 @@ class OTelRepoHandler(TaskRecordSender, RepoHandler):  # type: ignore[misc]  # n
         run_lookup = self._run_lookup
         # The application may have replaced `write`.
         is_plain = getattr(self.write, "__func__", None) is RepoHandler.write
-        record = None
-        if is_plain and run_lookup.takes_records:
-            record = exact_record(fields, shares_names=run_lookup.shares_names)
+        record = exact_record(fields) if is_plain and run_lookup.takes_records else None
         if record is not None and run_lookup.is_in_memory:
             self.repo.add(record)
             return

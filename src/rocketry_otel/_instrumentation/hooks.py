@@ -79,23 +79,19 @@ _bridges: WeakValueDictionary[str, Bridge] = WeakValueDictionary()
 
 
 def _with_its_signature(hook: _Hook) -> _Hook:
-    """Keep the signature of a hook: Rocketry looks at it in each cycle, and at each run."""
+    """Keep the signature of a hook or its argument: Rocketry looks at it each time."""
     hook.__signature__ = inspect.signature(hook)  # type: ignore[attr-defined]
     return hook
-
-
-def _as_given(task: Any = None, **_: Any) -> Any:
-    return task
-
-
-# Rocketry looks at this one, too, and finds nothing more to fill in.
-_as_given.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
 
 
 class _TheTask(BaseArgument):  # type: ignore[misc]  # no annotations
     """The task that a hook is called for: ``rocketry.args.Task()`` in an eighth of the time."""
 
-    get_value = staticmethod(_as_given)
+    @staticmethod
+    @_with_its_signature
+    def get_value(task: Any = None, **_: Any) -> Any:
+        """Return the task that Rocketry passes."""
+        return task
 
 
 class SchedulerHooks:

@@ -219,13 +219,10 @@ class ScheduleWatch:
                 return {}
             watched = self._of(task, now)
             found = self._taken_gone()
-            gone_by = watched.slots.serve(now) if watched.slots else []
-            if gone_by:
-                found += self._judged(task, watched, gone_by)
+            found += self._judged(task, watched, watched.slots.serve(now))
             missed, why = watched.missed, watched.why
             watched.missed, watched.why, watched.is_changed = 0, None, True
-        if found:
-            self._report(found, now)
+        self._report(found, now)
         attributes: dict[str, object] = {}
         if not launching.is_requested:
             attributes |= self._delay(launching, watched, now)
@@ -317,8 +314,8 @@ class ScheduleWatch:
 
     def _judged(self, task: Any, watched: _Watched, slots: list[Slot]) -> list[_Found]:
         """Return the slots that a task has missed, of those that went by without a run."""
-        if _last(task, RUN) is None:
-            return []  # before its first run ever
+        if not slots or _last(task, RUN) is None:
+            return []  # none went by, or all before its first run ever
         slots = [one for one in slots if not task.disabled and watched.idle < one.begin]
         if not slots:
             return []

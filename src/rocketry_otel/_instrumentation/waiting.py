@@ -16,7 +16,7 @@ from rocketry_otel._runtime.by_identity import ByIdentity
 from rocketry_otel._runtime.forks import after_fork_in_child
 from rocketry_otel._runtime.scope import NAME
 from rocketry_otel._schedule.conditions import Constant, Happened, Node, Once
-from rocketry_otel._schedule.since import standing
+from rocketry_otel._schedule.since import timed_verdict
 from rocketry_otel._schedule.spans import Spans, seconds_in
 from rocketry_otel._schedule.verdicts import Moment
 
@@ -193,10 +193,11 @@ class Waiting:
         _, tree, slots, _ = bridge.conditions.of(task)
         if tree.holds_user_code:
             return
-        verdict, is_due_since = standing(tree, Moment(task, bridge.task_states, slots, now))
-        if verdict is not True or (is_due_since is None and not _is_due_at_once(tree)):
+        moment = Moment(task, bridge.task_states, slots, now)
+        found = timed_verdict(tree, moment)
+        if found.verdict is not True or (found.since is None and not _is_due_at_once(tree)):
             return
-        due = since if is_due_since is None else max(is_due_since, since)
+        due = since if found.since is None else max(found.since, since)
         with self._lock:
             wait.settled = now
             for reason, seconds in seconds_in(due, now, ranks).items():

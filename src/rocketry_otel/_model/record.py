@@ -73,16 +73,13 @@ _exact_types: set[tuple[type, ...]] = set()
 _MOST_COMBINATIONS = 256
 
 
-def exact_record(
-    fields: Mapping[str, Any], *, shares_names: bool = False
-) -> TaskEventRecord | None:
+def exact_record(fields: Mapping[str, Any]) -> TaskEventRecord | None:
     """Return the record with these fields, without a validation that would change nothing.
 
     That takes a third of the time. The record equals the one that the model would make.
 
     Args:
         fields: The fields of a log record; those that the model does not have are left out.
-        shares_names: Whether the record is kept in memory: see ``share_field_names``.
 
     Returns:
         The record; ``None`` if a field has not exactly the type of the model, or a required one is
@@ -99,8 +96,7 @@ def exact_record(
     record = TaskEventRecord.__new__(TaskEventRecord)
     # As pydantic's own `construct` does, which takes longer.
     object.__setattr__(record, "__dict__", values)
-    names = _ALL_FIELDS if shares_names else _ALL_FIELDS & fields.keys()
-    object.__setattr__(record, "__fields_set__", names)
+    object.__setattr__(record, "__fields_set__", _ALL_FIELDS & fields.keys())
     return record
 
 

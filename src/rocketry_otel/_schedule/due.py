@@ -74,22 +74,14 @@ def due_of(alternatives: Iterable[Alternative], times: Times) -> Due:
 
 def _due(alternative: Alternative, times: Times) -> Due | None:
     """Return when a run was due by an alternative; ``None`` if it is not true, as far as known."""
-    slot = since = None
-    for due in _parts_of(alternative, times):
-        if due is None:
-            return None
-        slot = due.slot if slot is None else max(slot, due.slot or slot)
-        since = due.since if since is None else max(since, due.since or since)
-    return None if since is None else Due(slot, since)
-
-
-def _parts_of(alternative: Alternative, times: Times) -> Iterator[Due | None]:
-    if alternative.intervals:
-        yield from _of_intervals(alternative, times)
-    if alternative.after:
-        yield from _of_endings(alternative, times)
+    parts = [*_of_intervals(alternative, times), *_of_endings(alternative, times)]
     if alternative.slots is not None:
-        yield _of_slot(alternative, times)
+        parts.append(_of_slot(alternative, times))
+    if None in parts or not parts:
+        return None
+    known = [part for part in parts if part is not None]
+    slot = max((part.slot for part in known if part.slot is not None), default=None)
+    return Due(slot, max(part.since for part in known if part.since is not None))
 
 
 def _of_slot(alternative: Alternative, times: Times) -> Due | None:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from .conditions import AllOf, AnyOf, Constant, Node, Not
-from .since import standing
+from .since import TimedVerdict, timed_verdict
 from .verdicts import evaluate
 
 if TYPE_CHECKING:
@@ -118,10 +118,15 @@ class Explanation:
 
 def part_of(node: Node, moment: Moment) -> ConditionPart:
     """Return a condition with its verdicts at a moment."""
-    verdict, found = standing(node, moment)
-    time = None if found is None else datetime.fromtimestamp(found, timezone.utc).astimezone()
-    parts = tuple(part_of(part, moment) for part in node.parts)
-    return ConditionPart(node.words, verdict, time, _OPERATORS.get(type(node)), parts)
+    return _shown(node, timed_verdict(node, moment))
+
+
+def _shown(node: Node, found: TimedVerdict) -> ConditionPart:
+    time = None
+    if found.since is not None:
+        time = datetime.fromtimestamp(found.since, timezone.utc).astimezone()
+    parts = tuple(map(_shown, node.parts, found.parts))
+    return ConditionPart(node.words, found.verdict, time, _OPERATORS.get(type(node)), parts)
 
 
 def missing(tree: Node, moment: Moment) -> tuple[str, ...]:

@@ -38,34 +38,38 @@ _logger = logging.getLogger(NAME)
 _ENDINGS = tuple(action for action in ACTIONS if action != RUN)
 
 
-class Standing(NamedTuple):
+class TimedVerdict(NamedTuple):
     """The verdict of a condition, and since when it has it.
 
     Attributes:
         verdict: Whether it is true; ``None`` if only code of the user's decides.
         since: Seconds since the epoch; ``None`` if that is not known.
+        parts: The same of its parts, in their order; none for a leaf.
     """
 
     verdict: bool | None
     since: float | None
+    parts: tuple[TimedVerdict, ...]
 
 
-def standing(node: Node, moment: Moment) -> Standing:
+def timed_verdict(node: Node, moment: Moment) -> TimedVerdict:
     """Return the verdict of a condition at a moment, and since when it has it."""
     verdict = evaluate(node, moment)
+    parts = tuple(timed_verdict(part, moment) for part in node.parts)
     if verdict is None:
-        return Standing(None, None)
-    if isinstance(node, AllOf | AnyOf | Not):
-        return Standing(verdict, _since_of_parts(node, moment, value=verdict))
-    return Standing(verdict, since(node, moment, value=verdict))
+        time = None
+    elif isinstance(node, AllOf | AnyOf | Not):
+        time = _since_of_parts(node, parts, value=verdict)
+    else:
+        time = since(node, moment, value=verdict)
+    return TimedVerdict(verdict, time, parts)
 
 
-def _since_of_parts(node: Node, moment: Moment, *, value: bool) -> float | None:
+def _since_of_parts(node: Node, parts: tuple[TimedVerdict, ...], *, value: bool) -> float | None:
     """Return since when a composed condition has its verdict.
 
     An ``&`` is true since its last part is, and false since the first of its false parts is.
     """
-    parts = [standing(part, moment) for part in node.parts]
     decisive = [part for part in parts if part.verdict is value or isinstance(node, Not)]
     times = [part.since for part in decisive if part.since is not None]
     if not times or len(times) < len(decisive):
